@@ -1,0 +1,92 @@
+"""What an exporter and a runner are: the contract between eqnet and every deployment target.
+
+An exporter is found through the entry-point group ``eqnet.exporters``; a third party's is
+first-class. It imports its runtime only inside the calls that need it, so that listing
+exporters and checking profiles works on a machine where the runtime is not installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from eqnet.spec.profile import HardwareProfile
+from eqnet.spec.scheme import Granularity, Symmetry
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """The forms that a target executes with its fast kernels.
+
+    A profile that asks for more is refused at search and export, never silently changed.
+    """
+
+    weight_granularities: frozenset[Granularity]
+    weight_symmetries: frozenset[Symmetry]
+    activation_symmetries: frozenset[Symmetry]
+    storages: frozenset[str]
+    min_bits: int
+    remainders: frozenset[str]
+
+
+class Runner(Protocol):
+    """A loaded graph."""
+
+    def __call__(self, inputs: Array) -> Array:
+        """Run float32 inputs [N, C, H, W] and return float32 logits [N, classes]."""
+        ...
+
+
+@runtime_checkable
+class Exporter(Protocol):
+    """A deployment target: it lowers the neutral QDQ graph, and runs what it made."""
+
+    name: str
+    capabilities: Capabilities
+
+    def unavailable(self) -> str | None:
+        """Why the runtime cannot execute on this machine, or None if it can."""
+        ...
+
+    def runtime_version(self) -> str:
+        """Name and version of the runtime, such as ``onnxruntime 1.32.0``."""
+        ...
+
+    def refusals(self, profile: HardwareProfile) -> list[str]:
+        """One line for each demand of the profile that this target cannot execute well."""
+        ...
+
+    def lower(self, reference: ir.Model, profile: HardwareProfile) -> ir.Model:
+        """Rewrite a copy of the neutral QDQ graph into the form this target runs fastest."""
+        ...
+
+    def finish(self, folder: Path, profile: HardwareProfile) -> list[str]:
+        """Write this target's own files (IR, engines, logs) beside ``folder/model.onnx``.
+
+        Returns the names of the files written. Raises EqnetError when the target's own
+        compiler refuses the graph.
+        """
+        ...
+
+    def open(self, model: Path, *, optimize: bool = True, threads: int | None = None) -> Runner:
+        """Load an ONNX file (an artifact's model, or its float twin) for execution.
+
+        `optimize=False` turns the runtime's graph optimizations off: the graph's semantics.
+        """
+        ...
+
+    def int8_layers(self, folder: Path, layers: Mapping[str, str]) -> list[str]:
+        """Names of the layers that the runtime itself reports as running in int8.
+
+        `layers` maps the layer names of the manifest to the ONNX op type. The proof comes
+        from the runtime (its optimized graph, runtime graph or build log), not from the file.
+        """
+        ...

@@ -1,0 +1,89 @@
+"""Errors that a user can act on, each with the exit code that the command line documents.
+
+Every message is one line: what is wrong, where, and what is allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class EqnetError(Exception):
+    """Base of every error that is reported as one line and an exit code."""
+
+    exit_code = 1
+
+
+class UsageError(EqnetError):
+    """A flag or an argument that cannot be used."""
+
+    exit_code = 2
+
+
+class ProfileError(EqnetError):
+    """A hardware profile that is unknown, malformed or asks for the impossible."""
+
+    exit_code = 3
+
+
+class CheckpointError(EqnetError):
+    """A supernet, subnet or predictor file that is missing, damaged or of another model."""
+
+    exit_code = 4
+
+
+class DataError(EqnetError):
+    """A data folder that is missing, empty or of an unknown layout."""
+
+    exit_code = 5
+
+
+class ArtifactError(EqnetError):
+    """An artifact folder with missing, changed or damaged files."""
+
+    exit_code = 6
+
+
+class CaptureError(EqnetError):
+    """A model that cannot be captured as an elastic supernet."""
+
+    exit_code = 7
+
+
+class InfeasibleError(EqnetError):
+    """A budget that no subnet of the space can meet."""
+
+    exit_code = 8
+
+
+class OutputError(EqnetError):
+    """An output path that cannot be written."""
+
+    exit_code = 9
+
+
+class MissingExtraError(EqnetError):
+    """An optional dependency that the command needs and that is not installed."""
+
+    exit_code = 10
+
+
+class VerificationError(EqnetError):
+    """An artifact that ran and did not meet its profile's parity tolerances."""
+
+    exit_code = 11
+
+
+class RegressionError(EqnetError):
+    """A latency that is worse than the baseline allows."""
+
+    exit_code = 12
+
+
+def unknown(kind: str, name: str, allowed: Iterable[str]) -> str:
+    """One line that says `name` is no `kind`, suggests the nearest and lists what is allowed."""
+    names = sorted(allowed)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    return f"unknown {kind} '{name}'{hint} (allowed: {', '.join(names) or 'none'})"

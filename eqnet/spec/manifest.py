@@ -1,0 +1,64 @@
+"""Manifest of an artifact folder: what is in it, where it came from, what it promises."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from eqnet.spec.profile import HardwareProfile
+from eqnet.spec.scheme import Frozen
+from eqnet.spec.subnet import SubnetSpec
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+MODEL = "model.onnx"
+REFERENCE = "reference.onnx"
+PARITY = "parity.safetensors"
+
+
+class Preprocessing(Frozen):
+    """float32 input = (pixels / 255 - mean) / std, for uint8 pixels of shape [N, C, H, W]."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class ModelInfo(Frozen):
+    """The network behind the artifact."""
+
+    source: str
+    input_shape: tuple[int, int, int] = Field(description="C, H, W of one image")
+    classes: int
+    float_accuracy: float | None = Field(
+        default=None, description="of the float model it began as, in [0, 1], on `dataset`"
+    )
+    dataset: str | None = None
+
+
+class ParitySet(Frozen):
+    """What parity.safetensors holds: `pixels` uint8 [N,C,H,W], `logits` float32 [N,K] of the
+    PyTorch subnet, and `labels` int64 [N] where known (-1 where not)."""
+
+    images: int
+    source: str
+    logit_step: float = Field(description="(max - min) of the PyTorch logits / 255")
+    accuracy: float | None = Field(default=None, description="PyTorch subnet, in [0, 1]")
+
+
+class Manifest(Frozen):
+    """manifest.json."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    backend: str
+    profile: HardwareProfile
+    subnet: SubnetSpec
+    subnet_origin: str = Field(description="'search', 'default' or the path of a subnet file")
+    model: ModelInfo
+    preprocessing: Preprocessing
+    parity: ParitySet
+    layers: tuple[str, ...] = Field(description="every Conv and Linear, in graph order")
+    int8_layers: tuple[str, ...] = Field(description="those that the runtime must run in int8")
+    weight_bytes: int = Field(description="sum of bits of all weights and biases / 8, rounded up")
+    versions: dict[str, str]
+    files: dict[str, str] = Field(description="file name -> sha256")

@@ -1,0 +1,179 @@
+"""HardwareProfile: what a target can run, what costs there, and what parity it must keep."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from eqnet.spec.scheme import BITS, Form, Frozen, Granularity, Symmetry
+
+SCHEMA_VERSION = 1
+Remainder = Literal["remainder"]
+Budget = Literal["avg_weight_bits", "avg_activation_bits", "size_kib", "cost"]
+BUDGETS: tuple[str, ...] = ("avg_weight_bits", "avg_activation_bits", "size_kib", "cost")
+OpGroup = Literal["conv", "depthwise_conv", "linear"]
+CarrierGroup = Literal["add", "concat", "pool", "mul"]
+
+
+class WeightRules(Frozen):
+    """How the target stores weights."""
+
+    granularity: Granularity
+    symmetry: Symmetry
+    storage: Literal["int8"] = "int8"
+
+
+class ActivationRules(Frozen):
+    """How the target stores activations, always with one scale for a tensor.
+
+    With ``zero_point: zero`` in signed storage a non-negative tensor of b bits is held as the
+    unsigned form of b - 1 bits, because its negative half would stay empty.
+    """
+
+    symmetry: Symmetry
+    storage: Literal["uint8", "int8"] = "uint8"
+    zero_point: Literal["free", "zero"] = "free"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ActivationRules:
+        if self.zero_point == "zero" and self.symmetry is Symmetry.ASYMMETRIC:
+            raise ValueError("zero_point 'zero' needs symmetry 'symmetric'")
+        if self.zero_point == "zero" and self.storage == "uint8":
+            raise ValueError("zero_point 'zero' needs storage 'int8'")
+        return self
+
+
+class Placement(Frozen):
+    """Where quantizers stand beside the inputs of Conv and Linear.
+
+    residual_bits: what readers other than Conv and Linear see of a tensor that a quantized
+    Conv reads too: an 8-bit carrier, the same narrow bits, or the float value.
+    add: quantize both operands of a sum, only the one that no convolution can absorb, or none.
+    carriers: other op groups whose operands are 8-bit.
+    """
+
+    quantize: tuple[OpGroup, ...] = ("conv", "depthwise_conv", "linear")
+    residual_bits: Literal["same", "8", "float"] = "8"
+    add: Literal["both", "skip", "none"] = "none"
+    carriers: tuple[CarrierGroup, ...] = ()
+
+
+class PinnedLayer(Frozen):
+    """Layers with a fixed choice: `first`, `last`, or a glob over layer names."""
+
+    layers: str
+    bits: int | Remainder = 8
+
+    @field_validator("bits")
+    @classmethod
+    def _known(cls, value: int | str) -> int | str:
+        if value != "remainder" and value not in BITS:
+            raise ValueError(f"{value} bits (allowed: {BITS[0]} to {BITS[-1]}, or 'remainder')")
+        return value
+
+
+class CostModel(Frozen):
+    """What the search minimises.
+
+    measured: milliseconds in the real runtime on this host. lookup: milliseconds from a JSON
+    table beside the profile. roofline: an estimate in milliseconds from `tops` and `gbps`.
+    bitops: billions of multiply-adds x weight bits x activation bits. size: KiB of weights.
+    bit_serial: millions of cycles of a rows x columns bit-serial array.
+    """
+
+    model: Literal["measured", "lookup", "roofline", "bitops", "size", "bit_serial"]
+    table: str | None = None
+    rows: Annotated[int, Field(gt=0)] = 16
+    columns: Annotated[int, Field(gt=0)] = 16
+    tops: Annotated[float, Field(gt=0)] = 100.0
+    gbps: Annotated[float, Field(gt=0)] = 300.0
+
+    @model_validator(mode="after")
+    def _has_table(self) -> CostModel:
+        if self.model == "lookup" and self.table is None:
+            raise ValueError("model 'lookup' needs 'table', a JSON file beside the profile")
+        return self
+
+
+class ParityRules(Frozen):
+    """What verification demands.
+
+    top1_agreement: share of images with the same top-1 class as PyTorch, optimizations on.
+    semantics_agreement: the same with the runtime's optimizations off.
+    logit_error_steps: largest 99th percentile of |logit - PyTorch logit|, in steps of an 8-bit
+    grid over the range of the PyTorch logits.
+    accuracy_drop: largest loss of accuracy against PyTorch, in percentage points.
+    """
+
+    top1_agreement: Annotated[float, Field(ge=0, le=1)] = 0.995
+    semantics_agreement: Annotated[float, Field(ge=0, le=1)] = 0.999
+    logit_error_steps: Annotated[float, Field(ge=0)] = 8.0
+    accuracy_drop: Annotated[float, Field(ge=0)] = 0.2
+
+
+class BenchRules(Frozen):
+    """How latency is measured: batch size, threads and timed pairs of runs."""
+
+    batch: Annotated[int, Field(ge=1, le=1024)] = 1
+    threads: Annotated[int, Field(ge=1, le=256)] = 2
+    repeats: Annotated[int, Field(ge=5, le=100_000)] = 200
+
+
+class HardwareProfile(Frozen):
+    """One deployment target; the YAML files in hw_profiles/ are of this form."""
+
+    schema_version: Literal[1]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$", max_length=64)]
+    description: str = ""
+    backend: str = Field(description="name of an exporter: an entry point of 'eqnet.exporters'")
+    opset: Annotated[int, Field(ge=21, le=25)] = 21
+    isa: str | None = Field(default=None, description="instruction set that latency needs")
+    weights: WeightRules
+    activations: ActivationRules
+    bits: tuple[tuple[int, int], ...] = Field(
+        default=((8, 8),), description="allowed (weight bits, activation bits) pairs"
+    )
+    remainder: Literal["float32", "float16", "bfloat16"] = "float32"
+    placement: Placement = Placement()
+    search_groups: tuple[OpGroup | Literal["add"], ...] = Field(
+        default=(), description="op groups that the search may leave in the remainder"
+    )
+    pinned: tuple[PinnedLayer, ...] = ()
+    cost: CostModel
+    budgets: dict[Budget, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    parity: ParityRules = ParityRules()
+    bench: BenchRules = BenchRules()
+
+    @field_validator("bits")
+    @classmethod
+    def _known_bits(cls, value: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+        if not value:
+            raise ValueError("no pair given (allowed: at least one [weight bits, activation bits])")
+        for pair in value:
+            if any(bits not in BITS for bits in pair):
+                raise ValueError(
+                    f"[{pair[0]}, {pair[1]}] (allowed: {BITS[0]} to {BITS[-1]} bits each)"
+                )
+        return value
+
+    def form(self) -> Form:
+        """The one form that every subnet of this profile has."""
+        return Form(
+            weight_granularity=self.weights.granularity,
+            weight_symmetry=self.weights.symmetry,
+            activation_symmetry=self.activations.symmetry,
+        )
+
+    def stored_bits(self, bits: int, non_negative: bool) -> int:
+        """Bits that an activation really has in this target's storage.
+
+        Signed storage with zero-point 0 leaves b - 1 bits to a non-negative tensor.
+        """
+        halved = non_negative and self.activations.zero_point == "zero"
+        return max(BITS[0], bits - 1) if halved else bits
+
+    def sha256(self) -> str:
+        """Hash of the canonical form of the resolved profile."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()

@@ -1,0 +1,111 @@
+"""Finding and reading hardware profiles: built in by name, or any YAML file by path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from eqnet.spec.errors import ProfileError, unknown
+from eqnet.spec.fields import first_problem
+from eqnet.spec.profile import SCHEMA_VERSION, HardwareProfile
+
+MAX_BYTES = 64 * 1024
+MAX_EXTENDS = 8
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Safe YAML without aliases, which profiles do not need and bombs are made of."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.YAMLError(f"line {mark.line + 1}: aliases are not allowed")
+        return super().compose_node(parent, index)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a small YAML mapping. Raises ProfileError with one line."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ProfileError(f"{path}: cannot read: {error.strerror}") from error
+    if len(raw) > MAX_BYTES:
+        raise ProfileError(f"{path}: {len(raw)} bytes (allowed: at most {MAX_BYTES})")
+    try:
+        content = yaml.load(raw, Loader=_PlainLoader)  # noqa: S506  (a SafeLoader subclass)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ProfileError(f"{path}: not valid YAML: {_yaml_line(error)}") from error
+    if not isinstance(content, dict):
+        raise ProfileError(f"{path}: found {type(content).__name__} (allowed: a mapping of keys)")
+    return content
+
+
+def _yaml_line(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:
+        return f"line {mark.line + 1}: {getattr(error, 'problem', 'syntax error')}"
+    return " ".join(str(error).split())
+
+
+def profiles_dir() -> Path:
+    """Folder of the built-in profiles: inside a wheel, or beside the package in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "hw_profiles"
+    return inside if inside.is_dir() else package.parent / "hw_profiles"
+
+
+def builtin_profiles() -> list[str]:
+    """Names of the built-in profiles, sorted."""
+    return sorted(path.stem for path in profiles_dir().glob("*.yaml"))
+
+
+def load_profile(name_or_path: str) -> HardwareProfile:
+    """Load a profile by built-in name or by path of a YAML file.
+
+    Raises ProfileError naming the file, the key, what was found and what is allowed.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        if name_or_path not in builtin_profiles():
+            raise ProfileError(unknown("profile", name_or_path, builtin_profiles()))
+        path = profiles_dir() / f"{name_or_path}.yaml"
+    return _validate(path, _resolve(path, MAX_EXTENDS))
+
+
+def _resolve(path: Path, depth: int) -> dict[str, Any]:
+    """Read a profile and lay it over the one that it extends, key by key."""
+    content = read_yaml(path)
+    base = content.pop("extends", None)
+    if base is None:
+        return content
+    if depth == 0:
+        raise ProfileError(f"{path}: extends: more than {MAX_EXTENDS} levels, or a circle")
+    beside = path.parent / f"{base}.yaml"
+    parent = beside if beside.is_file() else profiles_dir() / f"{base}.yaml"
+    if not parent.is_file():
+        raise ProfileError(f"{path}: extends: {unknown('profile', str(base), builtin_profiles())}")
+    return _merge(_resolve(parent, depth - 1), content)
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _validate(path: Path, content: dict[str, Any]) -> HardwareProfile:
+    version = content.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise ProfileError(
+            f"{path}: schema_version: found {version}, made for a newer eqnet "
+            f"(allowed: {SCHEMA_VERSION})"
+        )
+    try:
+        return HardwareProfile.model_validate(content)
+    except ValidationError as error:
+        raise ProfileError(f"{path}: {first_problem(error)}") from error

@@ -1,0 +1,83 @@
+"""SubnetSpec: one static choice out of the elastic space, in a canonical, hashable form."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError, field_validator
+
+from eqnet.spec.errors import CheckpointError
+from eqnet.spec.fields import first_problem
+from eqnet.spec.scheme import BITS, Form, Frozen
+
+SCHEMA_VERSION = 1
+REMAINDER: Literal["remainder"] = "remainder"
+WeightChoice = int | Literal["remainder"]
+
+
+class Score(Frozen):
+    """What is known of a subnet: accuracies in [0, 1], bits on average, cost in `unit`."""
+
+    accuracy: float | None = None
+    images: int | None = None
+    cost: float | None = None
+    unit: str | None = None
+
+
+class SubnetSpec(Frozen):
+    """A subnet of one supernet.
+
+    weights: layer name -> bits, or "remainder" for a layer that stays in float.
+    activations: tensor name -> bits that the Conv and Linear readers of the tensor see.
+    carriers: tensor name -> bits of the tensor as every other reader (Add, pool) sees it.
+    A tensor that is in neither mapping is float.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    supernet: str = Field(description="sha256 of the supernet's tensors and header")
+    profile: str | None = Field(default=None, description="name of the hardware profile")
+    profile_sha256: str | None = None
+    form: Form
+    weights: dict[str, WeightChoice]
+    activations: dict[str, int]
+    carriers: dict[str, int]
+    avg_weight_bits: float
+    avg_activation_bits: float
+    predicted: Score | None = None
+    measured: Score | None = None
+
+    @field_validator("weights", "activations", "carriers")
+    @classmethod
+    def _known_bits(cls, value: dict[str, WeightChoice]) -> dict[str, WeightChoice]:
+        for name, bits in value.items():
+            if bits != REMAINDER and bits not in BITS:
+                raise ValueError(f"{name}: {bits} bits (allowed: {BITS[0]} to {BITS[-1]})")
+        return value
+
+    def choices_json(self) -> str:
+        """The choices alone, as canonical JSON: what two equal subnets share."""
+        kept = self.model_dump(
+            mode="json", include={"supernet", "form", "weights", "activations", "carriers"}
+        )
+        return json.dumps(kept, sort_keys=True, separators=(",", ":"))
+
+    def sha256(self) -> str:
+        """Hash of the canonical form; scores and the profile's name are not part of it."""
+        return hashlib.sha256(self.choices_json().encode()).hexdigest()
+
+    def quantized_layers(self) -> list[str]:
+        """Names of the layers whose weights are integers."""
+        return [name for name, bits in self.weights.items() if bits != REMAINDER]
+
+
+def load_subnet(path: Path) -> SubnetSpec:
+    """Read a subnet file. Raises CheckpointError with one line if it is not one."""
+    try:
+        return SubnetSpec.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot read the subnet: {error.strerror}") from error
+    except ValidationError as error:
+        raise CheckpointError(f"{path}: not a subnet file: {first_problem(error)}") from error
