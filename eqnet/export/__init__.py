@@ -1,1 +1,1 @@
-
+"""Export: an extracted subnet becomes a verified-ready artifact folder."""

@@ -1,1 +1,2 @@
+"""Quantize and dequantize: pure maths, elastic quantizers, elastic layers."""
 

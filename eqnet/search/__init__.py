@@ -1,1 +1,1 @@
-
+"""Search: cost models, the accuracy predictor CQAP, genetic search."""

@@ -1,4 +1,4 @@
-"""Results of verification and benchmarks: what is printed, saved as JSON and put in reports."""
+"""Results of the commands: what is printed, saved as JSON and put in reports."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from eqnet.spec.scheme import Frozen
+from eqnet.spec.scheme import Form, Frozen
+from eqnet.spec.subnet import SubnetSpec
 
 Verdict = Literal["passed", "failed", "skipped"]
 
@@ -72,3 +73,52 @@ class BenchReport(Frozen):
         default=None, description="95% bootstrap interval of the ratio"
     )
     host: dict[str, str]
+
+
+class EvalReport(Frozen):
+    """Accuracy of one uniform subnet in PyTorch."""
+
+    schema_version: Literal[1] = 1
+    supernet: str = Field(description="path of the supernet, or 'bundled'")
+    form: Form
+    weight_bits: int
+    activation_bits: int
+    placement: str = Field(description="name of the profile whose quantizers were used, or 'paper'")
+    dataset: str
+    split: str
+    images: int
+    accuracy: float = Field(description="top-1, in [0, 1]")
+
+    @property
+    def label(self) -> str:
+        """A short name, such as ``w4a4 per_tensor:asymmetric/symmetric``."""
+        return f"w{self.weight_bits}a{self.activation_bits} {self.form.label()}"
+
+
+class FrontPoint(Frozen):
+    """One subnet of a Pareto front; `accuracy_predicted` in [0, 1], `cost` in the report's unit."""
+
+    accuracy_predicted: float
+    cost: float
+    avg_weight_bits: float
+    avg_activation_bits: float
+    sha256: str
+
+
+class SearchReport(Frozen):
+    """search.json: what a search tried, what it found and why it stopped."""
+
+    schema_version: Literal[1] = 1
+    profile: str
+    supernet: str = Field(description="path of the supernet, or 'bundled'")
+    budgets: dict[str, float]
+    unit: str = Field(description="unit of every cost in this report, such as 'ms' or 'KiB'")
+    evaluations: int = Field(description="subnets whose accuracy was predicted")
+    front: tuple[FrontPoint, ...]
+    best: SubnetSpec
+    seconds: float
+    stop_reason: str = Field(description="what ended the search")
+    kendall_tau: float | None = Field(
+        default=None, description="rank correlation of the predictor with measured accuracies"
+    )
+    pearson: float | None = None

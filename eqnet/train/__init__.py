@@ -1,1 +1,1 @@
-
+"""Training: the losses of EQ-Net, recipes, the loop, post-training calibration."""

@@ -1,0 +1,51 @@
+# Targets build .venv by themselves; nothing is installed outside of it.
+PYTHON ?= python3.11
+VENV ?= .venv
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+EXTRAS := all,dev,tensorrt-rtx
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-full lint format bundle clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP)  ## Make .venv with eqnet and everything that it needs
+
+# pip runs again only when what the project needs has changed.
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "$(PYTHON) not found: install Python 3.11 or newer, or pass PYTHON=/path/to/python" >&2; \
+	  exit 1; }
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check \
+	  -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+demo: $(STAMP)  ## Search, export, verify and bench every built-in profile
+	$(BIN)/eqnet demo
+
+test: $(STAMP)  ## Run the tests
+	$(BIN)/python -m pytest -m "not full" $(PYTEST_ARGS)
+
+test-full: $(STAMP)  ## Run the tests and the whole product of quantization forms
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)  ## Check style, types and the import rule
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)  ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bundle: $(STAMP)  ## Make the bundled slice of Fashion-MNIST again from the full data
+	$(BIN)/python -m eqnet.data.make_bundle
+
+clean:  ## Remove .venv, artifacts and caches
+	rm -rf $(VENV) artifacts dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,39 @@
+"""Finding exporters by entry point, the built-in ones and third parties' alike."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+from eqnet.backend.protocol import Exporter
+from eqnet.spec.errors import MissingExtraError, UsageError, unknown
+
+GROUP = "eqnet.exporters"
+
+
+def exporter_names() -> list[str]:
+    """Names of all installed exporters, sorted."""
+    return sorted({entry.name for entry in metadata.entry_points(group=GROUP)})
+
+
+def find_exporter(name: str) -> Exporter:
+    """Load the exporter registered under `name` in the group ``eqnet.exporters``.
+
+    Raises UsageError for an unknown name (with the nearest and all valid names) or for an entry
+    that is no exporter, and MissingExtraError when a package that it needs is not installed.
+    """
+    entries = {entry.name: entry for entry in metadata.entry_points(group=GROUP)}
+    if name not in entries:
+        raise UsageError(unknown("backend", name, entries))
+    entry = entries[name]
+    try:
+        made = entry.load()()
+    except ImportError as error:
+        raise MissingExtraError(
+            f"backend '{name}' cannot be loaded: {error} (install what it needs: "
+            f"pip install 'eqnet[{name}]')"
+        ) from error
+    except AttributeError as error:
+        raise UsageError(f"backend '{name}': {entry.value} does not exist: {error}") from error
+    if not isinstance(made, Exporter):
+        raise UsageError(f"backend '{name}': {entry.value} is no exporter (eqnet.backend.protocol)")
+    return made

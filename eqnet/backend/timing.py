@@ -1,0 +1,78 @@
+"""Timing callables fairly: interleaved, after a warm-up, with an injected clock.
+
+Identical code differs by 10-30% between two moments of a shared machine, so the candidates run
+in turns (A B A B) and are compared pair by pair; a drift of the machine then cancels out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from eqnet.spec.errors import UsageError
+from eqnet.spec.reports import Latency
+
+NS_PER_MS = 1e6
+RESAMPLES = 1000
+INTERVAL = (2.5, 97.5)
+
+
+def interleave(
+    fns: Sequence[Callable[[], object]],
+    repeats: int,
+    warmup: int,
+    clock: Callable[[], int] = time.perf_counter_ns,
+) -> list[list[float]]:
+    """Call every function in turn, `warmup` rounds untimed and `repeats` rounds timed.
+
+    `clock` gives nanoseconds. Returns one list of `repeats` samples in milliseconds for each
+    function; samples with the same index were taken side by side. Raises UsageError when there
+    is nothing to time.
+    """
+    if repeats < 1 or warmup < 0:
+        raise UsageError(
+            f"cannot time {repeats} repeats after {warmup} warm-up rounds "
+            "(allowed: repeats >= 1, warm-up >= 0)"
+        )
+    for _ in range(warmup):
+        for fn in fns:
+            fn()
+    samples: list[list[float]] = [[] for _ in fns]
+    for _ in range(repeats):
+        for fn, kept in zip(fns, samples, strict=True):
+            start = clock()
+            fn()
+            kept.append((clock() - start) / NS_PER_MS)
+    return samples
+
+
+def summarize(samples_ms: Sequence[float], batch: int) -> Latency:
+    """Median first, then the tails; `batch` is the number of images of one call."""
+    values = np.asarray(samples_ms, dtype=np.float64)
+    median, p90, p99 = (float(p) for p in np.percentile(values, (50, 90, 99)))
+    return Latency(
+        median=median,
+        p90=p90,
+        p99=p99,
+        minimum=float(values.min()),
+        mean=float(values.mean()),
+        throughput=batch * 1000.0 / median if median > 0 else 0.0,
+        samples=tuple(float(value) for value in values),
+    )
+
+
+def paired_ratio(
+    a: Sequence[float], b: Sequence[float], rng: np.random.Generator
+) -> tuple[float, tuple[float, float]]:
+    """Median of a[i] / b[i] with its 95% percentile-bootstrap interval over the pairs.
+
+    Below 1 means that `a` is faster. Raises UsageError if the samples are no pairs.
+    """
+    if len(a) != len(b) or not a:
+        raise UsageError(f"{len(a)} and {len(b)} samples are no pairs (allowed: equal, at least 1)")
+    ratios = np.asarray(a, dtype=np.float64) / np.asarray(b, dtype=np.float64)
+    medians = [float(np.median(rng.choice(ratios, size=ratios.size))) for _ in range(RESAMPLES)]
+    low, high = (float(p) for p in np.percentile(medians, INTERVAL))
+    return float(np.median(ratios)), (low, high)

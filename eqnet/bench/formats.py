@@ -1,0 +1,58 @@
+"""A bench report in the formats that continuous-benchmark services read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eqnet.spec.reports import BenchReport
+
+NS_PER_MS = 1e6
+
+
+def to_github_action(report: BenchReport) -> list[dict[str, Any]]:
+    """Entries for github-action-benchmark's tool ``customSmallerIsBetter``.
+
+    The first is the ratio to the float model, which can be compared between runs on shared
+    machines; then the two medians in milliseconds. A skipped report gives no entries.
+    """
+    if report.quantized is None or report.float32 is None or report.ratio is None:
+        return []
+    low, high = report.ratio_interval or (report.ratio, report.ratio)
+    extra = f"batch {report.batch}, {report.threads} threads, {report.host.get('cpu', '')}"
+    entries: list[dict[str, Any]] = [
+        {
+            "name": f"{report.profile}: quantized / float",
+            "unit": "ratio",
+            "value": report.ratio,
+            "range": f"{low:.4f} - {high:.4f}",
+            "extra": extra,
+        }
+    ]
+    for name, latency in (("quantized", report.quantized), ("float32", report.float32)):
+        entries.append(
+            {
+                "name": f"{report.profile}: {name}",
+                "unit": "ms",
+                "value": latency.median,
+                "range": f"{latency.minimum:.4f} - {latency.p99:.4f}",
+                "extra": extra,
+            }
+        )
+    return entries
+
+
+def to_bencher(report: BenchReport) -> dict[str, Any]:
+    """Bencher Metric Format: latency in nanoseconds and throughput in images a second."""
+    if report.quantized is None or report.float32 is None:
+        return {}
+    return {
+        f"{report.profile}/{name}": {
+            "latency": {
+                "value": latency.median * NS_PER_MS,
+                "lower_value": latency.minimum * NS_PER_MS,
+                "upper_value": latency.p99 * NS_PER_MS,
+            },
+            "throughput": {"value": latency.throughput},
+        }
+        for name, latency in (("quantized", report.quantized), ("float32", report.float32))
+    }

@@ -1,0 +1,83 @@
+"""The timed runs: quantized and float sessions in turns, each on warm caches."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from eqnet.backend.artifact import read_parity
+from eqnet.backend.graphs import strip_qdq
+from eqnet.backend.preprocess import preprocess
+from eqnet.backend.protocol import Array, Exporter
+from eqnet.backend.timing import interleave
+from eqnet.spec.manifest import MODEL, REFERENCE, Manifest
+from eqnet.spec.profile import BenchRules
+from eqnet.spec.progress import Progress
+
+CHUNKS = 20
+WARMUP = 5
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is measured, with what, and how."""
+
+    folder: Path
+    manifest: Manifest
+    exporter: Exporter
+    rules: BenchRules
+    progress: Progress
+
+
+def measure(setup: Setup, rng: np.random.Generator) -> tuple[list[float], list[float]]:
+    """Milliseconds of the artifact's model and of its float twin, pair by pair.
+
+    New sessions are opened on every call. Both get the same batch of stored parity images.
+    """
+    images = batch_of(setup, rng)
+    with tempfile.TemporaryDirectory(prefix="eqnet-bench-") as temporary:
+        twin = Path(temporary) / "float.onnx"
+        ir.save(strip_qdq(ir.load(setup.folder / REFERENCE)), twin)
+        threads = setup.rules.threads
+        quantized = setup.exporter.open(setup.folder / MODEL, threads=threads)
+        float32 = setup.exporter.open(twin, threads=threads)
+        return _paired(
+            lambda: quantized(images), lambda: float32(images), setup.rules.repeats, setup.progress
+        )
+
+
+def batch_of(setup: Setup, rng: np.random.Generator) -> Array:
+    """A batch of real images, float32 [batch, C, H, W]; drawn with repetition if there are few."""
+    parity = read_parity(setup.folder, setup.manifest)
+    count, wanted = len(parity.pixels), setup.rules.batch
+    chosen = rng.choice(count, size=wanted, replace=wanted > count)
+    return preprocess(parity.pixels[chosen], setup.manifest.preprocessing)
+
+
+def _paired(
+    a: Callable[[], object], b: Callable[[], object], repeats: int, progress: Progress
+) -> tuple[list[float], list[float]]:
+    """Every timed call follows an untimed one of the same session.
+
+    In service a model runs after itself. Taken strictly in turns it would run after the other
+    model, with caches full of the other's weights: ResNet-18 in int8 then measured a tenth
+    slower against float than it is.
+    """
+    kept: tuple[list[float], list[float]] = ([], [])
+    progress.start("bench", repeats)
+    done = 0
+    while done < repeats:
+        size = min(max(1, repeats // CHUNKS), repeats - done)
+        warmup = WARMUP if done == 0 else 0
+        _, timed_a, _, timed_b = interleave([a, a, b, b], size, warmup)
+        kept[0].extend(timed_a)
+        kept[1].extend(timed_b)
+        done += size
+        progress.advance(size)
+    progress.finish()
+    return kept

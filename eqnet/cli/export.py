@@ -1,0 +1,97 @@
+"""`eqnet export`: a subnet in the form that its target runs fastest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from eqnet.cli.options import AllowCode, Data, Json, Profile, Quiet, Supernet
+
+if TYPE_CHECKING:
+    from eqnet.spec.manifest import Manifest
+
+HELP = """Export a subnet as a deployable artifact for one hardware profile.
+
+Without --subnet it takes the last search result for the profile, or the profile's default
+subnet, and says which. The artifact is complete and verifiable on any machine.
+
+\b
+Examples:
+  eqnet export --profile tensorrt_int8
+  eqnet export --profile custom_lowbit \\
+    --subnet runs/search/custom_lowbit/subnet.json
+  eqnet export -p openvino_asym --supernet runs/mine --out deploy/mine"""
+
+
+def export(
+    profile: Profile,
+    supernet: Supernet = None,
+    subnet: Annotated[
+        Path | None,
+        typer.Option(help="A subnet.json.", show_default="last search, or the default subnet"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Artifact folder.", show_default="artifacts/PROFILE")
+    ] = None,
+    data: Data = None,
+    allow_code: AllowCode = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Export one artifact."""
+    from eqnet.cli.options import require_folder, require_writable
+    from eqnet.cli.output import print_json
+    from eqnet.cli.progress import progress
+    from eqnet.spec.errors import CheckpointError, DataError
+    from eqnet.spec.profiles import load_profile
+
+    name = load_profile(profile).name
+    require_folder("--supernet", supernet, CheckpointError)
+    require_folder("--data", data, DataError)
+    if subnet is not None and not subnet.is_file():
+        raise CheckpointError(f"--subnet: {subnet}: no such file")
+    folder = out or Path("artifacts") / name
+    require_writable(folder, folder=True)
+    from eqnet.export.export import export as run
+
+    with progress(quiet) as listener:
+        manifest = run(
+            profile=profile,
+            supernet=supernet,
+            subnet=subnet,
+            out=out,
+            data=data,
+            allow_code=allow_code,
+            progress=listener,
+        )
+    if as_json:
+        print_json(manifest)
+    else:
+        _print(manifest, folder)
+
+
+def _print(manifest: Manifest, folder: Path) -> None:
+    from eqnet.cli.output import console, facts, share
+
+    subnet, model = manifest.subnet, manifest.model
+    accuracy = manifest.parity.accuracy
+    console().print(
+        facts(
+            {
+                "artifact": str(folder),
+                "subnet": f"{manifest.subnet_origin}: {subnet.avg_weight_bits:.2f} weight bits, "
+                f"{subnet.avg_activation_bits:.2f} activation bits on average",
+                "form": subnet.form.label(),
+                "model": f"{model.source}, input {list(model.input_shape)}",
+                "int8": f"{len(manifest.int8_layers)} of {len(manifest.layers)} layers promised",
+                "weights": f"{manifest.weight_bytes / 1024:.1f} KiB",
+                "accuracy": None
+                if accuracy is None
+                else f"{share(accuracy)} in PyTorch, on {manifest.parity.images} parity images",
+                "files": ", ".join(sorted(manifest.files)),
+                "next": f"eqnet verify {folder}",
+            }
+        )
+    )

@@ -1,0 +1,177 @@
+"""Options that several commands share, and the parsers of their short spellings.
+
+The sugar (`w4a4`, `per_tensor:asymmetric`, `avg_weight_bits=4`, `5%`) lives here alone.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from eqnet.spec.errors import ArtifactError, OutputError, UsageError, unknown
+
+if TYPE_CHECKING:
+    from eqnet.spec.scheme import Form, Symmetry
+
+Seed = Annotated[int, typer.Option(min=0, help="Seed of every random choice.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and no table.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+Supernet = Annotated[
+    Path | None,
+    typer.Option(help="Folder of a trained supernet.", show_default="the bundled one"),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder with the data: Fashion-MNIST IDX files, or one folder of images a class.",
+        show_default="the bundled slice, or what is found",
+    ),
+]
+AllowCode = Annotated[
+    bool,
+    typer.Option(
+        "--allow-code",
+        help="Let a supernet made from 'module:callable' import and run that module.",
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, max=256, help="Threads of the runtime.", show_default="the profile's"),
+]
+Profile = Annotated[
+    str,
+    typer.Option(
+        "--profile", "-p", help="Built-in name ('eqnet profiles list') or a YAML file's path."
+    ),
+]
+
+
+def parse_bits(text: str) -> tuple[int, int]:
+    """`w4a8` as (weight bits, activation bits). Raises UsageError."""
+    from eqnet.spec.scheme import BITS
+
+    match = re.fullmatch(r"w(\d{1,2})a(\d{1,2})", text.strip().lower())
+    bits = (int(match[1]), int(match[2])) if match else (0, 0)
+    if any(value not in BITS for value in bits):
+        raise UsageError(
+            f"--bits: found '{text}' (allowed: w<N>a<M> with N and M from {BITS[0]} to {BITS[-1]}, "
+            "such as w4a4)"
+        )
+    return bits
+
+
+def parse_form(weights: str, activations: str) -> Form:
+    """`per_tensor:asymmetric` and `symmetric` as a Form. Raises UsageError."""
+    from eqnet.spec.scheme import Form, Granularity
+
+    granularity, _, symmetry = weights.strip().lower().partition(":")
+    allowed = [item.value for item in Granularity]
+    if granularity not in allowed:
+        raise UsageError(f"--weights: {unknown('granularity', granularity, allowed)}")
+    return Form(
+        weight_granularity=Granularity(granularity),
+        weight_symmetry=_symmetry("--weights", symmetry or "symmetric"),
+        activation_symmetry=_symmetry("--activations", activations.strip().lower()),
+    )
+
+
+def _symmetry(option: str, text: str) -> Symmetry:
+    from eqnet.spec.scheme import Symmetry
+
+    allowed = [item.value for item in Symmetry]
+    if text not in allowed:
+        raise UsageError(f"{option}: {unknown('symmetry', text, allowed)}")
+    return Symmetry(text)
+
+
+def parse_budgets(texts: Sequence[str]) -> dict[str, float]:
+    """`avg_weight_bits=4` and the like as a mapping. Raises UsageError."""
+    from eqnet.spec.profile import BUDGETS
+
+    budgets: dict[str, float] = {}
+    for text in texts:
+        name, separator, value = (part.strip() for part in text.partition("="))
+        if name not in BUDGETS:
+            raise UsageError(f"--budget: {unknown('budget', name, BUDGETS)}")
+        if name in budgets:
+            raise UsageError(f"--budget: {name} is given twice (allowed: once)")
+        budgets[name] = _positive(name, value if separator else "")
+    return budgets
+
+
+def _positive(name: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 < value < float("inf"):
+        raise UsageError(
+            f"--budget: {name}: found '{text}' (allowed: a number above 0, such as {name}=4)"
+        )
+    return value
+
+
+def parse_percent(option: str, text: str) -> float:
+    """`5%` or `0.05` as 0.05. Raises UsageError for what is not a share between 0 and 1."""
+    number, scale = (text.strip()[:-1], 100.0) if text.strip().endswith("%") else (text, 1.0)
+    try:
+        value = float(number) / scale
+    except ValueError:
+        value = float("nan")
+    if not 0 <= value <= 1:
+        raise UsageError(f"{option}: found '{text}' (allowed: 0% to 100%, such as 5% or 0.05)")
+    return value
+
+
+def parse_names(option: str, text: str | None, allowed: Sequence[str]) -> list[str]:
+    """`a,b` as a list of allowed names; all of them when not given. Raises UsageError."""
+    if text is None:
+        return list(allowed)
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in allowed:
+            raise UsageError(f"{option}: {unknown('profile', name, allowed)}")
+    if not names:
+        raise UsageError(f"{option}: none given (allowed: {', '.join(allowed)})")
+    return list(dict.fromkeys(names))
+
+
+def require_folder(option: str, path: Path | None, error: type[Exception]) -> None:
+    """Check early that a folder given by the user is there."""
+    if path is not None and not path.is_dir():
+        what = "not a folder" if path.exists() else "no such folder"
+        raise error(f"{option}: {path}: {what}")
+
+
+def require_artifact(path: Path) -> None:
+    """Check early that a path is an artifact folder. Raises ArtifactError."""
+    from eqnet.spec.manifest import MANIFEST
+
+    if not path.is_dir():
+        what = "not a folder" if path.exists() else "no such folder"
+        raise ArtifactError(f"{path}: {what} (allowed: a folder that 'eqnet export' wrote)")
+    if not (path / MANIFEST).is_file():
+        raise ArtifactError(f"{path}: not an artifact: no {MANIFEST} in it")
+
+
+def require_writable(path: Path, *, folder: bool) -> None:
+    """Check before long work that `path`, a folder or a file to come, can be written later.
+
+    Nothing is left behind. Raises OutputError.
+    """
+    if path.exists() and path.is_dir() != folder:
+        found, allowed = ("a file", "a folder") if folder else ("a folder", "a file")
+        raise OutputError(f"{path}: is {found} (allowed: {allowed}, or a new name)")
+    nearest = path if path.is_dir() else path.absolute().parent
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise OutputError(f"{path}: cannot write: {error.strerror} (see --out)") from error

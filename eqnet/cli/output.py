@@ -1,0 +1,111 @@
+"""What commands print: tables for people, or exactly one JSON document on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from eqnet.spec.reports import Check
+
+_STYLE = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
+_MARK = {"passed": "✓", "failed": "✗", "skipped": "~"}
+
+
+def print_json(document: BaseModel | Mapping[str, Any] | Sequence[Any]) -> None:
+    """Print one JSON document on stdout."""
+    plain = document if isinstance(document, Mapping | list) else None
+    if plain is None:
+        plain = document.model_dump(mode="json")  # type: ignore[union-attr]
+    json.dump(plain, sys.stdout, indent=2)
+    sys.stdout.write("\n")
+
+
+def to_json(document: BaseModel) -> str:
+    """The text of a result file."""
+    return document.model_dump_json(indent=2) + "\n"
+
+
+def console() -> Console:
+    """Where tables go: stdout, wide enough that a pipe does not break the rows."""
+    from rich.console import Console
+
+    terminal = sys.stdout.isatty()
+    return Console(file=sys.stdout, highlight=False, width=None if terminal else 200)
+
+
+def say(text: str) -> None:
+    """Print a plain line for people on stdout."""
+    console().print(text, markup=False, soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """Print a line on stderr: what happens, never a result."""
+    print(text, file=sys.stderr)
+
+
+def table(title: str, columns: Iterable[str], numeric: Iterable[str] = ()) -> Table:
+    """An empty table in the house style; `numeric` columns are right-aligned."""
+    from rich import box
+    from rich.table import Table
+
+    right = set(numeric)
+    made = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for name in columns:
+        made.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    return made
+
+
+def facts(pairs: Mapping[str, str | None]) -> Table:
+    """Two columns, name and value; a value of None is left out."""
+    from rich.table import Table
+
+    made = Table.grid(padding=(0, 2))
+    for name, value in pairs.items():
+        if value is not None:
+            made.add_row(f"[dim]{name}[/dim]", _plain(value))
+    return made
+
+
+def verdict(value: str) -> Text:
+    """A verdict with its mark, so that it is readable without colour."""
+    from rich.text import Text
+
+    return Text(f"{_MARK.get(value, '')} {value}".strip(), style=_STYLE.get(value, ""))
+
+
+def checks_table(title: str, checks: Iterable[Check]) -> Table:
+    """The checks of a verification as a table."""
+    made = table(title, ("check", "verdict", "value", "limit", "reason"), ("value", "limit"))
+    for check in checks:
+        made.add_row(
+            check.name,
+            verdict(check.verdict),
+            quantity(check.value, check.unit),
+            quantity(check.limit, check.unit),
+            _plain(check.reason),
+        )
+    return made
+
+
+def quantity(value: float | None, unit: str) -> str:
+    """A number with its unit; empty where there is none."""
+    return "" if value is None else f"{value:.6g} {unit}".strip()
+
+
+def share(value: float | None) -> str:
+    """A number in [0, 1] as per cent with two digits."""
+    return "" if value is None else f"{100 * value:.2f} %"
+
+
+def _plain(text: str) -> Text:
+    from rich.text import Text
+
+    return Text(text)

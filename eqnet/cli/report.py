@@ -1,0 +1,49 @@
+"""`eqnet report`: one self-contained HTML page of artifacts, searches and trainings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eqnet.cli.options import Json
+
+HELP = """Write one self-contained HTML page: table and plots of artifacts, searches, trainings.
+
+Each PATH is an artifact folder (with its verify.json and bench.json), a search folder or
+search.json, or a training folder or log. The page needs no network.
+
+\b
+Examples:
+  eqnet report artifacts/*
+  eqnet report artifacts/* runs/search/* runs/fm --out report.html
+  eqnet report artifacts/* --picture docs/demo.png"""
+
+
+def report(
+    paths: Annotated[list[Path], typer.Argument(help="Artifacts, searches, trainings.")],
+    out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("report.html"),
+    picture: Annotated[
+        Path | None, typer.Option(help="Also write the comparison as one PNG.")
+    ] = None,
+    title: Annotated[str, typer.Option(help="Title of the page.")] = "eqnet report",
+    as_json: Json = False,
+) -> None:
+    """Write one page."""
+    from eqnet.cli.output import print_json, say
+    from eqnet.report import load, summarize
+    from eqnet.report import report as write
+    from eqnet.report.terminal import rows_table
+
+    page = write(paths, out, picture=picture, title=title)
+    rows = summarize(load(paths).artifacts)
+    if as_json:
+        files = {"report": str(page), "picture": None if picture is None else str(picture)}
+        print_json({**files, "rows": [row.model_dump(mode="json") for row in rows]})
+        return
+    if rows:
+        from eqnet.cli.output import console
+
+        console().print(rows_table(rows))
+    say(f"report in {page}" + ("" if picture is None else f", picture in {picture}"))

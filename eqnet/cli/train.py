@@ -1,0 +1,154 @@
+"""`eqnet train`: a float model and data in, an elastic supernet out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from eqnet.cli.options import AllowCode, Json, Quiet
+from eqnet.spec.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from eqnet.spec.progress import Progress
+
+HELP = """Make an elastic supernet: train one by a recipe, or find the scales of your own model.
+
+--recipe trains all bit-widths and forms at once. --post-training takes any float classifier
+and a few hundred images, and is done in minutes.
+
+\b
+Examples:
+  eqnet train --recipe recipes/fashion_mnist_resnet20.yaml --out runs/fm
+  eqnet train --recipe recipes/fashion_mnist_resnet20.yaml --out runs/fm \\
+    --resume
+  eqnet train --post-training --model torchvision:resnet18 \\
+    --data photos --out runs/mine"""
+
+_RECIPE_ONLY = ("resume", "device")
+_POST_ONLY = ("model", "weights", "dataset", "images", "allow_code")
+
+
+def train(
+    out: Annotated[Path, typer.Option(help="Folder to write the supernet to.")],
+    recipe: Annotated[
+        Path | None, typer.Option(help="Training recipe (YAML) for elastic training.")
+    ] = None,
+    post_training: Annotated[
+        bool,
+        typer.Option("--post-training", help="Find the scales of a float model; no training."),
+    ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(help="torchvision:NAME, timm:NAME, resnet20, or module:callable."),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="State dict of the model.", show_default="the model's own"),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of images by class, or of IDX files.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Name of the data set.", show_default="by the folder")
+    ] = None,
+    images: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images for the scales, post-training.", show_default="256"),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from --out.")] = False,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu or cuda.", show_default="auto")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed.", show_default="the recipe's, or 0")
+    ] = None,
+    allow_code: AllowCode = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train one supernet."""
+    from eqnet.cli.options import require_writable
+    from eqnet.cli.progress import progress
+
+    given = {
+        "model": model is not None,
+        "weights": weights is not None,
+        "dataset": dataset is not None,
+        "images": images is not None,
+        "allow_code": allow_code,
+        "resume": resume,
+        "device": device is not None,
+    }
+    _check_mode(recipe, post_training, given)
+    if data is not None and not data.exists():
+        raise DataError(f"--data: {data}: no such folder")
+    require_writable(out, folder=True)
+    with progress(quiet) as listener:
+        if recipe is not None:
+            summary = _by_recipe(recipe, out, data, seed, resume, device or "auto", listener)
+        else:
+            summary = _post_training(
+                model=model,
+                weights=weights,
+                data=data,
+                dataset=dataset,
+                out=out,
+                images=images or 256,
+                seed=seed or 0,
+                allow_code=allow_code,
+                progress=listener,
+            )
+    _print(summary, out, as_json)
+
+
+def _check_mode(recipe: Path | None, post_training: bool, given: dict[str, bool]) -> None:
+    if (recipe is None) == (not post_training):
+        raise UsageError("give either --recipe FILE or --post-training --model NAME")
+    if post_training and not given["model"]:
+        raise UsageError("--post-training needs --model, such as --model torchvision:resnet18")
+    wrong = [name for name in (_RECIPE_ONLY if post_training else _POST_ONLY) if given[name]]
+    if wrong:
+        option = "--" + wrong[0].replace("_", "-")
+        raise UsageError(
+            f"{option} has no meaning with {'--post-training' if post_training else '--recipe'}"
+        )
+    if recipe is not None and not recipe.is_file():
+        raise UsageError(f"--recipe: {recipe}: no such file")
+
+
+def _by_recipe(
+    recipe: Path,
+    out: Path,
+    data: Path | None,
+    seed: int | None,
+    resume: bool,
+    device: str,
+    progress: Progress,
+) -> dict[str, Any]:
+    from eqnet.train.elastic import train as elastic
+
+    return elastic(
+        recipe, out, data=data, seed=seed, resume=resume, device=device, progress=progress
+    )
+
+
+def _post_training(**arguments: Any) -> dict[str, Any]:
+    from eqnet.train.post_training import post_training
+
+    return post_training(**arguments)
+
+
+def _print(summary: dict[str, Any], out: Path, as_json: bool) -> None:
+    from eqnet.cli.output import console, facts, print_json, share
+
+    if as_json:
+        print_json({"out": str(out), **summary})
+        return
+    told = {
+        name.replace("_", " "): share(value) if name.endswith("accuracy") else str(value)
+        for name, value in summary.items()
+        if not isinstance(value, list | dict)
+    }
+    console().print(facts({**told, "next": f"eqnet export --profile NAME --supernet {out}"}))

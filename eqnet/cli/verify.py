@@ -1,0 +1,84 @@
+"""`eqnet verify`: the artifact in its real runtime against PyTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from eqnet.cli.options import Data, Json, Quiet, Threads
+
+if TYPE_CHECKING:
+    from eqnet.spec.reports import VerifyReport
+
+HELP = """Run an artifact in its real runtime and compare it with PyTorch; needs no torch.
+
+Checks the files' hashes, the top-1 agreement and the error of the logits against the stored
+PyTorch ones, and that the promised layers really ran in int8; with --data also the accuracy.
+Prints the report, then exits with 11 if a check failed.
+
+\b
+Examples:
+  eqnet verify artifacts/tensorrt_int8
+  eqnet verify artifacts/openvino_asym --data /usr/share/fashion-mnist --json"""
+
+
+def verify(
+    artifact: Annotated[Path, typer.Argument(help="Folder that 'eqnet export' wrote.")],
+    data: Data = None,
+    threads: Threads = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File for the report.", show_default="ARTIFACT/verify.json"),
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Verify one artifact."""
+    from eqnet.backend.files import write_file
+    from eqnet.cli.options import require_artifact, require_folder, require_writable
+    from eqnet.cli.output import print_json, to_json
+    from eqnet.cli.progress import progress
+    from eqnet.spec.errors import DataError, VerificationError
+    from eqnet.spec.progress import Stages
+
+    require_artifact(artifact)
+    require_folder("--data", data, DataError)
+    target = out or artifact / "verify.json"
+    require_writable(target, folder=False)
+    from eqnet.verify import verify as run
+
+    with progress(quiet) as listener:
+        stages = Stages(listener)
+        report = run(artifact, data=data, threads=threads, progress=stages)
+        stages.close()
+    write_file(target, to_json(report))
+    if as_json:
+        print_json(report)
+    else:
+        _print(report, target)
+    if report.verdict == "failed":
+        failed = [check.name for check in report.checks if check.verdict == "failed"]
+        raise VerificationError(f"{artifact}: verification failed: {', '.join(failed)}")
+
+
+def _print(report: VerifyReport, target: Path) -> None:
+    from eqnet.cli.output import checks_table, console, facts, share, verdict
+
+    out = console()
+    out.print(checks_table(f"{report.profile} in {report.runtime}", report.checks))
+    proved = report.int8_layers
+    out.print(
+        facts(
+            {
+                "top-1 agreement": None
+                if report.top1_agreement is None
+                else f"{share(report.top1_agreement)} on {report.images} images",
+                "accuracy": None if report.accuracy is None else share(report.accuracy),
+                "int8": None if proved is None else f"{proved} of {report.layers} layers",
+                "report": str(target),
+            }
+        )
+    )
+    out.print(verdict(report.verdict))

@@ -1,0 +1,244 @@
+"""`eqnet export`: a subnet becomes an artifact folder that verifies on any machine."""
+
+from __future__ import annotations
+
+import math
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+from torch import fx
+
+from eqnet import __version__
+from eqnet.backend.discovery import find_exporter
+from eqnet.backend.files import new_folder, sha256_file, write_file
+from eqnet.backend.protocol import Exporter
+from eqnet.export.qdq import to_onnx
+from eqnet.spec.errors import CheckpointError, EqnetError, ProfileError
+from eqnet.spec.manifest import (
+    MANIFEST,
+    MODEL,
+    PARITY,
+    REFERENCE,
+    Manifest,
+    ModelInfo,
+    ParitySet,
+)
+from eqnet.spec.profile import HardwareProfile
+from eqnet.spec.profiles import load_profile
+from eqnet.spec.progress import Progress, Silent
+from eqnet.spec.subnet import REMAINDER, SubnetSpec, load_subnet
+from eqnet.supernet.extract import extract
+from eqnet.supernet.info import NetworkInfo
+from eqnet.supernet.measure import Batches, logits
+from eqnet.supernet.session import Session, open_session
+from eqnet.supernet.target import Target
+
+PARITY_BYTES = 8 << 20
+PARITY_IMAGES = 256
+REFERENCE_AGREEMENT = 0.999
+CLEAR_STEPS = 2.0
+STAGES = 4
+VERSIONED = ("torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "numpy")
+
+
+Logits = NDArray[np.float32]
+
+
+class Subnet(NamedTuple):
+    """A subnet and where it came from."""
+
+    spec: SubnetSpec
+    origin: str
+
+
+def export(
+    *,
+    profile: str,
+    supernet: Path | None = None,
+    subnet: Path | None = None,
+    out: Path | None = None,
+    data: Path | None = None,
+    allow_code: bool = False,
+    searches: Path = Path("runs/search"),
+    progress: Progress | None = None,
+) -> Manifest:
+    """Export a subnet for a profile into the folder `out` (None: artifacts/<profile name>).
+
+    subnet: a subnet file; None takes `searches`/<profile>/subnet.json where it was searched in
+    this supernet under this profile, else the profile's default subnet. Raises ProfileError
+    for what the target cannot execute well, OutputError where `out` cannot be written.
+    """
+    rules = load_profile(profile)
+    exporter = checked_exporter(rules)
+    session = open_session(supernet, data, allow_code=allow_code)
+    chosen = choose_subnet(session, rules, subnet, searches)
+    folder = out or Path("artifacts") / rules.name
+    return export_in(session, rules, exporter, chosen, folder, progress)
+
+
+def checked_exporter(profile: HardwareProfile) -> Exporter:
+    """The exporter of a profile. Raises ProfileError for what it cannot execute well."""
+    exporter = find_exporter(profile.backend)
+    refusals = exporter.refusals(profile)
+    if refusals:
+        raise ProfileError(f"profile '{profile.name}' on {exporter.name}: {'; '.join(refusals)}")
+    return exporter
+
+
+def choose_subnet(
+    session: Session, profile: HardwareProfile, path: Path | None, searches: Path
+) -> Subnet:
+    """The subnet to export, and where it came from. Raises CheckpointError for a foreign one."""
+    target = Target.of(session.supernet.info, profile)
+    if path is not None:
+        spec = load_subnet(path)
+        _check_belongs(path, spec, session, profile)
+        return Subnet(spec, str(path))
+    found = searches / profile.name / "subnet.json"
+    if found.is_file():
+        spec = load_subnet(found)
+        if spec.supernet == session.identity and spec.profile_sha256 == profile.sha256():
+            return Subnet(spec, "search")
+    return Subnet(target.default(session.identity), "default")
+
+
+def _check_belongs(
+    path: Path, spec: SubnetSpec, session: Session, profile: HardwareProfile
+) -> None:
+    if spec.supernet != session.identity:
+        raise CheckpointError(
+            f"{path}: searched in supernet {spec.supernet[:12]} (allowed: this one, "
+            f"{session.identity[:12]})"
+        )
+    if spec.profile_sha256 != profile.sha256():
+        raise CheckpointError(
+            f"{path}: searched under profile '{spec.profile}' in another form "
+            f"(allowed: '{profile.name}' as it is now)"
+        )
+
+
+def export_in(
+    session: Session,
+    profile: HardwareProfile,
+    exporter: Exporter,
+    chosen: Subnet,
+    out: Path,
+    progress: Progress | None = None,
+) -> Manifest:
+    """As `export`, in a session that is open."""
+    progress = progress or Silent()
+    progress.start(f"export {profile.name}", STAGES)
+    session.settle(chosen.spec, session.calibration())
+    net = extract(session.supernet, chosen.spec)
+    progress.advance(stage="graph")
+    reference = to_onnx(net, session.header.input_shape)
+    progress.advance(stage="parity")
+    with new_folder(out) as folder:
+        ir.save(reference, folder / REFERENCE)
+        parity = _write_parity(session, net, folder / PARITY)
+        progress.advance(stage="backend")
+        ir.save(exporter.lower(reference, profile), folder / MODEL)
+        exporter.finish(folder, profile)
+        manifest = _manifest(session, profile, exporter, chosen, parity, folder)
+        write_file(folder / MANIFEST, manifest.model_dump_json(indent=2))
+    progress.advance()
+    progress.finish()
+    return manifest
+
+
+def parity_count(input_shape: tuple[int, int, int], available: int) -> int:
+    """Images in the parity set: 256, or all that fit into 8 MiB where images are small."""
+    return min(available, max(PARITY_IMAGES, PARITY_BYTES // math.prod(input_shape)))
+
+
+def _write_parity(session: Session, net: fx.GraphModule, path: Path) -> ParitySet:
+    """Store the parity images with the PyTorch logits, and check reference.onnx against them."""
+    images = session.dataset.parity()
+    count = parity_count(session.header.input_shape, len(images))
+    pixels, labels = images.take(count)
+    batches = session.batches(images, count)
+    found = logits(net, batches).cpu().numpy()
+    _check_reference(path.with_name(REFERENCE), batches, found)
+    save_file({"pixels": pixels, "logits": found, "labels": labels}, path)
+    known = labels >= 0
+    right = (found.argmax(1) == labels)[known]
+    return ParitySet(
+        images=count,
+        source=images.name,
+        logit_step=float(found.max() - found.min()) / 255.0,
+        accuracy=float(right.mean()) if known.any() else None,
+    )
+
+
+def _check_reference(path: Path, images: Batches, expected: Logits) -> None:
+    """Refuse to go on when ONNX does not mean what PyTorch computed.
+
+    Sums of floats in another order may move a value across a rounding tie, and an image whose
+    two best logits are within two steps may then change its class; no other image may.
+    """
+    run = find_exporter("onnxruntime").open(path, optimize=False)
+    found = np.concatenate([run(batch.numpy()) for batch in images.inputs()])
+    ordered = np.sort(expected, axis=1)
+    step = float(expected.max() - expected.min()) / 255.0
+    clear = ordered[:, -1] - ordered[:, -2] > CLEAR_STEPS * step
+    agreement = float((found.argmax(1) == expected.argmax(1))[clear].mean()) if clear.any() else 1.0
+    if agreement < REFERENCE_AGREEMENT:
+        raise EqnetError(
+            f"{path.name}: top-1 agreement with PyTorch on clear images is {agreement:.4f} "
+            f"(allowed: at least {REFERENCE_AGREEMENT})"
+        )
+
+
+def _manifest(
+    session: Session,
+    profile: HardwareProfile,
+    exporter: Exporter,
+    chosen: Subnet,
+    parity: ParitySet,
+    folder: Path,
+) -> Manifest:
+    info, header = session.supernet.info, session.header
+    return Manifest(
+        backend=exporter.name,
+        profile=profile,
+        subnet=chosen.spec,
+        subnet_origin=chosen.origin,
+        model=ModelInfo(
+            source=header.model, input_shape=header.input_shape, classes=header.classes,
+            float_accuracy=header.float_accuracy, dataset=header.test_images,
+        ),
+        preprocessing=session.dataset.preprocessing,
+        parity=parity,
+        layers=tuple(layer.name for layer in info.layers),
+        int8_layers=tuple(chosen.spec.quantized_layers()),
+        weight_bytes=weight_bytes(info, chosen.spec, profile),
+        versions=_versions(),
+        files={
+            path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.is_file()
+        },
+    )  # fmt: skip
+
+
+def weight_bytes(info: NetworkInfo, spec: SubnetSpec, profile: HardwareProfile) -> int:
+    """Bits of all weights and of one 32-bit bias for each channel, in bytes."""
+    wide = 32 if profile.remainder == "float32" else 16
+    bits = 0
+    for layer in info.layers:
+        choice = spec.weights[layer.name]
+        bits += layer.weights * (wide if choice == REMAINDER else int(choice))
+        bits += layer.out_channels * 32
+    return math.ceil(bits / 8)
+
+
+def _versions() -> dict[str, str]:
+    found = {"eqnet": __version__, "python": platform.python_version()}
+    for name in VERSIONED:
+        found[name] = torch.__version__ if name == "torch" else metadata.version(name)
+    return found

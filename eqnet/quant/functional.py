@@ -1,0 +1,72 @@
+"""Quantization maths on tensors (paper Eq. 1), with the gradients that train it.
+
+``q = clamp(round_half_even(x / s) + z, lo, hi)`` and ``x' = (q - z) * s``, all in float32.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+
+def quantize(x: Tensor, scale: Tensor, zero_point: Tensor, lo: int, hi: int) -> Tensor:
+    """Integers of `x`, as float32 values of the same shape.
+
+    scale, zero_point: float32, broadcastable to `x`; the zero-point is rounded to an integer
+    inside [lo, hi]. Rounding is half to even, as in ONNX QuantizeLinear.
+    """
+    z = torch.clamp(torch.round(zero_point), lo, hi)
+    return torch.clamp(torch.round(x / scale) + z, lo, hi)
+
+
+def fake_quantize(
+    x: Tensor, scale: Tensor, zero_point: Tensor, lo: int, hi: int, gradient_scale: float = 1.0
+) -> Tensor:
+    """Quantize and dequantize `x` (paper Eq. 1), differentiable in x, scale and zero-point.
+
+    x: any floating shape, computed in float32 even under autocast. scale and zero_point:
+    float32, broadcastable to x. The gradient of x is passed straight through inside the range
+    (paper Eq. 2); scale's follows LSQ and the zero-point's LSQ+, both times `gradient_scale`.
+    """
+    result: Tensor = _FakeQuantize.apply(x.float(), scale, zero_point, lo, hi, gradient_scale)
+    return result
+
+
+class _FakeQuantize(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        x: Tensor,
+        scale: Tensor,
+        zero_point: Tensor,
+        lo: int,
+        hi: int,
+        gradient_scale: float,
+    ) -> Tensor:
+        z = torch.clamp(torch.round(zero_point), lo, hi)
+        steps = x / scale
+        levels = torch.round(steps).add_(z)
+        clamped = torch.clamp(levels, lo, hi)
+        inside = levels == clamped
+        clamped -= z
+        ctx.save_for_backward(steps, clamped, inside, scale, zero_point)
+        ctx.gradient_scale = gradient_scale  # type: ignore[attr-defined]
+        return clamped * scale
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad = grads[0]
+        steps, levels, inside, scale, zero_point = ctx.saved_tensors  # type: ignore[attr-defined]
+        weight: float = ctx.gradient_scale  # type: ignore[attr-defined]
+        grad_x = grad * inside
+        # d x' / d s is q - z outside the range, and q - z - x/s inside it.
+        by_scale = levels * grad
+        by_scale.addcmul_(steps, grad_x, value=-1.0)
+        grad_scale = by_scale.sum_to_size(scale.shape).mul_(weight)
+        grad_zero = None
+        if ctx.needs_input_grad[2]:  # type: ignore[attr-defined]
+            outside = ((grad_x - grad) * scale).sum_to_size(zero_point.shape)
+            grad_zero = outside.mul_(weight)
+        return grad_x, grad_scale, grad_zero, None, None, None

@@ -1,0 +1,186 @@
+"""Elastic quantizers: one learned scale and zero-point for each form and bit-width.
+
+A scale is learned as its logarithm: it stays positive, and one learning rate suits the scales
+of 2 bits and of 8. Every parameter is created in ``__init__``, so a checkpoint loads without a forward pass. Each
+(form, bits) has parameters of its own: those of forms that a step does not use get no
+gradient, and so no update.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from eqnet.quant.clip_search import search
+from eqnet.quant.functional import fake_quantize, quantize
+from eqnet.spec.scheme import (
+    BITS,
+    Granularity,
+    IntegerRange,
+    Symmetry,
+    activation_range,
+    weight_range,
+)
+
+MAX_SAMPLES = 1 << 18
+MAX_CHANNEL_SAMPLES = 1 << 10
+
+
+def _sample_columns(values: Tensor, limit: int) -> Tensor:
+    """At most `limit` columns of [C, N], evenly spaced: deterministic and cheap."""
+    stride = math.ceil(values.shape[1] / limit)
+    return values[:, ::stride]
+
+
+class WeightQuantizer(nn.Module):
+    """Quantizer of one weight tensor, over bits x granularity x symmetry.
+
+    `bits` is the active bit-width; None leaves the weight in float.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.log_scale = nn.ParameterDict()
+        self.zero_point = nn.ParameterDict()
+        for granularity in Granularity:
+            rows = channels if granularity is Granularity.PER_CHANNEL else 1
+            for symmetry in Symmetry:
+                for bits in BITS:
+                    key = self.key(granularity, symmetry, bits)
+                    self.log_scale[key] = nn.Parameter(torch.zeros(rows))
+                    if symmetry is Symmetry.ASYMMETRIC:
+                        self.zero_point[key] = nn.Parameter(torch.zeros(rows))
+        self.granularity = Granularity.PER_CHANNEL
+        self.symmetry = Symmetry.SYMMETRIC
+        self.bits: int | None = None
+
+    @staticmethod
+    def key(granularity: Granularity, symmetry: Symmetry, bits: int) -> str:
+        """Name of the parameters of one form, such as ``per_channel_symmetric_4``."""
+        return f"{granularity}_{symmetry}_{bits}"
+
+    def parameters_of(self, bits: int) -> tuple[Tensor, Tensor, IntegerRange]:
+        """scale [C or 1], zero-point [C or 1] and integer range in the active form."""
+        key = self.key(self.granularity, self.symmetry, bits)
+        scale = self.log_scale[key].exp()
+        zero = self.zero_point[key] if key in self.zero_point else torch.zeros_like(scale)
+        return scale, zero, weight_range(bits, self.symmetry)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Fake-quantize a weight of shape [C, ...]; unchanged when `bits` is None."""
+        if self.bits is None:
+            return weight
+        scale, zero, span = self.parameters_of(self.bits)
+        shape = (-1,) + (1,) * (weight.dim() - 1)
+        per_scale = weight.numel() / scale.numel()
+        return fake_quantize(
+            weight, scale.view(shape), zero.view(shape), span.lo, span.hi,
+            1.0 / math.sqrt(per_scale * span.hi),
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def integers(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Integers (int32, shape of weight), scale [C] and zero-point int32 [C] as they are now.
+
+        Raises ValueError when the weight stays in float.
+        """
+        if self.bits is None:
+            raise ValueError("the weight is in the remainder: it has no integers")
+        scale, zero, span = self.parameters_of(self.bits)
+        shape = (-1,) + (1,) * (weight.dim() - 1)
+        q = quantize(weight, scale.view(shape), zero.view(shape), span.lo, span.hi)
+        whole = torch.clamp(torch.round(zero), span.lo, span.hi)
+        return (
+            q.to(torch.int32),
+            scale.detach().expand(self.channels).clone(),
+            whole.to(torch.int32).expand(self.channels).clone(),
+        )
+
+    @torch.no_grad()
+    def initialize(self, weight: Tensor) -> None:
+        """Set every form's parameters by clip search on `weight` [C, ...]."""
+        for granularity in Granularity:
+            per_channel = granularity is Granularity.PER_CHANNEL
+            rows = weight.reshape(self.channels if per_channel else 1, -1)
+            limit = MAX_CHANNEL_SAMPLES if per_channel else MAX_SAMPLES
+            sample, low, high = _sample_columns(rows, limit), rows.amin(1), rows.amax(1)
+            for symmetry in Symmetry:
+                symmetric = symmetry is Symmetry.SYMMETRIC
+                for bits in BITS:
+                    key = self.key(granularity, symmetry, bits)
+                    found = search(
+                        sample, low, high, weight_range(bits, symmetry), symmetric=symmetric
+                    )
+                    self.log_scale[key].copy_(found.scale.log())
+                    if not symmetric:
+                        self.zero_point[key].copy_(found.zero_point)
+
+
+class ActivationQuantizer(nn.Module):
+    """Quantizer of one activation tensor, at its producer, shared by all its readers.
+
+    The tensor may be held as a `carrier` (what Add and pooling read) and, requantized from it,
+    as a `narrow` tensor (what Conv and Linear read). Either is off when its bits are None; with
+    equal bits both are one tensor. Non-negative tensors are unsigned with zero-point 0 in every
+    form; `upper` is a bound that the producer keeps anyway (6 for ReLU6).
+    """
+
+    def __init__(self, non_negative: bool, upper: float | None = None) -> None:
+        super().__init__()
+        self.non_negative = non_negative
+        self.upper = upper
+        self.log_scale = nn.ParameterDict()
+        self.zero_point = nn.ParameterDict()
+        for symmetry in self._symmetries():
+            for bits in BITS:
+                key = f"{symmetry}_{bits}"
+                self.log_scale[key] = nn.Parameter(torch.zeros(()))
+                if symmetry == Symmetry.ASYMMETRIC:
+                    self.zero_point[key] = nn.Parameter(torch.zeros(()))
+        self.symmetry = Symmetry.ASYMMETRIC
+        self.carrier_bits: int | None = None
+        self.narrow_bits: int | None = None
+
+    def _symmetries(self) -> tuple[str, ...]:
+        return ("unsigned",) if self.non_negative else tuple(Symmetry)
+
+    def parameters_of(self, bits: int) -> tuple[Tensor, Tensor, IntegerRange]:
+        """scale [], zero-point [] and integer range in the active form."""
+        key = f"{'unsigned' if self.non_negative else self.symmetry}_{bits}"
+        span = activation_range(bits, self.symmetry, self.non_negative)
+        scale = self.log_scale[key].exp()
+        if self.upper is not None:
+            # A grid inside the producer's own bound lets its clip be absorbed exactly.
+            scale = scale.clamp(max=self.upper / span.hi)
+        zero = self.zero_point[key] if key in self.zero_point else torch.zeros_like(scale)
+        return scale, zero, span
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(carrier, narrow), each of the shape of x: [N, C, H, W] or [N, C]."""
+        carrier = x if self.carrier_bits is None else self._quantize(x, self.carrier_bits)
+        if self.narrow_bits is None or self.narrow_bits == self.carrier_bits:
+            return carrier, carrier
+        return carrier, self._quantize(carrier, self.narrow_bits)
+
+    def _quantize(self, x: Tensor, bits: int) -> Tensor:
+        scale, zero, span = self.parameters_of(bits)
+        per_image = x.numel() / max(1, x.shape[0])
+        weight = 1.0 / math.sqrt(per_image * span.hi)
+        return fake_quantize(x, scale, zero, span.lo, span.hi, weight)
+
+    @torch.no_grad()
+    def initialize(self, values: Tensor, low: float, high: float) -> None:
+        """Set every form's parameters by clip search on `values` [N], a sample in [low, high]."""
+        row = _sample_columns(values.reshape(1, -1).float(), MAX_SAMPLES)
+        bounds = (row.new_tensor([low]), row.new_tensor([high]))
+        for key, log_scale in self.log_scale.items():
+            symmetry, bits = key.rsplit("_", 1)
+            kind = Symmetry.SYMMETRIC if self.non_negative else Symmetry(symmetry)
+            span = activation_range(int(bits), kind, self.non_negative)
+            found = search(row, *bounds, span, symmetric=kind is Symmetry.SYMMETRIC)
+            log_scale.copy_(found.scale[0].log())
+            if key in self.zero_point:
+                self.zero_point[key].copy_(found.zero_point[0])

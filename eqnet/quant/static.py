@@ -1,0 +1,108 @@
+"""Static layers: integer weights, fixed scales; what is exported and what runtimes are held to."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from eqnet.quant.ops import dequantize, quantize_dequantize
+from eqnet.spec.scheme import IntegerRange
+
+STORAGE_BITS = 8
+
+
+class QuantizationPoint(nn.Module):
+    """One place where a tensor is brought onto a grid.
+
+    scale: float32 scalar. zero_point: uint8 scalar for unsigned integers, int8 for signed ones.
+    """
+
+    scale: Tensor
+    zero_point: Tensor
+
+    def __init__(self, scale: Tensor, zero_point: int, span: IntegerRange) -> None:
+        super().__init__()
+        kind = torch.uint8 if span.lo >= 0 else torch.int8
+        self.register_buffer("scale", scale.detach().clone().reshape(()))
+        self.register_buffer("zero_point", torch.tensor(zero_point, dtype=kind))
+        self.span = span
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape, float32."""
+        return quantize_dequantize(x, self.scale, self.zero_point, self.span.lo, self.span.hi)
+
+
+class StaticQuantizer(nn.Module):
+    """The static form of an ActivationQuantizer: (carrier, narrow) of one tensor."""
+
+    def __init__(self, carrier: QuantizationPoint | None, narrow: QuantizationPoint | None) -> None:
+        super().__init__()
+        self.carrier, self.narrow = carrier, narrow
+
+    def read_point(self) -> QuantizationPoint | None:
+        """The point whose grid Conv and Linear readers see, or None in float."""
+        return self.narrow or self.carrier
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Any shape, float32, twice."""
+        carrier = x if self.carrier is None else self.carrier(x)
+        return carrier, carrier if self.narrow is None else self.narrow(carrier)
+
+
+class IntegerWeight(nn.Module):
+    """A weight as int8 [C, ...] with scale float32 [C] and zero-point int8 [C].
+
+    Integers of b bits lie shifted left by 8 - b, with the scale divided by 2^(8 - b): the same
+    real values, on which a runtime's integer bias has a finer grid.
+    """
+
+    integers: Tensor
+    scale: Tensor
+    zero_point: Tensor
+
+    def __init__(self, integers: Tensor, scale: Tensor, zero_point: Tensor, bits: int) -> None:
+        super().__init__()
+        shift = STORAGE_BITS - bits
+        self.bits = bits
+        self.register_buffer("integers", (integers << shift).to(torch.int8))
+        self.register_buffer("scale", scale / float(1 << shift))
+        self.register_buffer("zero_point", (zero_point << shift).to(torch.int8))
+
+    def forward(self) -> Tensor:
+        """The real values, float32 [C, ...]."""
+        return dequantize(self.integers, self.scale, self.zero_point)
+
+
+class StaticConv2d(nn.Module):
+    """A convolution with an integer weight; batch norm is absorbed into scale and bias."""
+
+    bias: Tensor | None
+
+    def __init__(self, like: nn.Conv2d, weight: IntegerWeight, bias: Tensor | None) -> None:
+        super().__init__()
+        self.weight = weight
+        self.register_buffer("bias", bias)
+        self.stride, self.dilation, self.groups = like.stride, like.dilation, like.groups
+        self.padding = like.padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, I, H, W] -> [N, O, H', W']."""
+        return functional.conv2d(
+            x, self.weight(), self.bias, self.stride, self.padding, self.dilation, self.groups
+        )
+
+
+class StaticLinear(nn.Module):
+    """A linear layer with an integer weight."""
+
+    bias: Tensor | None
+
+    def __init__(self, weight: IntegerWeight, bias: Tensor | None) -> None:
+        super().__init__()
+        self.weight = weight
+        self.register_buffer("bias", bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, I] -> [N, O]."""
+        return functional.linear(x, self.weight(), self.bias)

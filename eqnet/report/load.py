@@ -1,0 +1,152 @@
+"""Reading what a report is made of: artifacts, searches and training logs, from their files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from eqnet.spec.errors import ArtifactError
+from eqnet.spec.fields import first_problem
+from eqnet.spec.manifest import MANIFEST, Manifest
+from eqnet.spec.reports import BenchReport, SearchReport, VerifyReport
+
+VERIFY = "verify.json"
+BENCH = "bench.json"
+SEARCH = "search.json"
+LOG_SUFFIX = ".jsonl"
+_AXES = ("step", "iteration", "epoch")
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One artifact folder; `verify` and `bench` are None where they have not been run."""
+
+    folder: Path
+    manifest: Manifest
+    verify: VerifyReport | None = None
+    bench: BenchReport | None = None
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training log: `curves` maps a quantity to its points (x, y); `axis` names x."""
+
+    path: Path
+    axis: str
+    curves: dict[str, tuple[tuple[float, float], ...]]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that one report shows."""
+
+    artifacts: tuple[Artifact, ...] = ()
+    searches: tuple[SearchReport, ...] = ()
+    trainings: tuple[Training, ...] = ()
+
+
+def load(paths: Sequence[Path]) -> Inputs:
+    """Read artifact folders, search folders or files, and training folders or logs.
+
+    HTML pages are passed over, so that ``artifacts/*`` may hold an earlier report. Raises
+    ArtifactError for a path that is none of these, or when nothing is left.
+    """
+    artifacts: list[Artifact] = []
+    searches: list[SearchReport] = []
+    trainings: list[Training] = []
+    for path in paths:
+        if path.suffix in (".html", ".png"):
+            continue
+        if (path / MANIFEST).is_file():
+            artifacts.append(load_artifact(path))
+        elif found := _search_files(path):
+            searches.extend(read_model(file, SearchReport) for file in found)
+        elif logs := _logs(path):
+            trainings.extend(read_training(log) for log in logs)
+        else:
+            raise ArtifactError(f"{path}: {_why_not(path)}")
+    if not (artifacts or searches or trainings):
+        raise ArtifactError("nothing to report (allowed: artifacts, searches, training logs)")
+    return Inputs(tuple(artifacts), tuple(searches), tuple(trainings))
+
+
+def load_artifact(folder: Path) -> Artifact:
+    """Read an artifact's manifest and reports; the model itself is not opened."""
+    verify, bench = folder / VERIFY, folder / BENCH
+    return Artifact(
+        folder=folder,
+        manifest=read_model(folder / MANIFEST, Manifest),
+        verify=read_model(verify, VerifyReport) if verify.is_file() else None,
+        bench=read_model(bench, BenchReport) if bench.is_file() else None,
+    )
+
+
+def read_model(path: Path, model: type[_Model]) -> _Model:
+    """Read one result file. Raises ArtifactError with one line."""
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot read: {error.strerror}") from error
+    except ValidationError as error:
+        raise ArtifactError(f"{path}: not a valid {path.name}: {first_problem(error)}") from error
+
+
+def read_training(path: Path) -> Training:
+    """Read a training log: one JSON object a line, of numbers by name."""
+    rows: list[dict[str, object]] = []
+    try:
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            if line.strip():
+                rows.append(_log_row(path, number, line))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path}: cannot read the training log: {error}") from error
+    axis = next((name for name in _AXES if any(name in row for row in rows)), "line")
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for index, row in enumerate(rows):
+        x = row.get(axis, index)
+        for name, value in row.items():
+            if name not in _AXES and _is_number(value) and _is_number(x):
+                curves.setdefault(name, []).append((float(x), float(value)))  # type: ignore[arg-type]
+    return Training(path, axis, {name: tuple(points) for name, points in curves.items()})
+
+
+def _log_row(path: Path, number: int, line: str) -> dict[str, object]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path}: line {number}: not JSON") from error
+    if not isinstance(row, dict):
+        raise ArtifactError(f"{path}: line {number}: found {type(row).__name__} (allowed: object)")
+    return row
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _search_files(path: Path) -> list[Path]:
+    """A search file, that of a search folder, or those of a folder of search folders."""
+    if path.is_file():
+        return [path] if path.suffix == ".json" else []
+    return [path / SEARCH] if (path / SEARCH).is_file() else sorted(path.glob(f"*/{SEARCH}"))
+
+
+def _logs(path: Path) -> list[Path]:
+    if path.is_dir():
+        return sorted(path.glob(f"*{LOG_SUFFIX}"))
+    return [path] if path.is_file() and path.suffix == LOG_SUFFIX else []
+
+
+def _why_not(path: Path) -> str:
+    if not path.exists():
+        return "no such file or folder"
+    return (
+        f"nothing to report in it (allowed: a folder with {MANIFEST} or {SEARCH}, "
+        f"a search file, or a training log *{LOG_SUFFIX})"
+    )

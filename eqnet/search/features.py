@@ -1,0 +1,42 @@
+"""The predictor's input: a subnet as a vector (paper section 3.4, "condition flags" first)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eqnet.spec.scheme import BITS, Granularity, Symmetry
+from eqnet.spec.subnet import REMAINDER, SubnetSpec
+from eqnet.supernet.info import NetworkInfo
+
+OFF = 0
+CODES = (OFF, *BITS)
+"""One-hot positions of a layer's or a tensor's bits; OFF is a float one."""
+
+
+def feature_size(info: NetworkInfo) -> int:
+    """Length of the vector for a network."""
+    flags = len(Granularity) + 2 * len(Symmetry) + len(info.tensors)
+    return flags + len(CODES) * (len(info.layers) + len(info.read_tensors()))
+
+
+def encode(info: NetworkInfo, spec: SubnetSpec) -> NDArray[np.float32]:
+    """The vector of a subnet, float32 [feature_size].
+
+    One-hot form flags, a flag for each carrier (its bits / 8), then for each layer and each
+    tensor that layers read a one-hot code of its bits.
+    """
+    form = spec.form
+    flags = [float(form.weight_granularity == value) for value in Granularity]
+    flags += [float(form.weight_symmetry == value) for value in Symmetry]
+    flags += [float(form.activation_symmetry == value) for value in Symmetry]
+    flags += [spec.carriers.get(tensor.name, 0) / 8.0 for tensor in info.tensors]
+    chosen = [_code(spec.weights[layer.name]) for layer in info.layers]
+    chosen += [spec.activations.get(tensor.name, OFF) for tensor in info.read_tensors()]
+    one_hot = np.zeros((len(chosen), len(CODES)), dtype=np.float32)
+    one_hot[np.arange(len(chosen)), [CODES.index(code) for code in chosen]] = 1.0
+    return np.concatenate([np.asarray(flags, dtype=np.float32), one_hot.reshape(-1)])
+
+
+def _code(choice: int | str) -> int:
+    return OFF if choice == REMAINDER else int(choice)

@@ -1,0 +1,112 @@
+"""Measuring subnets for the accuracy predictor, on validation images only."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from eqnet.backend.files import write_file
+from eqnet.search.features import encode
+from eqnet.spec.errors import CheckpointError
+from eqnet.spec.progress import Progress
+from eqnet.spec.scheme import BITS, Form, all_forms
+from eqnet.spec.subnet import REMAINDER, SubnetSpec, WeightChoice
+from eqnet.supernet.choices import Style, build_spec, pinned_names
+from eqnet.supernet.info import NetworkInfo
+from eqnet.supernet.measure import Batches, measure
+from eqnet.supernet.supernet import Supernet
+
+SAVE_EVERY = 50
+REMAINDER_SHARE = 0.15
+
+
+class Labels(NamedTuple):
+    """features float32 [N, D] and accuracy float32 [N] in [0, 1]."""
+
+    features: NDArray[np.float32]
+    accuracy: NDArray[np.float32]
+
+
+def draw_subnet(
+    info: NetworkInfo, styles: Sequence[Style], forms: Sequence[Form], rng: random.Random
+) -> SubnetSpec:
+    """A subnet to measure: random form, placement, and bits within a random band.
+
+    Bits drawn from all widths alike would give averages near 5 only; a band first spreads the
+    averages over the whole space. Some subnets leave whole op groups in the remainder.
+    """
+    form, style = rng.choice(list(forms)), rng.choice(list(styles))
+    weight_band, activation_band = _band(rng), _band(rng)
+    pinned = pinned_names(info)
+    dropped = {
+        group for group in sorted({layer.group for layer in info.layers})
+        if rng.random() < REMAINDER_SHARE
+    }  # fmt: skip
+    weights: dict[str, WeightChoice] = {}
+    for layer in info.layers:
+        bits = 8 if layer.name in pinned else rng.choice(weight_band)
+        weights[layer.name] = REMAINDER if layer.group in dropped else bits
+    activations = {
+        tensor.name: 8 if set(tensor.layers) & set(pinned) else rng.choice(activation_band)
+        for tensor in info.read_tensors()
+    }
+    return build_spec(info, style, form, weights, activations)
+
+
+def _band(rng: random.Random) -> range:
+    low, high = sorted((rng.choice(BITS), rng.choice(BITS)))
+    return range(low, high + 1)
+
+
+def measure_labels(
+    supernet: Supernet,
+    styles: Sequence[Style],
+    calibration: Batches,
+    validation: Batches,
+    *,
+    count: int,
+    seed: int,
+    path: Path,
+    progress: Progress,
+) -> Labels:
+    """Measure `count` random subnets; goes on from `path` after an interruption.
+
+    Which subnets are drawn depends on the seed alone.
+    """
+    rng = random.Random(seed)  # noqa: S311  (not for secrets)
+    forms = list(all_forms())
+    specs = [draw_subnet(supernet.info, styles, forms, rng) for _ in range(count)]
+    features = np.stack([encode(supernet.info, spec) for spec in specs])
+    known = _load(path, features) if path.is_file() else []
+    progress.start("measuring subnets", count)
+    progress.advance(len(known))
+    for index in range(len(known), count):
+        known.append(measure(supernet, specs[index], calibration, validation))
+        progress.advance(accuracy=known[-1])
+        if (index + 1) % SAVE_EVERY == 0 or index + 1 == count:
+            _save(path, features[: index + 1], known)
+    progress.finish()
+    return Labels(features, np.asarray(known, dtype=np.float32))
+
+
+def _save(path: Path, features: NDArray[np.float32], known: list[float]) -> None:
+    accuracy = np.asarray(known, dtype=np.float32)
+    write_file(path, save({"features": np.ascontiguousarray(features), "accuracy": accuracy}))
+
+
+def _load(path: Path, features: NDArray[np.float32]) -> list[float]:
+    try:
+        found = load(path.read_bytes())
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: damaged labels: {error}") from error
+    count = len(found.get("accuracy", ()))
+    if count > len(features) or not np.array_equal(found["features"], features[:count]):
+        raise CheckpointError(f"{path}: labels of other subnets (allowed: the same seed, or none)")
+    return [float(value) for value in found["accuracy"]]

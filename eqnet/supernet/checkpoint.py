@@ -1,0 +1,132 @@
+"""Supernet checkpoints: a folder with one safetensors file, its header in JSON, no pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from eqnet.backend.files import write_file
+from eqnet.models.loader import load_model
+from eqnet.spec.errors import CheckpointError
+from eqnet.spec.fields import first_problem
+from eqnet.spec.scheme import Frozen
+from eqnet.supernet.supernet import Supernet
+
+SCHEMA_VERSION = 1
+FILE = "supernet.safetensors"
+HEADER_KEY = "eqnet"
+
+
+class Header(Frozen):
+    """What a checkpoint says of itself.
+
+    model: source of the float architecture. float_accuracy: of the float model that it began
+    as, in [0, 1] on `test_images`. styles: the placements that training sampled.
+    """
+
+    schema_version: Literal[1] = 1
+    model: str
+    input_shape: tuple[int, int, int]
+    classes: int
+    dataset: str
+    data_root: str | None = None
+    method: Literal["elastic", "post_training"]
+    styles: tuple[str, ...] = ()
+    seed: int
+    float_accuracy: float | None = None
+    test_images: str | None = None
+    recipe: dict[str, Any] = Field(default_factory=dict)
+
+
+def bundled_supernet() -> Path:
+    """Folder of the trained supernet that travels with the package."""
+    return Path(__file__).resolve().parent / "bundled"
+
+
+def save_supernet(folder: Path, supernet: Supernet, header: Header) -> Path:
+    """Write `folder/supernet.safetensors` whole or not at all. Raises OutputError."""
+    tensors = {
+        name: value.detach().cpu().contiguous()
+        for name, value in supernet.graph.state_dict().items()
+    }
+    path = folder / FILE
+    write_file(path, save(tensors, metadata={HEADER_KEY: header.model_dump_json()}))
+    return path
+
+
+def checkpoint_sha256(path: Path) -> str:
+    """The identity of a supernet: the hash of its file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a safetensors file. Raises CheckpointError with one line."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint (allowed: a folder with {FILE})")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: damaged or not safetensors: {error}") from error
+
+
+def parse_header(path: Path, metadata: dict[str, str]) -> Header:
+    """The header of a checkpoint. Raises CheckpointError with one line."""
+    if HEADER_KEY not in metadata:
+        raise CheckpointError(f"{path}: not an eqnet supernet: the header '{HEADER_KEY}' is absent")
+    try:
+        content = json.loads(metadata[HEADER_KEY])
+        version = content.get("schema_version") if isinstance(content, dict) else None
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise CheckpointError(
+                f"{path}: schema_version {version} is of a newer eqnet (allowed: {SCHEMA_VERSION})"
+            )
+        return Header.model_validate(content)
+    except ValidationError as error:
+        raise CheckpointError(f"{path}: header: {first_problem(error)}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path}: header is not JSON: {error}") from error
+
+
+def load_supernet(
+    folder: Path | None = None, *, allow_code: bool = False, device: torch.device | str = "cpu"
+) -> tuple[Supernet, Header, str]:
+    """Load a supernet folder (None: the bundled one): the net, its header, its sha256.
+
+    allow_code: let a checkpoint of a `module:callable` model import that module.
+    Raises CheckpointError for a missing, damaged, foreign or newer file.
+    """
+    path = (folder or bundled_supernet()) / FILE
+    metadata, tensors = read_tensors(path)
+    header = parse_header(path, metadata)
+    model = load_model(
+        header.model, classes=header.classes, in_channels=header.input_shape[0],
+        weights=None, allow_code=allow_code,
+    )  # fmt: skip
+    supernet = Supernet(model, header.input_shape)
+    _fill(path, supernet, tensors, header.model)
+    supernet.graph.to(device).eval()
+    return supernet, header, checkpoint_sha256(path)
+
+
+def _fill(path: Path, supernet: Supernet, tensors: dict[str, Tensor], model: str) -> None:
+    own = supernet.graph.state_dict()
+    for name in sorted(set(own) ^ set(tensors)):
+        side = "lacks" if name in own else "has the unknown"
+        raise CheckpointError(f"{path}: not a supernet of {model}: it {side} tensor '{name}'")
+    for name, value in tensors.items():
+        if own[name].shape != value.shape:
+            raise CheckpointError(
+                f"{path}: tensor '{name}' has shape {list(value.shape)} "
+                f"(allowed: {list(own[name].shape)})"
+            )
+    supernet.graph.load_state_dict(tensors)

@@ -1,0 +1,161 @@
+"""Making subnets: which tensors carry quantizers under a placement, and average bits."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from eqnet.spec.profile import ActivationRules, HardwareProfile, OpGroup, Placement
+from eqnet.spec.scheme import BITS, CARRIER_BITS, Form, Symmetry
+from eqnet.spec.subnet import REMAINDER, SubnetSpec, WeightChoice
+from eqnet.supernet.info import NetworkInfo, TensorInfo
+
+REMAINDER_BITS = 32
+PAPER = Placement(residual_bits="float", add="none", carriers=())
+
+
+@dataclass(frozen=True)
+class Style:
+    """A shipped way of placing quantizers: what training samples and targets deploy."""
+
+    name: str
+    placement: Placement
+    activations: ActivationRules
+
+    @classmethod
+    def of(cls, profile: HardwareProfile) -> Style:
+        """The style of a hardware profile."""
+        return cls(profile.name, profile.placement, profile.activations)
+
+    def stored_bits(self, bits: int, tensor: TensorInfo) -> int:
+        """Bits of a tensor in this style's storage (b - 1 where half of it would stay empty)."""
+        halved = tensor.non_negative and self.activations.zero_point == "zero"
+        return max(BITS[0], bits - 1) if halved else bits
+
+
+PAPER_STYLE = Style("paper", PAPER, ActivationRules(symmetry=Symmetry.ASYMMETRIC))
+
+
+def pinned_names(info: NetworkInfo) -> tuple[str, str]:
+    """The first and the last layer, which default to 8 bits."""
+    return info.layers[0].name, info.layers[-1].name
+
+
+def build_spec(
+    info: NetworkInfo,
+    style: Style,
+    form: Form,
+    weights: Mapping[str, WeightChoice],
+    activation_bits: Mapping[str, int],
+    *,
+    supernet: str = "",
+    profile: HardwareProfile | None = None,
+) -> SubnetSpec:
+    """The subnet in which layer L has `weights[L]` and tensor T at most `activation_bits[T]`.
+
+    Tensors that only layers in the remainder read stay in float; carriers follow from the
+    style's placement.
+    """
+    quantized = {name for name, bits in weights.items() if bits != REMAINDER}
+    narrow = {
+        tensor.name: style.stored_bits(activation_bits[tensor.name], tensor)
+        for tensor in info.read_tensors()
+        if quantized.intersection(tensor.layers)
+    }
+    carriers = _carriers(info, style, narrow)
+    return SubnetSpec(
+        supernet=supernet,
+        profile=profile.name if profile else None,
+        profile_sha256=profile.sha256() if profile else None,
+        form=form,
+        weights=dict(weights),
+        activations=narrow,
+        carriers=carriers,
+        avg_weight_bits=average_weight_bits(info, weights),
+        avg_activation_bits=average_activation_bits(info, narrow),
+    )
+
+
+def _carriers(info: NetworkInfo, style: Style, narrow: Mapping[str, int]) -> dict[str, int]:
+    found = {}
+    for tensor in info.tensors:
+        if _is_shared(tensor, style, narrow) and style.placement.residual_bits == "same":
+            found[tensor.name] = narrow[tensor.name]
+        elif _is_shared(tensor, style, narrow) or _wants_carrier(tensor, style.placement):
+            found[tensor.name] = style.stored_bits(CARRIER_BITS, tensor)
+    return found
+
+
+def _is_shared(tensor: TensorInfo, style: Style, narrow: Mapping[str, int]) -> bool:
+    """Whether a quantized layer and something else read the tensor, in one precision."""
+    kept = style.placement.residual_bits != "float"
+    return kept and tensor.name in narrow and bool(tensor.readers)
+
+
+def _wants_carrier(tensor: TensorInfo, placement: Placement) -> bool:
+    if "add" in tensor.readers and (
+        placement.add == "both" or (placement.add == "skip" and not tensor.absorbed)
+    ):
+        return True
+    return any(group in tensor.readers for group in placement.carriers)
+
+
+def average_weight_bits(info: NetworkInfo, weights: Mapping[str, WeightChoice]) -> float:
+    """Mean over all weights, pinned layers included; a float weight counts 32 bits."""
+    total = sum(layer.weights for layer in info.layers)
+    bits = sum(layer.weights * _width(weights[layer.name]) for layer in info.layers)
+    return bits / total
+
+
+def average_activation_bits(info: NetworkInfo, narrow: Mapping[str, int]) -> float:
+    """Mean over the elements that Conv and Linear read; a float tensor counts 32 bits."""
+    tensors = info.read_tensors()
+    total = sum(tensor.elements for tensor in tensors)
+    return sum(t.elements * narrow.get(t.name, REMAINDER_BITS) for t in tensors) / total
+
+
+def _width(choice: WeightChoice) -> int:
+    return REMAINDER_BITS if choice == REMAINDER else int(choice)
+
+
+def uniform(
+    info: NetworkInfo,
+    style: Style,
+    form: Form,
+    weight_bits: int,
+    activation_bits: int,
+    *,
+    supernet: str = "",
+) -> SubnetSpec:
+    """The subnet with the same bits everywhere but in the first and the last layer (8 bits)."""
+    pinned = pinned_names(info)
+    weights: dict[str, WeightChoice] = {
+        layer.name: CARRIER_BITS if layer.name in pinned else weight_bits for layer in info.layers
+    }
+    activations = {
+        tensor.name: CARRIER_BITS if set(tensor.layers) & set(pinned) else activation_bits
+        for tensor in info.read_tensors()
+    }
+    return build_spec(info, style, form, weights, activations, supernet=supernet)
+
+
+def random_subnet(
+    info: NetworkInfo, style: Style, form: Form, rng: random.Random, bits: tuple[int, ...] = BITS
+) -> SubnetSpec:
+    """Bits drawn independently for every tensor that is not pinned."""
+    pinned = pinned_names(info)
+    weights: dict[str, WeightChoice] = {
+        layer.name: CARRIER_BITS if layer.name in pinned else rng.choice(bits)
+        for layer in info.layers
+    }
+    activations = {
+        tensor.name: CARRIER_BITS if set(tensor.layers) & set(pinned) else rng.choice(bits)
+        for tensor in info.read_tensors()
+    }
+    return build_spec(info, style, form, weights, activations)
+
+
+def groups_of(info: NetworkInfo) -> tuple[OpGroup, ...]:
+    """The op groups that the network has, in graph order."""
+    return tuple(dict.fromkeys(layer.group for layer in info.layers))

@@ -1,0 +1,173 @@
+"""extract: one subnet as a plain static network with integer weights.
+
+Batch norm is absorbed exactly: the integers stay, the scale of channel c becomes
+``s_w[c] * gamma[c] / sigma[c]`` and the rest a bias, which is put on the grid
+``s_x * s_w[c]`` that integer runtimes add it on.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, fx, nn
+
+from eqnet.quant.layers import ElasticConv2d, ElasticLinear
+from eqnet.quant.quantizers import ActivationQuantizer
+from eqnet.quant.static import (
+    STORAGE_BITS,
+    IntegerWeight,
+    QuantizationPoint,
+    StaticConv2d,
+    StaticLinear,
+    StaticQuantizer,
+)
+from eqnet.spec.errors import CaptureError
+from eqnet.spec.subnet import SubnetSpec
+from eqnet.supernet.capture import QUANTIZERS
+from eqnet.supernet.info import LayerInfo
+from eqnet.supernet.supernet import Supernet
+
+MAX_BIAS_STEPS = float(1 << 30)
+DEAD_BIAS_STEPS = float(1 << 22)
+MIN_NORMAL = 1e-30
+
+
+class _Affine(NamedTuple):
+    """What batch norm does to a layer's output: y = x * factor + offset, each [C]."""
+
+    factor: Tensor
+    offset: Tensor
+
+
+@torch.no_grad()
+def extract(supernet: Supernet, spec: SubnetSpec) -> fx.GraphModule:
+    """The static network of `spec`, with the batch norm statistics that are in force.
+
+    Recalibrate first. Returns a module from float32 [N, C, H, W] to logits [N, K] whose
+    integers are those of the supernet under `spec`.
+    """
+    supernet.apply(spec)
+    graph = copy.deepcopy(supernet.graph).cpu().eval()
+    points = {}
+    for tensor in supernet.info.tensors:
+        static = _static_quantizer(supernet.activation(tensor.name))
+        points[tensor.name] = static.read_point()
+        graph.set_submodule(f"{QUANTIZERS}.{tensor.name}", static)
+    for layer in supernet.info.layers:
+        _replace_layer(graph, layer, points[layer.input])
+    graph.graph.lint()
+    graph.recompile()
+    graph.delete_all_unused_submodules()
+    return graph
+
+
+def _static_quantizer(quantizer: ActivationQuantizer) -> StaticQuantizer:
+    carrier, narrow = quantizer.carrier_bits, quantizer.narrow_bits
+    return StaticQuantizer(
+        None if carrier is None else _point(quantizer, carrier),
+        None if narrow is None or narrow == carrier else _point(quantizer, narrow),
+    )
+
+
+def _point(quantizer: ActivationQuantizer, bits: int) -> QuantizationPoint:
+    scale, zero, span = quantizer.parameters_of(bits)
+    whole = int(torch.clamp(torch.round(zero), span.lo, span.hi))
+    return QuantizationPoint(scale.cpu(), whole, span)
+
+
+def _replace_layer(graph: fx.GraphModule, layer: LayerInfo, point: QuantizationPoint | None) -> None:
+    elastic = graph.get_submodule(layer.name)
+    assert isinstance(elastic, (ElasticConv2d, ElasticLinear))
+    affine = _affine(graph, layer)
+    if elastic.weight_quantizer.bits is None or point is None:
+        static = _float_layer(elastic, affine)
+    else:
+        static = _integer_layer(elastic, affine, point.scale, elastic.weight_quantizer.bits)
+    graph.set_submodule(layer.name, static)
+    if layer.batch_norm is not None:
+        node = next(n for n in graph.graph.nodes if n.target == layer.batch_norm)
+        node.replace_all_uses_with(node.args[0])
+        graph.graph.erase_node(node)
+
+
+def _affine(graph: fx.GraphModule, layer: LayerInfo) -> _Affine:
+    if layer.batch_norm is None:
+        return _Affine(torch.ones(layer.out_channels), torch.zeros(layer.out_channels))
+    norm = graph.get_submodule(layer.batch_norm)
+    assert isinstance(norm, (nn.BatchNorm2d, nn.BatchNorm1d))
+    if norm.running_mean is None or norm.running_var is None:
+        raise CaptureError(f"'{layer.batch_norm}': batch norm without running statistics")
+    factor = torch.rsqrt(norm.running_var.double() + norm.eps)
+    if norm.weight is not None:
+        factor = factor * norm.weight.double()
+    offset = -norm.running_mean.double() * factor
+    if norm.bias is not None:
+        offset = offset + norm.bias.double()
+    return _Affine(factor, offset)
+
+
+def _whole_bias(layer: ElasticConv2d | ElasticLinear, affine: _Affine) -> Tensor:
+    own = torch.zeros_like(affine.offset) if layer.bias is None else layer.bias
+    return own.double() * affine.factor + affine.offset
+
+
+def _float_layer(layer: ElasticConv2d | ElasticLinear, affine: _Affine) -> nn.Module:
+    """A layer of the remainder: batch norm folded into a float weight."""
+    shape = (-1,) + (1,) * (layer.weight.dim() - 1)
+    kept = copy.copy(layer)
+    plain: nn.Conv2d | nn.Linear
+    if isinstance(kept, ElasticConv2d):
+        plain = nn.Conv2d(
+            kept.in_channels, kept.out_channels, kept.kernel_size, kept.stride,  # type: ignore[arg-type]
+            kept.padding, kept.dilation, kept.groups, True, kept.padding_mode,  # type: ignore[arg-type]
+        )  # fmt: skip
+    else:
+        plain = nn.Linear(kept.in_features, kept.out_features)
+    plain.weight.copy_((layer.weight.double() * affine.factor.view(shape)).float())
+    assert plain.bias is not None
+    plain.bias.copy_(_whole_bias(layer, affine).float())
+    return plain
+
+
+def _integer_layer(
+    layer: ElasticConv2d | ElasticLinear, affine: _Affine, input_scale: Tensor, bits: int
+) -> nn.Module:
+    integers, scale, zero_point = layer.weight_quantizer.integers(layer.weight)
+    bias = _whole_bias(layer, affine)
+    scale = (scale.double() * affine.factor).float()
+    dead = _dead_channels(scale, bias, input_scale, bits)
+    shape = (-1,) + (1,) * (integers.dim() - 1)
+    integers = torch.where(dead.view(shape), zero_point.view(shape), integers)
+    scale = torch.where(dead, _safe_scale(bias, input_scale, bits), scale)
+    weight = IntegerWeight(integers, scale, zero_point, bits)
+    has_bias = layer.bias is not None or bool((bias != 0).any())
+    on_grid = _on_grid(bias, input_scale, weight.scale) if has_bias else None
+    if isinstance(layer, ElasticConv2d):
+        if layer.padding_mode != "zeros":
+            raise CaptureError(f"padding mode '{layer.padding_mode}' (allowed: zeros)")
+        return StaticConv2d(layer, weight, on_grid)
+    return StaticLinear(weight, on_grid)
+
+
+def _dead_channels(scale: Tensor, bias: Tensor, input_scale: Tensor, bits: int) -> Tensor:
+    """Channels whose weights cannot be told from zero beside their bias, bool [C].
+
+    A gamma of 0, a scale that underflows, or a bias of more than 2^30 integer steps, which
+    would overflow an int32 accumulator without a word.
+    """
+    step = (scale * input_scale).double() / float(1 << (STORAGE_BITS - bits))
+    return (step < MIN_NORMAL) | (bias.abs() > MAX_BIAS_STEPS * step)
+
+
+def _safe_scale(bias: Tensor, input_scale: Tensor, bits: int) -> Tensor:
+    """A scale [C] on which the bias alone is a number of moderate size."""
+    unit = bias.abs() / (DEAD_BIAS_STEPS * input_scale.double()) * float(1 << (STORAGE_BITS - bits))
+    return torch.where(bias == 0, torch.ones_like(unit), unit.clamp_min(1e-20)).float()
+
+
+def _on_grid(bias: Tensor, input_scale: Tensor, weight_scale: Tensor) -> Tensor:
+    """The bias, float32 [C], as whole steps of s_x * s_w[c] (the runtimes' own product)."""
+    step = input_scale * weight_scale
+    return (torch.round(bias / step.double()) * step.double()).float()

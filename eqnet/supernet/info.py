@@ -1,0 +1,62 @@
+"""What capture learned of a network: its layers and tensors, as frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+LayerGroup = Literal["conv", "depthwise_conv", "linear"]
+ReaderGroup = Literal["add", "concat", "pool", "mul", "other"]
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """A Conv or Linear: its weight tensor and the work that it does for one image."""
+
+    name: str
+    group: LayerGroup
+    input: str
+    weights: int
+    out_channels: int
+    macs: int
+    batch_norm: str | None
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An activation tensor that may be quantized.
+
+    elements: for one image. upper: a bound the producer keeps (6 for ReLU6), or None.
+    layers: the Conv and Linear that read it. readers: the groups of its other readers.
+    absorbed: it is a convolution's output that the convolution's own kernel can add to a sum.
+    """
+
+    name: str
+    elements: int
+    non_negative: bool
+    upper: float | None
+    layers: tuple[str, ...]
+    readers: tuple[ReaderGroup, ...]
+    absorbed: bool
+
+
+@dataclass(frozen=True)
+class NetworkInfo:
+    """A captured network, in graph order."""
+
+    input_shape: tuple[int, int, int]
+    classes: int
+    layers: tuple[LayerInfo, ...]
+    tensors: tuple[TensorInfo, ...]
+
+    def layer(self, name: str) -> LayerInfo:
+        """The layer of that name. Raises KeyError."""
+        return {item.name: item for item in self.layers}[name]
+
+    def tensor(self, name: str) -> TensorInfo:
+        """The tensor of that name. Raises KeyError."""
+        return {item.name: item for item in self.tensors}[name]
+
+    def read_tensors(self) -> tuple[TensorInfo, ...]:
+        """Tensors that some Conv or Linear reads: those with elastic bits."""
+        return tuple(tensor for tensor in self.tensors if tensor.layers)

@@ -1,0 +1,64 @@
+"""Measuring one subnet on images: recalibrate batch norm, then count right answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from eqnet.backend.preprocess import preprocess
+from eqnet.spec.manifest import Preprocessing
+from eqnet.spec.subnet import SubnetSpec
+from eqnet.supernet.supernet import Supernet
+
+BATCH = 250
+
+
+class Batches:
+    """Preprocessed images on one device: float32 [N, C, H, W] with labels int64 [N]."""
+
+    def __init__(self, images: Tensor, labels: Tensor, batch: int = BATCH) -> None:
+        self.images, self.labels, self.batch = images, labels, batch
+
+    @classmethod
+    def of(
+        cls,
+        pixels: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        rule: Preprocessing,
+        device: torch.device | str = "cpu",
+        batch: int = BATCH,
+    ) -> Batches:
+        """From uint8 pixels [N, C, H, W] and labels [N]."""
+        images = torch.from_numpy(preprocess(pixels, rule)).to(device)
+        return cls(images, torch.from_numpy(labels).to(device), batch)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def inputs(self) -> Iterator[Tensor]:
+        """The images, batch by batch."""
+        yield from self.images.split(self.batch)
+
+
+@torch.no_grad()
+def logits(net: torch.nn.Module, images: Batches) -> Tensor:
+    """Logits float32 [N, K] of a network in eval mode."""
+    return torch.cat([net(batch) for batch in images.inputs()])
+
+
+def accuracy(net: torch.nn.Module, images: Batches) -> float:
+    """Top-1 accuracy in [0, 1]."""
+    return float((logits(net, images).argmax(1) == images.labels).float().mean())
+
+
+def measure(
+    supernet: Supernet, spec: SubnetSpec, calibration: Batches, images: Batches
+) -> float:
+    """Top-1 accuracy in [0, 1] of a subnet, batch norm recalibrated on `calibration`."""
+    supernet.apply(spec)
+    supernet.recalibrate(calibration.inputs())
+    return accuracy(supernet.graph, images)

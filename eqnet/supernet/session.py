@@ -1,0 +1,71 @@
+"""What every command that works on a supernet opens first: the net, its data, its identity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from eqnet.data import Dataset, Images, open_dataset
+from eqnet.spec.errors import DataError
+from eqnet.spec.subnet import SubnetSpec
+from eqnet.supernet.checkpoint import Header, bundled_supernet, load_supernet
+from eqnet.supernet.measure import BATCH, Batches
+from eqnet.supernet.supernet import Supernet
+
+IMAGE_BUDGET = 48 << 20
+
+
+@dataclass(frozen=True)
+class Session:
+    """A loaded supernet with the dataset that it was calibrated on."""
+
+    folder: Path
+    label: str
+    supernet: Supernet
+    header: Header
+    identity: str
+    dataset: Dataset
+    device: torch.device
+
+    def batches(self, images: Images, limit: int | None = None) -> Batches:
+        """The first `limit` images, preprocessed, on the device. Raises DataError if none."""
+        pixels, labels = images.take(len(images) if limit is None else limit)
+        if not len(labels):
+            raise DataError(f"{images.name}: no images (allowed: at least one)")
+        return Batches.of(pixels, labels, self.dataset.preprocessing, self.device, self._batch())
+
+    def _batch(self) -> int:
+        """Images in one batch: fewer of large ones, so that activations stay in memory."""
+        channels, height, width = self.header.input_shape
+        return max(1, min(BATCH, IMAGE_BUDGET // (64 * channels * height * width)))
+
+    def calibration(self) -> Batches:
+        """The fixed images that batch norm statistics are collected from."""
+        return self.batches(self.dataset.calibration())
+
+    def settle(self, spec: SubnetSpec, calibration: Batches) -> None:
+        """Apply a subnet and recalibrate batch norm for it."""
+        self.supernet.apply(spec)
+        self.supernet.recalibrate(calibration.inputs())
+
+
+def open_session(
+    supernet: Path | None,
+    data: Path | None = None,
+    *,
+    allow_code: bool = False,
+    device: torch.device | str = "cpu",
+) -> Session:
+    """Open a supernet folder (None: the bundled one) and its dataset.
+
+    data: where the dataset lies now; None takes the folder it was calibrated on, or finds it.
+    """
+    folder = supernet or bundled_supernet()
+    net, header, identity = load_supernet(folder, allow_code=allow_code, device=device)
+    root = data or (Path(header.data_root) if header.data_root else None)
+    return Session(
+        folder, "bundled" if supernet is None else str(supernet), net, header, identity,
+        open_dataset(header.dataset, root), torch.device(device),
+    )  # fmt: skip

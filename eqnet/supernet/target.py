@@ -1,0 +1,117 @@
+"""What a hardware profile leaves to choose in a network, and the subnet it begins from."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from eqnet.spec.errors import ProfileError
+from eqnet.spec.profile import HardwareProfile
+from eqnet.spec.subnet import REMAINDER, SubnetSpec, WeightChoice
+from eqnet.supernet.choices import Style, build_spec
+from eqnet.supernet.info import NetworkInfo
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A network under a profile: pinned layers, and allowed bits for the rest."""
+
+    info: NetworkInfo
+    profile: HardwareProfile
+    pinned: dict[str, WeightChoice]
+
+    @classmethod
+    def of(cls, info: NetworkInfo, profile: HardwareProfile) -> Target:
+        """Resolve the profile's pins. Raises ProfileError for a pattern that matches nothing."""
+        pinned: dict[str, WeightChoice] = {}
+        for rule in profile.pinned:
+            names = _matching(info, rule.layers)
+            if not names:
+                known = ", ".join(layer.name for layer in info.layers[:4])
+                raise ProfileError(
+                    f"profile '{profile.name}': pinned: '{rule.layers}' matches no layer "
+                    f"(allowed: first, last, or a pattern over {known}, ...)"
+                )
+            pinned |= dict.fromkeys(names, rule.bits)
+        return cls(info, profile, pinned)
+
+    def free_layers(self) -> list[str]:
+        """Layers whose bits the search may choose, in graph order."""
+        groups = self.profile.placement.quantize
+        return [
+            layer.name
+            for layer in self.info.layers
+            if layer.name not in self.pinned and layer.group in groups
+        ]
+
+    def subnet(
+        self,
+        pairs: Mapping[str, Pair],
+        *,
+        supernet: str = "",
+        float_groups: frozenset[str] = frozenset(),
+    ) -> SubnetSpec:
+        """The subnet with (weight bits, activation bits) for each free layer.
+
+        A tensor that several layers read takes the widest of their activation bits.
+        float_groups: op groups (and "add") that are left in the remainder.
+        """
+        weights: dict[str, WeightChoice] = {}
+        read: dict[str, int] = {}
+        for layer in self.info.layers:
+            weight, activation = self._choice(layer.name, layer.group, pairs, float_groups)
+            weights[layer.name] = weight
+            if weight != REMAINDER:
+                read[layer.input] = max(read.get(layer.input, 0), activation)
+        return build_spec(
+            self.info, self._style(float_groups), self.profile.form(), weights, read,
+            supernet=supernet, profile=self.profile,
+        )  # fmt: skip
+
+    def _choice(
+        self, name: str, group: str, pairs: Mapping[str, Pair], float_groups: frozenset[str]
+    ) -> tuple[WeightChoice, int]:
+        if name in self.pinned:
+            bits = self.pinned[name]
+            return bits, 0 if bits == REMAINDER else int(bits)
+        if group in float_groups or group not in self.profile.placement.quantize:
+            return REMAINDER, 0
+        return pairs[name]
+
+    def _style(self, float_groups: frozenset[str]) -> Style:
+        style = Style.of(self.profile)
+        if "add" not in float_groups:
+            return style
+        plain = style.placement.model_copy(update={"add": "none", "residual_bits": "float"})
+        return replace(style, placement=plain)
+
+    def uniform(self, pair: Pair, *, supernet: str = "") -> SubnetSpec:
+        """The subnet with one pair everywhere that is free."""
+        return self.subnet(dict.fromkeys(self.free_layers(), pair), supernet=supernet)
+
+    def default(self, supernet: str) -> SubnetSpec:
+        """Where nothing was searched: the widest uniform pair within the average-bit budgets."""
+        ordered = sorted(self.profile.bits, key=lambda pair: (sum(pair), pair), reverse=True)
+        for pair in ordered:
+            spec = self.uniform(pair, supernet=supernet)
+            if self._within(spec):
+                return spec
+        return self.uniform(ordered[-1], supernet=supernet)
+
+    def _within(self, spec: SubnetSpec) -> bool:
+        budgets = self.profile.budgets
+        return spec.avg_weight_bits <= budgets.get("avg_weight_bits", 32.0) and (
+            spec.avg_activation_bits <= budgets.get("avg_activation_bits", 32.0)
+        )
+
+
+def _matching(info: NetworkInfo, pattern: str) -> list[str]:
+    names = [layer.name for layer in info.layers]
+    if pattern == "first":
+        return names[:1]
+    if pattern == "last":
+        return names[-1:]
+    return fnmatch.filter(names, pattern)

@@ -1,0 +1,210 @@
+"""Training a supernet from a recipe: float model, calibration, elastic training."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from eqnet.backend.files import write_file
+from eqnet.data import Dataset, open_dataset
+from eqnet.models.loader import load_model
+from eqnet.spec.errors import UsageError
+from eqnet.spec.profiles import load_profile
+from eqnet.spec.progress import Progress, Silent
+from eqnet.supernet.calibrate import calibrate
+from eqnet.supernet.checkpoint import Header, read_tensors, save_supernet
+from eqnet.supernet.choices import PAPER_STYLE, Style
+from eqnet.supernet.measure import Batches, accuracy
+from eqnet.supernet.supernet import Supernet
+from eqnet.train.cuda_graphs import GraphedStep
+from eqnet.train.feed import Feed
+from eqnet.train.float_training import fit_float
+from eqnet.train.recipe import ElasticRecipe, Recipe, load_recipe
+from eqnet.train.state import FILE as STATE_FILE
+from eqnet.train.state import load_state, save_state
+from eqnet.train.step import ElasticStep
+
+FLOAT_FILE = "float.safetensors"
+LOG_FILE = "train.jsonl"
+
+
+def train(
+    recipe: Path,
+    out: Path,
+    *,
+    data: Path | None = None,
+    seed: int | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Train the supernet of a recipe into the folder `out`; returns a summary.
+
+    data: dataset folder (None: where the system has it). seed: instead of the recipe's.
+    resume: go on from `out` after an interruption; the result is the same as without one on
+    the same machine. device: "auto", "cpu" or "cuda".
+    """
+    plan = load_recipe(recipe)
+    if seed is not None:
+        plan = plan.model_copy(update={"seed": seed})
+    run = _Run(plan, out, pick_device(device), open_dataset(plan.dataset, data), resume, progress)
+    return run.go()
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name. Raises UsageError where it does not exist."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device 'cuda': no CUDA device found (allowed here: auto, cpu)")
+    if name not in ("cpu", "cuda"):
+        raise UsageError(f"unknown device '{name}' (allowed: auto, cpu, cuda)")
+    return torch.device(name)
+
+
+def load_styles(names: tuple[str, ...]) -> list[Style]:
+    """The placements that training samples, by profile name or "paper"."""
+    return [PAPER_STYLE if name == "paper" else Style.of(load_profile(name)) for name in names]
+
+
+def make_optimizer(supernet: Supernet, recipe: ElasticRecipe) -> torch.optim.Adam:
+    """Adam without weight decay, with rates of their own for scales and zero-points."""
+    groups: dict[str, list[nn.Parameter]] = {"weight": [], "log_scale": [], "zero_point": []}
+    for name, parameter in supernet.graph.named_parameters():
+        kind = next((key for key in groups if f".{key}." in name), "weight")
+        groups[kind].append(parameter)
+    return torch.optim.Adam(
+        [
+            {"params": groups["weight"], "lr": recipe.learning_rate},
+            {"params": groups["log_scale"], "lr": recipe.scale_learning_rate},
+            {"params": groups["zero_point"], "lr": recipe.zero_point_learning_rate},
+        ],
+        fused=True,
+    )
+
+
+class _Run:
+    """One training run in one folder."""
+
+    def __init__(
+        self,
+        plan: Recipe,
+        out: Path,
+        device: torch.device,
+        dataset: Dataset,
+        resume: bool,
+        progress: Progress | None,
+    ) -> None:
+        self.plan, self.out, self.device, self.dataset = plan, out, device, dataset
+        self.resume, self.progress = resume, progress or Silent()
+        self.log: list[dict[str, Any]] = []
+        torch.manual_seed(plan.seed)
+
+    def go(self) -> dict[str, Any]:
+        """Train, save, and summarize."""
+        write_file(self.out / "recipe.json", self.plan.model_dump_json(indent=2))
+        model = load_model(
+            self.plan.model, classes=len(self.dataset.classes),
+            in_channels=self.dataset.input_shape[0], weights=None, allow_code=False,
+        ).to(self.device)  # fmt: skip
+        self._float(model)
+        test = self._batches(self.dataset.test())
+        float_accuracy = accuracy(model, test)
+        teacher = copy.deepcopy(model)
+        supernet = Supernet(model.cpu(), self.dataset.input_shape)
+        supernet.graph.to(self.device)
+        calibration = self._batches(self.dataset.calibration())
+        calibrate(supernet, calibration.inputs(), self.progress)
+        self._elastic(supernet, teacher, calibration)
+        header = Header(
+            model=self.plan.model, input_shape=self.dataset.input_shape,
+            classes=len(self.dataset.classes), dataset=self.plan.dataset, method="elastic",
+            styles=self.plan.elastic.styles, seed=self.plan.seed, float_accuracy=float_accuracy,
+            test_images=self.dataset.test().name, recipe=self.plan.model_dump(mode="json"),
+        )  # fmt: skip
+        path = save_supernet(self.out, supernet, header)
+        (self.out / STATE_FILE).unlink(missing_ok=True)
+        return {"supernet": str(path), "float_accuracy": float_accuracy, "log": self.log[-1:]}
+
+    def _batches(self, images: Any) -> Batches:
+        pixels, labels = images.take(len(images))
+        return Batches.of(pixels, labels, self.dataset.preprocessing, self.device)
+
+    def _feed(self, batch: int) -> Feed:
+        return Feed(
+            self.dataset.train(), self.dataset.preprocessing, batch=batch, seed=self.plan.seed,
+            augment=self.plan.augment, device=self.device,
+        )  # fmt: skip
+
+    def _float(self, model: nn.Module) -> None:
+        path = self.out / FLOAT_FILE
+        if self.resume and path.is_file():
+            model.load_state_dict(read_tensors(path)[1])
+            model.eval()
+            return
+        recipe = self.plan.float_model
+        fit_float(model, self._feed(recipe.batch), recipe, self.progress)
+        write_file(path, save({k: v.cpu().contiguous() for k, v in model.state_dict().items()}))
+
+    def _elastic(self, supernet: Supernet, teacher: nn.Module, calibration: Batches) -> None:
+        recipe = self.plan.elastic
+        feed = self._feed(recipe.batch)
+        optimizer = make_optimizer(supernet, recipe)
+        identity = self.plan.model_dump_json()
+        done = 0
+        if self.resume and (self.out / STATE_FILE).is_file():
+            done = load_state(self.out / STATE_FILE, supernet, optimizer, identity)
+            lines = (self.out / LOG_FILE).read_text().splitlines()[:done]
+            self.log = [json.loads(line) for line in lines]
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: _cosine(step, recipe.epochs * len(feed))
+        )
+        for _ in range(done * len(feed)):
+            schedule.step()
+        kind = GraphedStep if self.device.type == "cuda" else ElasticStep
+        step = kind(supernet, teacher, recipe, load_styles(recipe.styles))
+        self.progress.start("elastic training", recipe.epochs)
+        for epoch in range(done, recipe.epochs):
+            losses = self._epoch(supernet, step, feed, optimizer, schedule, epoch)
+            self.log.append({"epoch": epoch + 1, **losses})
+            write_file(self.out / LOG_FILE, "".join(json.dumps(r) + "\n" for r in self.log))
+            save_state(self.out / STATE_FILE, supernet, optimizer, epoch + 1, identity)
+            self.progress.advance(1, **losses)
+        self.progress.finish()
+        supernet.apply_float()
+        supernet.recalibrate(calibration.inputs())
+
+    def _epoch(
+        self,
+        supernet: Supernet,
+        step: ElasticStep,
+        feed: Feed,
+        optimizer: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LambdaLR,
+        epoch: int,
+    ) -> dict[str, float]:
+        rng = random.Random(f"{self.plan.seed}/{epoch}")  # noqa: S311  (not for secrets)
+        parameters = list(supernet.graph.parameters())
+        total = torch.zeros(4, device=self.device)
+        supernet.graph.train()
+        step.begin_epoch(rng)
+        for images, labels in feed.epoch(epoch):
+            optimizer.zero_grad(set_to_none=True)
+            total += step.backward(images, labels, rng)
+            nn.utils.clip_grad_value_(parameters, self.plan.elastic.gradient_clip)
+            optimizer.step()
+            schedule.step()
+            supernet.project()
+        means = (total / max(1, len(feed))).tolist()
+        return dict(zip(("high", "random", "low", "wdr"), means, strict=True))
+
+
+def _cosine(step: int, total: int) -> float:
+    return 0.5 * (1.0 + float(torch.cos(torch.tensor(torch.pi * min(1.0, step / max(1, total))))))

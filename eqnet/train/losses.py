@@ -1,0 +1,56 @@
+"""The losses of EQ-Net: Weight Distribution Regularization and Group Progressive Guidance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+UNIFORM_KURTOSIS = 1.8
+
+
+def skewness(weight: Tensor) -> Tensor:
+    """Third standardized moment of all entries of a tensor (paper Eq. 5)."""
+    centred = weight - weight.mean()
+    return (centred**3).mean() / (centred**2).mean().clamp_min(1e-12) ** 1.5
+
+
+def kurtosis(weight: Tensor) -> Tensor:
+    """Fourth standardized moment of all entries of a tensor; 1.8 for a uniform distribution."""
+    centred = weight - weight.mean()
+    return (centred**4).mean() / (centred**2).mean().clamp_min(1e-12) ** 2
+
+
+def weight_distribution_loss(
+    weights: Sequence[Tensor], skewness_weight: float, kurtosis_weight: float
+) -> Tensor:
+    """WDR: mean over layers of a Skew(W)^2 + b (Kurt(W) - 1.8)^2 (paper Eq. 6).
+
+    weights: the latent float weights, the first layer left out. A uniform distribution is what
+    all grids, coarse and fine, lose least on.
+    """
+    terms = [
+        skewness_weight * skewness(weight) ** 2
+        + kurtosis_weight * (kurtosis(weight) - UNIFORM_KURTOSIS) ** 2
+        for weight in weights
+    ]
+    return torch.stack(terms).mean()
+
+
+def guided_loss(logits: Tensor, labels: Tensor, guide: Tensor | None, guidance: float) -> Tensor:
+    """GPG's loss of one group: lambda KL(student, guide) + (1 - lambda) CE (paper Eq. 7 to 9).
+
+    logits, guide: float32 [N, K]; the guide is detached. Without a guide, cross entropy alone.
+    """
+    loss = functional.cross_entropy(logits, labels)
+    if guide is None:
+        return loss
+    divergence = functional.kl_div(
+        functional.log_softmax(logits, dim=1),
+        functional.log_softmax(guide.detach(), dim=1),
+        reduction="batchmean",
+        log_target=True,
+    )
+    return guidance * divergence + (1.0 - guidance) * loss

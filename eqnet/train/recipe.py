@@ -1,0 +1,88 @@
+"""Training recipes: YAML files that say everything that a training run depends on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from eqnet.spec.errors import ProfileError
+from eqnet.spec.fields import first_problem
+from eqnet.spec.profiles import read_yaml
+from eqnet.spec.scheme import BITS, Frozen
+
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class FloatRecipe(Frozen):
+    """The float model: SGD with momentum, cosine schedule."""
+
+    epochs: Annotated[int, Field(ge=0)] = 40
+    batch: Annotated[int, Field(ge=2)] = 128
+    learning_rate: Positive = 0.1
+    momentum: Share = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+
+
+class WdrRecipe(Frozen):
+    """Weights of the two terms of the Weight Distribution Regularization loss."""
+
+    skewness: Annotated[float, Field(ge=0)] = 1.0
+    kurtosis: Annotated[float, Field(ge=0)] = 0.015
+
+
+class GpgRecipe(Frozen):
+    """Group Progressive Guidance: lambda of the guided groups, and of a float teacher for H."""
+
+    guidance: Share = 0.5
+    teacher: Share = 0.0
+
+
+class ElasticRecipe(Frozen):
+    """The elastic supernet: Adam, cosine schedule, one optimizer step for the three groups.
+
+    styles: built-in profiles whose placement is sampled, or "paper" (Conv and Linear inputs).
+    """
+
+    epochs: Annotated[int, Field(ge=1)] = 60
+    batch: Annotated[int, Field(ge=2)] = 256
+    learning_rate: Positive = 1e-3
+    scale_learning_rate: Positive = 1e-3
+    zero_point_learning_rate: Positive = 1e-2
+    gradient_clip: Positive = 1.0
+    bits: tuple[Annotated[int, Field(ge=BITS[0], le=BITS[-1])], ...] = BITS
+    styles: tuple[str, ...] = ("onnxruntime_x86", "openvino_asym", "tensorrt_int8", "paper")
+    wdr: WdrRecipe = WdrRecipe()
+    gpg: GpgRecipe = GpgRecipe()
+
+
+class CqapRecipe(Frozen):
+    """The accuracy predictor: how many subnets are measured for it, and how it is fitted."""
+
+    subnets: Annotated[int, Field(ge=20)] = 2000
+    images: Annotated[int, Field(ge=100)] = 5000
+    epochs: Annotated[int, Field(ge=1)] = 300
+    seeds: Annotated[int, Field(ge=1)] = 3
+
+
+class Recipe(Frozen):
+    """One training run, from nothing to a supernet with its predictor."""
+
+    schema_version: Literal[1]
+    model: str
+    dataset: str = "fashion_mnist"
+    seed: int = 0
+    augment: bool = True
+    float_model: FloatRecipe = FloatRecipe()
+    elastic: ElasticRecipe = ElasticRecipe()
+    cqap: CqapRecipe = CqapRecipe()
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe. Raises ProfileError naming the file, the key, and what is allowed."""
+    try:
+        return Recipe.model_validate(read_yaml(path))
+    except ValidationError as error:
+        raise ProfileError(f"{path}: {first_problem(error)}") from error

@@ -1,0 +1,56 @@
+"""Saving and resuming a training run: supernet, optimizer and epoch, in one safetensors file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from eqnet.backend.files import write_file
+from eqnet.spec.errors import CheckpointError
+from eqnet.supernet.checkpoint import read_tensors
+from eqnet.supernet.supernet import Supernet
+
+FILE = "resume.safetensors"
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+def save_state(
+    path: Path, supernet: Supernet, optimizer: torch.optim.Optimizer, epoch: int, recipe: str
+) -> None:
+    """Write the state after `epoch` epochs, whole or not at all."""
+    tensors = {f"net.{k}": v for k, v in supernet.graph.state_dict().items()}
+    for name, parameter in supernet.graph.named_parameters():
+        moments = optimizer.state.get(parameter, {})
+        for moment in MOMENTS:
+            if moment in moments:
+                tensors[f"{moment}.{name}"] = moments[moment]
+    whole = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    write_file(path, save(whole, metadata={"epoch": str(epoch), "recipe": recipe}))
+
+
+def load_state(
+    path: Path, supernet: Supernet, optimizer: torch.optim.Optimizer, recipe: str
+) -> int:
+    """Restore a run; returns the epochs that are done. Raises CheckpointError."""
+    metadata, tensors = read_tensors(path)
+    if metadata.get("recipe") is None or json.loads(metadata["recipe"]) != json.loads(recipe):
+        raise CheckpointError(
+            f"{path}: made with another recipe or seed (allowed: the same recipe, or a new --out)"
+        )
+    supernet.graph.load_state_dict(
+        {k.removeprefix("net."): v for k, v in tensors.items() if k.startswith("net.")}
+    )
+    for name, parameter in supernet.graph.named_parameters():
+        state = _moments(tensors, name, parameter)
+        if state:
+            optimizer.state[parameter] = state
+    return int(metadata["epoch"])
+
+
+def _moments(tensors: dict[str, Tensor], name: str, parameter: Tensor) -> dict[str, Tensor]:
+    found = {m: tensors[f"{m}.{name}"] for m in MOMENTS if f"{m}.{name}" in tensors}
+    return {moment: value.to(parameter.device) for moment, value in found.items()}

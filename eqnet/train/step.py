@@ -1,0 +1,78 @@
+"""One optimizer step of elastic training: three guided groups and the regularization."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from eqnet.spec.scheme import CARRIER_BITS, Form, all_forms
+from eqnet.spec.subnet import SubnetSpec
+from eqnet.supernet.choices import Style, random_subnet, uniform
+from eqnet.supernet.supernet import Supernet
+from eqnet.train.losses import guided_loss, weight_distribution_loss
+from eqnet.train.recipe import ElasticRecipe
+
+
+class ElasticStep:
+    """Draws a form and a placement for each step, and accumulates the gradients of its groups.
+
+    H is the subnet of the highest bits, R one of random bits, L the one of the lowest; H
+    guides R and R guides L (paper section 3.3). A float teacher may guide H.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        teacher: nn.Module | None,
+        recipe: ElasticRecipe,
+        styles: Sequence[Style],
+    ) -> None:
+        self.supernet, self.teacher, self.recipe = supernet, teacher, recipe
+        self.styles = list(styles)
+        self.forms = list(all_forms())
+        names = [layer.name for layer in supernet.info.layers[1:]]
+        self._regularized = [supernet.layer(name).weight for name in names]
+
+    def begin_epoch(self, rng: random.Random) -> None:
+        """Prepare for an epoch; nothing to do here."""
+
+    def backward(self, images: Tensor, labels: Tensor, rng: random.Random) -> Tensor:
+        """Accumulate the gradients of one step; returns the losses (H, R, L, WDR), float32 [4]."""
+        form, style = rng.choice(self.forms), rng.choice(self.styles)
+        guidance = self.recipe.gpg.guidance
+        losses = []
+        guide, weight = self._teacher_guide(images)
+        for spec in self._groups(form, style, rng):
+            self.supernet.apply(spec)
+            logits = self.supernet.graph(images)
+            loss = guided_loss(logits, labels, guide, weight)
+            loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+            guide, weight = logits.detach(), guidance
+        losses.append(self._regularize())
+        return torch.stack(losses)
+
+    def _teacher_guide(self, images: Tensor) -> tuple[Tensor | None, float]:
+        if self.teacher is None or self.recipe.gpg.teacher == 0:
+            return None, 0.0
+        with torch.no_grad():
+            return self.teacher(images), self.recipe.gpg.teacher
+
+    def _groups(self, form: Form, style: Style, rng: random.Random) -> list[SubnetSpec]:
+        info, bits = self.supernet.info, self.recipe.bits
+        high = min(CARRIER_BITS, max(bits))
+        return [
+            uniform(info, style, form, high, high),
+            random_subnet(info, style, form, rng, bits),
+            uniform(info, style, form, min(bits), min(bits)),
+        ]
+
+    def _regularize(self) -> Tensor:
+        wdr = self.recipe.wdr
+        loss = weight_distribution_loss(self._regularized, wdr.skewness, wdr.kurtosis)
+        if wdr.skewness or wdr.kurtosis:
+            loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()

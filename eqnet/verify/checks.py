@@ -1,0 +1,110 @@
+"""The demands on an artifact, one function each: numbers in, a Check out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eqnet.backend.artifact import Parity
+from eqnet.backend.host import missing_isa
+from eqnet.backend.protocol import Array
+from eqnet.spec.manifest import Manifest
+from eqnet.spec.reports import Check, Verdict
+
+NAMED_LAYERS = 5
+LOGIT_PERCENTILE = 99
+
+
+def agreement(a: Array, b: Array) -> float:
+    """Share of rows with the same top-1 class."""
+    return float(np.mean(a.argmax(axis=1) == b.argmax(axis=1)))
+
+
+def accuracy(logits: Array, labels: NDArray[np.int64]) -> float | None:
+    """Share of correct top-1 among the images whose label is known, None if no label is."""
+    known = labels >= 0
+    if not known.any():
+        return None
+    return float(np.mean(logits.argmax(axis=1)[known] == labels[known]))
+
+
+def at_least(name: str, value: float, limit: float, unit: str) -> Check:
+    """Passed if `value` reaches `limit`; not a number never does."""
+    return _check(name, value, limit, unit, passed=value >= limit, sign=">=")
+
+
+def at_most(name: str, value: float, limit: float, unit: str) -> Check:
+    """Passed if `value` does not exceed `limit`; not a number always does."""
+    return _check(name, value, limit, unit, passed=value <= limit, sign="<=")
+
+
+def _check(name: str, value: float, limit: float, unit: str, *, passed: bool, sign: str) -> Check:
+    if not np.isfinite(value):
+        return Check(name=name, verdict="failed", limit=limit, unit=unit, reason="not a number")
+    reason = "" if passed else f"{value:.4g} {unit} (demanded: {sign} {limit:.4g})"
+    verdict: Verdict = "passed" if passed else "failed"
+    return Check(name=name, verdict=verdict, value=value, limit=limit, unit=unit, reason=reason)
+
+
+def skipped(name: str, reason: str) -> Check:
+    """A demand that could not be looked at."""
+    return Check(name=name, verdict="skipped", reason=reason)
+
+
+def finite(logits: Array) -> Check:
+    """Whether the runtime gave numbers only."""
+    bad = int(np.count_nonzero(~np.isfinite(logits)))
+    return at_most("finite_logits", bad, 0, "values")
+
+
+def logit_error(logits: Array, parity: Parity, manifest: Manifest) -> Check:
+    """99th percentile of |logit - PyTorch logit|, in steps of an 8-bit grid over their range.
+
+    A rounding tie inside the net moves a logit by about one such step, so the limit is in steps.
+    """
+    step = manifest.parity.logit_step
+    errors = np.abs(logits - parity.logits) / step if step > 0 else np.abs(logits - parity.logits)
+    value = float(np.percentile(errors, LOGIT_PERCENTILE))
+    return at_most("logit_error", value, manifest.profile.parity.logit_error_steps, "steps")
+
+
+def accuracy_drop(name: str, reference: float, found: float, images: int, limit: float) -> Check:
+    """Loss of accuracy against the reference, in percentage points.
+
+    One image of N is the finest step that N images can show, so the limit is never below it.
+    """
+    drop = round(100 * (reference - found), 9)
+    return at_most(name, drop, round(max(limit, 100 / images), 9), "points")
+
+
+def int8_layers(proved: Sequence[str], promised: Sequence[str]) -> Check:
+    """Whether every layer that the manifest promises runs in int8 by the runtime's own word."""
+    missing = [layer for layer in promised if layer not in set(proved)]
+    value, limit = float(len(promised) - len(missing)), float(len(promised))
+    if not missing:
+        return at_least("int8_layers", value, limit, "layers")
+    more = f" and {len(missing) - NAMED_LAYERS} more" if len(missing) > NAMED_LAYERS else ""
+    reason = f"not in int8: {', '.join(missing[:NAMED_LAYERS])}{more}"
+    return Check(
+        name="int8_layers",
+        verdict="failed",
+        value=value,
+        limit=limit,
+        unit="layers",
+        reason=reason,
+    )
+
+
+def isa(manifest: Manifest) -> Check:
+    """Whether this host has the instruction set of the profile; latency depends on it."""
+    missing = missing_isa(manifest.profile.isa)
+    return Check(name="isa", verdict="passed") if missing is None else skipped("isa", missing)
+
+
+def verdict_of(checks: Sequence[Check], executed: bool) -> Verdict:
+    """Failed if any check failed; skipped if the real backend executed nothing."""
+    if any(check.verdict == "failed" for check in checks):
+        return "failed"
+    return "passed" if executed else "skipped"

@@ -1,0 +1,104 @@
+"""Which runtime executes an artifact here, and running images through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eqnet.backend.discovery import find_exporter
+from eqnet.backend.preprocess import preprocess
+from eqnet.backend.protocol import Array, Exporter, Runner
+from eqnet.spec.errors import ArtifactError, EqnetError
+from eqnet.spec.manifest import Manifest
+
+BATCH = 64
+STAND_IN = "onnxruntime"
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, images done and images in all."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """The artifact's own exporter, and what executes its graph on this machine.
+
+    reason: why the backend itself cannot execute here, None if it does.
+    """
+
+    exporter: Exporter
+    executor: Exporter
+    reason: str | None
+
+    @property
+    def runtime(self) -> str:
+        """Name and version of what executes the graph."""
+        return self.executor.runtime_version()
+
+
+def choose_target(manifest: Manifest) -> Target:
+    """The manifest's backend, with ONNX Runtime to stand in where it cannot execute."""
+    exporter = find_exporter(manifest.backend)
+    reason = exporter.unavailable()
+    executor = exporter if reason is None else find_exporter(STAND_IN)
+    return Target(exporter, executor, reason)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Runs pixels through a graph in batches, with the manifest's preprocessing."""
+
+    path: Path
+    runner: Runner
+    manifest: Manifest
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> Array:
+        """Logits float32 [N, classes] of uint8 pixels [N, C, H, W], as one batch.
+
+        Raises ArtifactError if the runtime fails or gives another shape.
+        """
+        try:
+            logits = self.runner(preprocess(pixels, self.manifest.preprocessing))
+        except EqnetError:
+            raise
+        except Exception as error:  # each runtime has its own exceptions
+            text = " ".join(str(error).split())[:300]
+            raise ArtifactError(f"{self.path}: the runtime failed: {text}") from error
+        wanted = (len(pixels), self.manifest.model.classes)
+        if logits.shape != wanted:
+            raise ArtifactError(
+                f"{self.path}: gives {list(logits.shape)} (allowed: {list(wanted)})"
+            )
+        return logits
+
+
+def open_graph(
+    executor: Exporter, path: Path, manifest: Manifest, *, optimize: bool, threads: int | None
+) -> Execution:
+    """Load a graph of the artifact for execution."""
+    return Execution(path, executor.open(path, optimize=optimize, threads=threads), manifest)
+
+
+def run_all(
+    execution: Execution, pixels: NDArray[np.uint8], stage: str, progress: Progress | None
+) -> Array:
+    """Logits of all images, BATCH at a time."""
+    total, parts = len(pixels), []
+    for start in range(0, total, BATCH):
+        parts.append(execution(pixels[start : start + BATCH]))
+        if progress is not None:
+            progress(stage, min(start + BATCH, total), total)
+    return np.concatenate(parts)
+
+
+def count_correct(
+    executions: Iterable[Execution], pixels: NDArray[np.uint8], labels: NDArray[np.int64]
+) -> list[int]:
+    """How many of the images each graph classifies correctly."""
+    return [
+        int(np.count_nonzero(execution(pixels).argmax(axis=1) == labels))
+        for execution in executions
+    ]

@@ -1,0 +1,149 @@
+"""``verify``: does an artifact compute, in its real runtime, what PyTorch computed?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from eqnet.backend import host
+from eqnet.backend.artifact import Parity, check_files, read_manifest, read_parity
+from eqnet.backend.files import write_file
+from eqnet.backend.graphs import layers_of
+from eqnet.backend.protocol import Array
+from eqnet.spec.errors import EqnetError
+from eqnet.spec.manifest import MODEL, Manifest
+from eqnet.spec.reports import Check, VerifyReport
+from eqnet.verify import checks
+from eqnet.verify.dataset import check_accuracy
+from eqnet.verify.execute import Progress, Target, choose_target, open_graph, run_all
+
+REPORT = "verify.json"
+
+
+@dataclass(frozen=True)
+class _Parity:
+    """What the comparison with the stored logits found."""
+
+    checks: list[Check]
+    agreement: float
+    accuracy: float | None
+
+
+def verify(
+    artifact: Path,
+    *,
+    data: Path | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> VerifyReport:
+    """Check an artifact folder against its own manifest, on this machine.
+
+    Every file is compared with its sha256; then the graph runs on the stored images twice, with
+    the runtime's optimizations off (semantics) and on (what is deployed), and is compared with
+    the PyTorch logits; then the runtime is asked which layers ran in int8. `data` is a dataset
+    folder: its whole test set is classified too.
+
+    A backend that cannot execute here is stood in for by ONNX Runtime on the same graph; the
+    verdict is then at best "skipped". Raises ArtifactError (missing, changed or corrupt file),
+    UsageError or DataError; a demand that is not met is a failed check, not an exception.
+    Writes nothing; see `write_report`.
+    """
+    manifest = read_manifest(artifact)
+    checked = check_files(artifact, manifest)
+    parity = read_parity(artifact, manifest)
+    target = choose_target(manifest)
+    found = _compare(artifact, manifest, parity, target, threads, progress)
+    int8_check, int8_count = _prove_int8(artifact, manifest, target)
+    results = [
+        checks.at_least("files", checked, len(manifest.files), "files"),
+        _execution(target),
+        *found.checks,
+        int8_check,
+        checks.isa(manifest),
+    ]
+    accuracy, images = found.accuracy, len(parity.pixels)
+    if data is not None:
+        check, accuracy, images = check_accuracy(
+            artifact, manifest, target, data, threads, progress
+        )
+        results.append(check)
+    return VerifyReport(
+        artifact=artifact.name or artifact.resolve().name,
+        profile=manifest.profile.name,
+        backend=manifest.backend,
+        runtime=target.runtime,
+        verdict=checks.verdict_of(results, executed=target.reason is None),
+        checks=tuple(results),
+        images=images,
+        accuracy=accuracy,
+        top1_agreement=found.agreement,
+        int8_layers=int8_count,
+        layers=len(manifest.layers),
+        host=host.describe(),
+    )
+
+
+def write_report(report: VerifyReport, path: Path) -> None:
+    """Write a report as JSON, whole or not at all. Raises OutputError."""
+    write_file(path, report.model_dump_json(indent=2) + "\n")
+
+
+def _execution(target: Target) -> Check:
+    if target.reason is None:
+        return Check(name="execution", verdict="passed")
+    return checks.skipped(
+        "execution", f"{target.reason}; the same graph was checked in {target.runtime}"
+    )
+
+
+def _compare(
+    artifact: Path,
+    manifest: Manifest,
+    parity: Parity,
+    target: Target,
+    threads: int | None,
+    progress: Progress | None,
+) -> _Parity:
+    def logits_of(optimize: bool, stage: str) -> Array:
+        graph = open_graph(
+            target.executor, artifact / MODEL, manifest, optimize=optimize, threads=threads
+        )
+        return run_all(graph, parity.pixels, stage, progress)
+
+    rules = manifest.profile.parity
+    semantics = checks.agreement(logits_of(False, "semantics"), parity.logits)
+    deployed = logits_of(True, "parity")
+    agreement = checks.agreement(deployed, parity.logits)
+    results = [
+        checks.at_least("semantics_agreement", semantics, rules.semantics_agreement, "share"),
+        checks.at_least("top1_agreement", agreement, rules.top1_agreement, "share"),
+        checks.finite(deployed),
+        checks.logit_error(deployed, parity, manifest),
+    ]
+    accuracy = checks.accuracy(deployed, parity.labels)
+    expected = checks.accuracy(parity.logits, parity.labels)
+    if accuracy is None or expected is None:
+        results.append(checks.skipped("accuracy_drop", "the stored images have no labels"))
+    else:
+        known = int((parity.labels >= 0).sum())
+        results.append(
+            checks.accuracy_drop("accuracy_drop", expected, accuracy, known, rules.accuracy_drop)
+        )
+    return _Parity(results, agreement, accuracy)
+
+
+def _prove_int8(artifact: Path, manifest: Manifest, target: Target) -> tuple[Check, int | None]:
+    """Ask the backend which layers ran in int8; None where it cannot tell on this machine."""
+    operators = layers_of(ir.load(artifact / MODEL))
+    known = {name: operators[name] for name in manifest.layers if name in operators}
+    try:
+        proved = target.exporter.int8_layers(artifact, known)
+    except EqnetError as error:
+        if target.reason is None:
+            raise
+        return checks.skipped("int8_layers", f"{target.reason}: {error}"), None
+    if target.reason is not None and not proved and manifest.int8_layers:
+        return checks.skipped("int8_layers", target.reason), None
+    return checks.int8_layers(proved, manifest.int8_layers), len(proved)

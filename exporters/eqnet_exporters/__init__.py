@@ -1,0 +1,1 @@
+"""The exporters that come with eqnet; eqnet finds them through entry points only."""

@@ -1,0 +1,102 @@
+"""ONNX Runtime on CPUs: uint8 activations with int8 weights on x86, int8 with int8 on ARM."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx_ir as ir
+
+from eqnet.backend.capabilities import capability_refusals
+from eqnet.backend.protocol import Capabilities, Runner
+from eqnet.spec.manifest import MODEL
+from eqnet.spec.profile import HardwareProfile
+from eqnet.spec.scheme import Granularity, Symmetry
+from eqnet_exporters import ort
+from eqnet_exporters.passes.activation_storage import activation_storage
+from eqnet_exporters.passes.fold_activations import fold_activations
+from eqnet_exporters.passes.guard_requantization import guard_requantization
+from eqnet_exporters.passes.integer_bias import integer_bias
+from eqnet_exporters.passes.share_quantizers import share_quantizers
+from eqnet_exporters.passes.tidy import tidy
+
+OPSET = 21
+X86_ISA = ("sse", "avx", "vnni", "amx", "x86")
+
+
+class OnnxRuntimeExporter:
+    """Lowers the neutral graph so that every Conv meets a Q, and runs it with ONNX Runtime."""
+
+    name = "onnxruntime"
+    capabilities = Capabilities(
+        weight_granularities=frozenset(Granularity),
+        weight_symmetries=frozenset(Symmetry),
+        activation_symmetries=frozenset(Symmetry),
+        storages=frozenset({"uint8", "int8"}),
+        min_bits=8,
+        remainders=frozenset({"float32"}),
+    )
+
+    def unavailable(self) -> str | None:
+        """Why ONNX Runtime cannot execute here, or None."""
+        return ort.unavailable()
+
+    def runtime_version(self) -> str:
+        """``onnxruntime`` and its version."""
+        return ort.version()
+
+    def refusals(self, profile: HardwareProfile) -> list[str]:
+        """What of the profile has no fast kernels in ONNX Runtime, one line each."""
+        return [
+            *capability_refusals(profile, self.capabilities),
+            *_opset(profile),
+            *_slow_storage(profile),
+            *_float_sums(profile),
+        ]
+
+    def lower(self, reference: ir.Model, profile: HardwareProfile) -> ir.Model:
+        """A copy of the neutral graph with the same integers, in the form that fuses."""
+        model = reference.clone()
+        tidy(model)
+        share_quantizers(model)
+        fold_activations(model)
+        activation_storage(model, profile.activations.storage)
+        guard_requantization(model)
+        integer_bias(model)
+        tidy(model)
+        return model
+
+    def finish(self, folder: Path, profile: HardwareProfile) -> list[str]:  # noqa: ARG002
+        """ONNX Runtime needs no file beside ``model.onnx``."""
+        return []
+
+    def open(self, model: Path, *, optimize: bool = True, threads: int | None = None) -> Runner:
+        """Load an ONNX file on the CPU. Raises ArtifactError if ONNX Runtime refuses it."""
+        return ort.open_model(model, optimize=optimize, threads=threads)
+
+    def int8_layers(self, folder: Path, layers: Mapping[str, str]) -> list[str]:
+        """Layers that ONNX Runtime's optimized graph runs as QLinearConv, QGemm and the like."""
+        return ort.int8_layers(folder / MODEL, layers)
+
+
+def _opset(profile: HardwareProfile) -> list[str]:
+    return [] if profile.opset == OPSET else [f"opset: {profile.opset} (allowed: {OPSET})"]
+
+
+def _slow_storage(profile: HardwareProfile) -> list[str]:
+    isa = (profile.isa or "").lower()
+    if profile.activations.storage == "int8" and isa.startswith(X86_ISA):
+        return [
+            f"activations.storage: int8 runs 3 to 8 times slower than uint8 on '{isa}' "
+            "(allowed: uint8)"
+        ]
+    return []
+
+
+def _float_sums(profile: HardwareProfile) -> list[str]:
+    if profile.placement.add != "both":
+        return [
+            f"placement.add: '{profile.placement.add}' leaves convolutions before a sum in float, "
+            "because QLinearConv needs a quantized output (allowed: both)"
+        ]
+    return []

@@ -1,0 +1,63 @@
+"""Put one quantizer on both sides of every data mover, so that it moves integers.
+
+MaxPool and the reshaping ops select or reorder values. Quantization is monotone, so it commutes
+with them: a quantizer behind a float data mover is repeated in front of it, and a quantizer in
+front is repeated behind it, where it changes nothing (its values lie on the grid already).
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from eqnet.backend.graphs import STORAGE, Quantizer, quantizer_at, quantizer_of
+from eqnet_exporters.passes._build import prefix, quantize_like, set_bounds
+
+MOVERS = ("MaxPool", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose")
+
+
+def share_quantizers(model: ir.Model) -> None:
+    """Surround data movers with equal quantizers, in place."""
+    for node in reversed(list(model.graph)):
+        if _is_mover(node):
+            _repeat_in_front(node)
+    for node in list(model.graph):
+        if _is_mover(node):
+            _repeat_behind(node)
+
+
+def _is_mover(node: ir.Node) -> bool:
+    """Whether the node only moves values; MaxPool with its second output, indices, does not."""
+    return node.op_type in MOVERS and not any(value.uses() for value in node.outputs[1:])
+
+
+def _repeat_in_front(node: ir.Node) -> None:
+    source, output = node.inputs[0], node.outputs[0]
+    readers = [quantizer_at(reader) for reader in output.consumers()]
+    if source is None or output.is_graph_output() or len(readers) != 1 or readers[0] is None:
+        return
+    producer = source.producer()
+    # A tensor with other readers stays float for them; splitting it here would gain nothing.
+    if producer is None or quantizer_of(source) is not None or len(source.uses()) != 1:
+        return
+    behind = readers[0]
+    front = quantize_like(behind, source, producer, f"{prefix(behind)}.front", clipped=True)
+    node.replace_input_with(0, front.output)
+    set_bounds(behind, *STORAGE[behind.dtype])
+
+
+def _repeat_behind(node: ir.Node) -> None:
+    source, output = node.inputs[0], node.outputs[0]
+    front = quantizer_of(source) if source is not None else None
+    if front is None or output.is_graph_output() or not output.uses():
+        return
+    uses = list(output.uses())
+    readers = [quantizer_at(use.node) for use in uses]
+    if all(reader is not None and _same_scale(reader, front) for reader in readers):
+        return
+    behind = quantize_like(front, output, node, f"{output.name}.shared", clipped=False)
+    for use in uses:
+        use.node.replace_input_with(use.idx, behind.output)
+
+
+def _same_scale(a: Quantizer, b: Quantizer) -> bool:
+    return (a.scale, a.zero_point, a.dtype) == (b.scale, b.zero_point, b.dtype)

@@ -1,0 +1,236 @@
+"""TensorRT: engines for NVIDIA GPUs, built and checked without one.
+
+Beside ``model.onnx`` (float32 remainder, the parity graph that ONNX Runtime can execute too) the
+artifact holds ``model.fp16.onnx`` when the profile's remainder is float16, one engine for each
+compute capability, ``build.log`` with what the builder said, and ``build.json`` with its sums.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from eqnet.backend.capabilities import capability_refusals
+from eqnet.backend.files import write_file
+from eqnet.backend.graphs import constant, layers_of
+from eqnet.backend.protocol import Capabilities, Runner
+from eqnet.spec.errors import ArtifactError, EqnetError
+from eqnet.spec.manifest import MODEL
+from eqnet.spec.profile import HardwareProfile
+from eqnet.spec.scheme import Granularity, Symmetry
+from eqnet_exporters import trt_build, trt_float16, trt_log, trt_lower, trt_rules
+from eqnet_exporters.passes.tidy import tidy
+from eqnet_exporters.trt_cuda import Cuda, gpu_problem
+from eqnet_exporters.trt_run import TensorRtRunner
+
+FLOAT16_MODEL = "model.fp16.onnx"
+BUILD_LOG = "build.log"
+BUILD_SUMS = "build.json"
+SECTION = "===== engine for "
+# int8 weights take 1 byte and float ones 2 or more; scales and padding need the rest.
+BYTES_PER_WEIGHT = 1.5
+FIXED_BYTES = 16 * 1024
+# Turing stores int8 weights and multiplies in float16 (seen in its engine's layers), so the
+# proof of int8 arithmetic is asked of the later ones.
+WITHOUT_INT8_CONVOLUTION = ("SM75",)
+
+
+class TensorRtExporter:
+    """NVIDIA GPUs through TensorRT (`tensorrt`) or TensorRT for RTX (`tensorrt_rtx`)."""
+
+    name = "tensorrt"
+    capabilities = Capabilities(
+        weight_granularities=frozenset(Granularity),
+        weight_symmetries=frozenset({Symmetry.SYMMETRIC}),
+        activation_symmetries=frozenset({Symmetry.SYMMETRIC}),
+        storages=frozenset({"int8"}),
+        min_bits=8,
+        remainders=frozenset({"float32", "float16"}),
+    )
+
+    def unavailable(self) -> str | None:
+        """Why engines cannot run here: no NVIDIA GPU, or no TensorRT."""
+        if (reason := gpu_problem()) is not None:
+            return reason
+        if trt_build.find_tensorrt_or_none() is None:
+            return "TensorRT is not installed (pip install 'eqnet[tensorrt]')"
+        return None
+
+    def runtime_version(self) -> str:
+        """Such as ``tensorrt_rtx 1.7.1.116``. Raises if not installed."""
+        return trt_build.version(trt_build.find_tensorrt())
+
+    def refusals(self, profile: HardwareProfile) -> list[str]:
+        """Demands that TensorRT cannot execute: anything but int8 with zero-point 0."""
+        found = capability_refusals(profile, self.capabilities)
+        if profile.activations.zero_point != "zero":
+            found.append(
+                f"activations.zero_point '{profile.activations.zero_point}' "
+                "(TensorRT allows: 'zero')"
+            )
+        return found
+
+    def lower(self, reference: ir.Model, profile: HardwareProfile) -> ir.Model:  # noqa: ARG002
+        """int8 with zero-point 0 throughout, float biases. Raises ProfileError if it cannot be."""
+        model = reference.clone()
+        trt_lower.to_signed_zero(model)
+        tidy(model)
+        trt_rules.require(model)
+        return model
+
+    def finish(self, folder: Path, profile: HardwareProfile) -> list[str]:
+        """Build one engine for each compute capability and write them with their log.
+
+        Raises ProfileError for a graph against TensorRT's rules, without
+        TensorRT, and EqnetError when the builder refuses or weights did not stay in int8.
+        """
+        model = ir.load(folder / MODEL)
+        trt_rules.require(model)
+        written = []
+        source = MODEL
+        if profile.remainder == "float16":
+            source = FLOAT16_MODEL
+            half = trt_float16.to_float16(model)
+            write_file(folder / source, _serialized(half))
+            written.append(source)
+        trt = trt_build.find_tensorrt()
+        onnx = (folder / source).read_bytes()
+        engines = [
+            trt_build.build(trt, onnx, target=target, batch=profile.bench.batch)
+            for target in trt_build.targets(trt)
+        ]
+        limit = _weights_limit(model)
+        for engine in engines:
+            _require_int8_weights(engine, limit)
+            write_file(folder / _engine_name(engine.target), engine.plan)
+            written.append(_engine_name(engine.target))
+        command = trtexec(model, source, profile.bench.batch)
+        sums = _sums(trt_build.version(trt), engines, model, limit, command)
+        write_file(folder / BUILD_LOG, _log(sums["builder"], command, engines))
+        write_file(folder / BUILD_SUMS, json.dumps(sums, indent=2) + "\n")
+        return [*written, BUILD_LOG, BUILD_SUMS]
+
+    def open(
+        self,
+        model: Path,
+        *,
+        optimize: bool = True,
+        threads: int | None = None,  # noqa: ARG002
+    ) -> Runner:
+        """Build for the GPU that is present and load; `threads` means nothing on a GPU.
+
+        An artifact's ``model.onnx`` stands for the engine, so its float16 twin is what runs
+        where there is one. optimize=False builds at optimization level 0; TensorRT has no run
+        without any optimization. Raises EqnetError where there is no GPU.
+        """
+        if (reason := self.unavailable()) is not None:
+            raise EqnetError(f"tensorrt: {reason}")
+        twin = model.with_name(FLOAT16_MODEL)
+        source = twin if model.name == MODEL and twin.is_file() else model
+        trt = trt_build.find_tensorrt()
+        engine = trt_build.build(trt, source.read_bytes(), target="CURRENT", optimize=optimize)
+        return TensorRtRunner(trt, engine.plan, Cuda())
+
+    def int8_layers(self, folder: Path, layers: Mapping[str, str]) -> list[str]:
+        """Layers whose kernels read int8 in every engine that can (SM80 and later).
+
+        Proved by the engines' own layers, as the builder listed them in build.log. Raises
+        ArtifactError without that log.
+        """
+        path = folder / BUILD_LOG
+        try:
+            log = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ArtifactError(f"{path}: cannot read the build log: {error}") from error
+        types = [
+            trt_log.compute_types(text, layers)
+            for target, text in _sections(log).items()
+            if target not in WITHOUT_INT8_CONVOLUTION
+        ]
+        return [name for name in layers if types and all(t.get(name) == "Int8" for t in types)]
+
+
+def trtexec(model: ir.Model, source: str, batch: int) -> str:
+    """The command of NVIDIA's own tool that builds and times the same engine."""
+    value = model.graph.inputs[0]
+    assert value.shape is not None
+    image = "x".join(str(size) for size in list(value.shape)[1:])
+    sizes = {"min": 1, "opt": batch, "max": max(batch, trt_build.LARGEST_BATCH)}
+    shapes = " ".join(f"--{key}Shapes={value.name}:{n}x{image}" for key, n in sizes.items())
+    return f"trtexec --onnx={source} --stronglyTyped {shapes} --saveEngine=model.engine"
+
+
+def _engine_name(target: str) -> str:
+    return "model.engine" if target == "CURRENT" else f"model.{target.lower()}.engine"
+
+
+def _serialized(model: ir.Model) -> bytes:
+    content: bytes = ir.to_proto(model).SerializeToString()
+    return content
+
+
+def _weight_counts(model: ir.Model) -> dict[str, tuple[int, int]]:
+    """Layer name -> number of weights and bytes for each: 1 in int8, 4 in float32."""
+    counts = {}
+    for node in model.graph:
+        if node.name in layers_of(model) and node.inputs[1] is not None:
+            maker = node.inputs[1].producer()
+            value = maker.inputs[0] if maker is not None else node.inputs[1]
+            array = constant(value)
+            if array is not None:
+                counts[node.name] = (int(array.size), array.dtype.itemsize)
+    return counts
+
+
+def _weights_limit(model: ir.Model) -> int:
+    """Most bytes of weights that still mean: every int8 weight stayed in int8."""
+    counts = _weight_counts(model).values()
+    return int(sum(BYTES_PER_WEIGHT * size * count for count, size in counts)) + FIXED_BYTES
+
+
+def _require_int8_weights(engine: trt_build.Engine, limit: int) -> None:
+    found = trt_log.weights_memory(engine.log)
+    if found is not None and found > limit:
+        raise EqnetError(
+            f"the {engine.target} engine keeps {found} bytes of weights (allowed: {limit}, "
+            f"{BYTES_PER_WEIGHT} bytes for each int8 weight): part of the net is not in int8"
+        )
+
+
+def _sums(
+    builder: str, engines: list[trt_build.Engine], model: ir.Model, limit: int, command: str
+) -> dict[str, Any]:
+    layers = layers_of(model)
+    return {
+        "builder": builder,
+        "trtexec": command,
+        "weights": sum(count for count, _ in _weight_counts(model).values()),
+        "weights_bytes_limit": limit,
+        "engines": [
+            {
+                "target": engine.target,
+                "file": _engine_name(engine.target),
+                "weights_bytes": trt_log.weights_memory(engine.log),
+                "compute_types": trt_log.compute_types(engine.log, layers),
+            }
+            for engine in engines
+        ],
+    }
+
+
+def _log(builder: str, command: str, engines: list[trt_build.Engine]) -> str:
+    parts = [f"{builder}\nthe same with NVIDIA's tool: {command}\n"]
+    parts += [f"{SECTION}{engine.target} =====\n{engine.log}\n" for engine in engines]
+    return "\n".join(parts)
+
+
+def _sections(log: str) -> dict[str, str]:
+    found = {}
+    for part in log.split(SECTION)[1:]:
+        head, _, body = part.partition("\n")
+        found[head.split(" ", 1)[0]] = body
+    return found

@@ -1,0 +1,107 @@
+import hashlib
+import os
+
+import pytest
+
+from eqnet.backend.files import new_folder, sha256_file, write_file
+from eqnet.spec.errors import OutputError
+
+
+def test_sha256_of_a_file(tmp_path):
+    path = tmp_path / "f"
+    path.write_bytes(b"x" * 3_000_000)
+    assert sha256_file(path) == hashlib.sha256(b"x" * 3_000_000).hexdigest()
+
+
+def test_write_file_makes_parents_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "a" / "b.json"
+    write_file(path, "old")
+    write_file(path, "neü")
+    assert path.read_text(encoding="utf-8") == "neü"
+    assert [p.name for p in path.parent.iterdir()] == ["b.json"]
+
+
+def test_write_file_has_the_permissions_of_a_plain_file(tmp_path):
+    write_file(tmp_path / "a", b"")
+    (tmp_path / "b").write_bytes(b"")
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+def test_write_file_where_a_parent_is_a_file(tmp_path):
+    (tmp_path / "f").write_text("x")
+    with pytest.raises(OutputError, match="cannot write") as caught:
+        write_file(tmp_path / "f" / "g", b"1")
+    assert "\n" not in str(caught.value)
+
+
+def test_write_file_onto_a_folder_leaves_no_temporary(tmp_path):
+    (tmp_path / "d").mkdir()
+    with pytest.raises(OutputError):
+        write_file(tmp_path / "d", b"1")
+    assert [p.name for p in tmp_path.iterdir()] == ["d"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_write_file_without_permission(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(OutputError, match="Permission denied"):
+        write_file(tmp_path / "f", b"1")
+
+
+def test_new_folder_appears_only_when_complete(tmp_path):
+    target = tmp_path / "out" / "artifact"
+    with new_folder(target) as folder:
+        (folder / "manifest.json").write_text("1")
+        assert not target.exists()
+    assert (target / "manifest.json").read_text() == "1"
+    assert [p.name for p in target.parent.iterdir()] == ["artifact"]
+
+
+def test_new_folder_is_undone_by_an_exception_and_keeps_the_old(tmp_path):
+    target = tmp_path / "artifact"
+    with new_folder(target) as folder:
+        (folder / "manifest.json").write_text("old")
+
+    def fail_half_way() -> None:
+        with new_folder(target) as folder:
+            (folder / "manifest.json").write_text("new")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_half_way()
+    assert (target / "manifest.json").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["artifact"]
+
+
+def test_new_folder_replaces_an_artifact_whole(tmp_path):
+    target = tmp_path / "artifact"
+    for name in ("one", "two"):
+        with new_folder(target) as folder:
+            (folder / "manifest.json").write_text("")
+            (folder / name).write_text("")
+    assert {p.name for p in target.iterdir()} == {"manifest.json", "two"}
+
+
+def test_new_folder_never_replaces_other_content(tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.txt").write_text("precious")
+    with (
+        pytest.raises(OutputError, match="a folder with other content"),
+        new_folder(tmp_path / "home"),
+    ):
+        pass
+    assert (tmp_path / "home" / "thesis.txt").read_text() == "precious"
+
+
+def test_new_folder_where_a_file_is(tmp_path):
+    (tmp_path / "f").write_text("x")
+    with pytest.raises(OutputError, match="a file"), new_folder(tmp_path / "f"):
+        pass
+    with pytest.raises(OutputError), new_folder(tmp_path / "f" / "g"):
+        pass
+
+
+def test_new_folder_leaves_errors_about_other_files_alone(tmp_path):
+    with pytest.raises(FileNotFoundError), new_folder(tmp_path / "out"):
+        (tmp_path / "absent").read_text()
+    assert list(tmp_path.iterdir()) == []

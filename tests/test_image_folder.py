@@ -1,0 +1,171 @@
+"""Image folders: the layouts, the splits, and pixels equal to torchvision's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eqnet.data import Images, open_dataset
+from eqnet.data.image_folder import load_image
+from eqnet.spec.errors import DataError
+
+
+def write_image(path: Path, width: int, height: int, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    small = np.random.RandomState(seed).randint(0, 256, (5, 4, 3), np.uint8)
+    Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC).save(path)
+
+
+def fill(folder: Path, per_class: int, classes: tuple[str, ...] = ("cat", "dog")) -> None:
+    for label, name in enumerate(classes):
+        for index in range(per_class):
+            write_image(folder / name / f"{index}.png", 40, 36, 100 * label + index)
+
+
+def paths(images: Images) -> set[Path]:
+    return {entry.path for entry in images._entries}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [(256, 256), (300, 400), (401, 300), (500, 257), (100, 61), (256, 300), (333, 999)],
+)
+def test_pixels_equal_torchvision(tmp_path: Path, width: int, height: int, suffix: str) -> None:
+    from torchvision import transforms
+
+    path = tmp_path / f"image{suffix}"
+    write_image(path, width, height, width + height)
+    reference = transforms.Compose(
+        [transforms.Resize(256), transforms.CenterCrop(224), transforms.PILToTensor()]
+    )
+    with Image.open(path) as image:
+        expected = reference(image.convert("RGB")).numpy()
+    np.testing.assert_array_equal(load_image(path, resize=256, crop=224), expected)
+
+
+@pytest.mark.parametrize(("resize", "crop"), [(65, 64), (33, 32), (64, 33), (41, 41)])
+def test_other_sizes_equal_torchvision(tmp_path: Path, resize: int, crop: int) -> None:
+    from torchvision import transforms
+
+    path = tmp_path / "image.png"
+    write_image(path, 91, 67, 5)
+    reference = transforms.Compose(
+        [transforms.Resize(resize), transforms.CenterCrop(crop), transforms.PILToTensor()]
+    )
+    with Image.open(path) as image:
+        expected = reference(image.convert("RGB")).numpy()
+    np.testing.assert_array_equal(load_image(path, resize=resize, crop=crop), expected)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
+def test_every_colour_mode_becomes_three_channels(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / ("image.jpg" if mode == "CMYK" else "image.png")
+    write_image(tmp_path / "rgb.png", 20, 20, 0)
+    with Image.open(tmp_path / "rgb.png") as image:
+        image.convert(mode).save(path)
+    assert load_image(path, resize=16, crop=16).shape == (3, 16, 16)
+
+
+def test_train_and_val(tmp_path: Path) -> None:
+    fill(tmp_path / "train", 30)
+    fill(tmp_path / "val", 5)
+    data = open_dataset("image_folder", tmp_path, resize=32, crop=24)
+    assert data.classes == ("cat", "dog")
+    assert data.input_shape == (3, 24, 24)
+    train, validation, test = (paths(i) for i in (data.train(), data.validation(), data.test()))
+    assert (len(train), len(validation), len(test)) == (54, 6, 10)
+    assert not train & validation
+    assert all("val" in path.parts for path in test)
+    assert paths(data.calibration()) <= train
+    assert paths(data.parity()) == test
+    pixels, labels = data.test().take(100)
+    assert pixels.shape == (10, 3, 24, 24)
+    assert sorted(labels.tolist()) == [0] * 5 + [1] * 5
+    assert data.test().name == f"{tmp_path.name} test, 10 images"
+
+
+def test_one_folder_is_divided(tmp_path: Path) -> None:
+    fill(tmp_path, 10)
+    data = open_dataset("image_folder", tmp_path)
+    parts = [paths(images) for images in (data.train(), data.validation(), data.test())]
+    assert [len(part) for part in parts] == [12, 4, 4]
+    assert len(set.union(*parts)) == 20
+    assert paths(data.calibration()) <= parts[0]
+
+
+def test_the_seed_fixes_the_split(tmp_path: Path) -> None:
+    fill(tmp_path, 20)
+    one, same, other = (
+        open_dataset("image_folder", tmp_path, split_seed=seed).validation() for seed in (0, 0, 1)
+    )
+    assert paths(one) == paths(same) != paths(other)
+
+
+def test_labels_belong_to_their_files(tmp_path: Path) -> None:
+    fill(tmp_path, 10)
+    data = open_dataset("image_folder", tmp_path, resize=30, crop=30)
+    images = data.train()
+    _, labels = images.take(12)
+    names = [entry.path.parent.name for entry in images._entries]  # type: ignore[attr-defined]
+    assert [data.classes[label] for label in labels] == names
+
+
+def test_a_class_list_gives_the_order_of_the_model(tmp_path: Path) -> None:
+    fill(tmp_path, 5)
+    (tmp_path / "classes.txt").write_text("bird\ndog\ncat\n")
+    data = open_dataset("image_folder", tmp_path)
+    assert data.classes == ("bird", "dog", "cat")
+    entries = data.train()._entries  # type: ignore[attr-defined]
+    assert {(entry.path.parent.name, entry.label) for entry in entries} == {("dog", 1), ("cat", 2)}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("cat\ncat\n", "'cat' is there twice"), ("\n", "empty"), ("cat\ndig\n", "folder 'dog'.*dig")],
+)
+def test_a_wrong_class_list_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    fill(tmp_path, 5)
+    (tmp_path / "classes.txt").write_text(text)
+    with pytest.raises(DataError, match=message):
+        open_dataset("image_folder", tmp_path)
+
+
+def test_a_class_that_training_does_not_have_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path / "train", 10)
+    fill(tmp_path / "val", 2, ("cat", "fish"))
+    with pytest.raises(DataError, match="unknown class folder 'fish'"):
+        open_dataset("image_folder", tmp_path)
+
+
+def test_a_corrupt_image_is_named(tmp_path: Path) -> None:
+    fill(tmp_path, 10)
+    for path in tmp_path.rglob("*.png"):
+        path.write_bytes(path.read_bytes()[:120])
+    images = open_dataset("image_folder", tmp_path).train()
+    with pytest.raises(DataError, match=r"(cat|dog)/\d\.png: not a readable image") as error:
+        images.take(4)
+    assert "\n" not in str(error.value)
+
+
+def test_a_text_file_named_jpg_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "image.jpg"
+    path.write_text("no image")
+    with pytest.raises(DataError, match=r"image\.jpg: not a readable image"):
+        load_image(path, resize=32, crop=32)
+
+
+def test_wrong_folders_say_which_layout_is_allowed(tmp_path: Path) -> None:
+    for root, message in ((None, "no folder given"), (tmp_path / "none", "no such folder")):
+        with pytest.raises(DataError, match=f"{message}.*CLASS"):
+            open_dataset("image_folder", root)
+    with pytest.raises(DataError, match=r"no images found.*CLASS"):
+        open_dataset("image_folder", tmp_path)
+    fill(tmp_path, 1)
+    with pytest.raises(DataError, match="2 images are too few"):
+        open_dataset("image_folder", tmp_path)
+    with pytest.raises(DataError, match=r"crop of 50 pixels .*32"):
+        open_dataset("image_folder", tmp_path, resize=32, crop=50)
