@@ -13,8 +13,8 @@ from eqnet.spec.profiles import builtin_profiles
 from eqnet.spec.progress import Progress, Silent, Stages
 from eqnet.spec.scheme import Frozen
 
-GENERATIONS = 20
-POPULATION = 40
+GENERATIONS = 100
+POPULATION = 100
 
 
 class DemoResult(Frozen):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from eqnet.cli.options import Data, Json, Quiet, Seed, Supernet
+from eqnet.cli.options import AllowCode, Data, Json, Quiet, Supernet
 
 HELP = """Accuracy of one uniform subnet of a supernet, in PyTorch.
 
@@ -30,8 +30,8 @@ def evaluate(
     ] = "onnxruntime_x86",
     supernet: Supernet = None,
     data: Data = None,
-    split: Annotated[str, typer.Option(help="test, validation or train.")] = "test",
-    seed: Seed = 0,
+    split: Annotated[str, typer.Option(help="test or validation.")] = "test",
+    allow_code: AllowCode = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -57,7 +57,7 @@ def evaluate(
             placement=placement,
             data=data,
             split=split,
-            seed=seed,
+            allow_code=allow_code,
             progress=listener,
         )
     if as_json:
@@ -83,6 +83,6 @@ def _check_names(placement: str, split: str) -> None:
     placements = [*builtin_profiles(), "paper"]
     if placement not in placements and not placement.endswith((".yaml", ".yml")):
         raise ProfileError(f"--placement: {unknown('placement', placement, placements)}")
-    splits = ("test", "validation", "train")
+    splits = ("test", "validation")
     if split not in splits:
         raise UsageError(f"--split: {unknown('split', split, splits)}")

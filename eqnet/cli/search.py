@@ -38,8 +38,8 @@ def search(
         Path | None, typer.Option(help="Folder to write.", show_default="runs/search/PROFILE")
     ] = None,
     data: Data = None,
-    generations: Annotated[int, typer.Option(min=1, max=10_000, help="Of the search.")] = 40,
-    population: Annotated[int, typer.Option(min=4, max=10_000, help="Of the search.")] = 64,
+    generations: Annotated[int, typer.Option(min=1, max=10_000, help="Of the search.")] = 100,
+    population: Annotated[int, typer.Option(min=4, max=10_000, help="Of the search.")] = 100,
     seed: Seed = 0,
     allow_code: AllowCode = False,
     as_json: Json = False,

@@ -127,11 +127,27 @@ def _by_recipe(
     device: str,
     progress: Progress,
 ) -> dict[str, Any]:
+    from eqnet.search.predictor import make_predictor
+    from eqnet.train.elastic import pick_device
     from eqnet.train.elastic import train as elastic
+    from eqnet.train.recipe import load_recipe
 
-    return elastic(
+    summary = elastic(
         recipe, out, data=data, seed=seed, resume=resume, device=device, progress=progress
     )
+    plan = load_recipe(recipe)
+    predictor = make_predictor(
+        out,
+        data=data,
+        subnets=plan.cqap.subnets,
+        images=plan.cqap.images,
+        epochs=plan.cqap.epochs,
+        members=plan.cqap.seeds,
+        seed=plan.seed if seed is None else seed,
+        device=pick_device(device),
+        progress=progress,
+    )
+    return {**summary, "predictor": predictor, "kendall_tau": predictor["kendall_tau"]}
 
 
 def _post_training(**arguments: Any) -> dict[str, Any]:

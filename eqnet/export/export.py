@@ -12,14 +12,13 @@ import numpy as np
 import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from torch import fx
 
 from eqnet import __version__
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.files import new_folder, sha256_file, write_file
 from eqnet.backend.protocol import Exporter
-from eqnet.export.qdq import to_onnx
 from eqnet.spec.errors import CheckpointError, EqnetError, ProfileError
 from eqnet.spec.manifest import (
     MANIFEST,
@@ -37,6 +36,7 @@ from eqnet.spec.subnet import REMAINDER, SubnetSpec, load_subnet
 from eqnet.supernet.extract import extract
 from eqnet.supernet.info import NetworkInfo
 from eqnet.supernet.measure import Batches, logits
+from eqnet.supernet.qdq import to_onnx
 from eqnet.supernet.session import Session, open_session
 from eqnet.supernet.target import Target
 
@@ -166,7 +166,7 @@ def _write_parity(session: Session, net: fx.GraphModule, path: Path) -> ParitySe
     batches = session.batches(images, count)
     found = logits(net, batches).cpu().numpy()
     _check_reference(path.with_name(REFERENCE), batches, found)
-    save_file({"pixels": pixels, "logits": found, "labels": labels}, path)
+    write_file(path, save({"pixels": pixels, "logits": found, "labels": labels}))
     known = labels >= 0
     right = (found.argmax(1) == labels)[known]
     return ParitySet(
@@ -212,7 +212,7 @@ def _manifest(
         subnet_origin=chosen.origin,
         model=ModelInfo(
             source=header.model, input_shape=header.input_shape, classes=header.classes,
-            float_accuracy=header.float_accuracy, dataset=header.test_images,
+            float_accuracy=header.float_parity_accuracy, dataset=parity.source,
         ),
         preprocessing=session.dataset.preprocessing,
         parity=parity,

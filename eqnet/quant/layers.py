@@ -27,7 +27,9 @@ class ElasticConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, I, H, W] -> [N, O, H', W']."""
-        return self._conv_forward(x, self.weight_quantizer(self.weight), self.bias)
+        weight: Tensor = self.weight_quantizer(self.weight)
+        result: Tensor = self._conv_forward(x, weight, self.bias)
+        return result
 
 
 class ElasticLinear(nn.Linear):
@@ -45,7 +47,8 @@ class ElasticLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, I] -> [N, O]."""
-        return torch.nn.functional.linear(x, self.weight_quantizer(self.weight), self.bias)
+        weight: Tensor = self.weight_quantizer(self.weight)
+        return torch.nn.functional.linear(x, weight, self.bias)
 
 
 ElasticLayer = ElasticConv2d | ElasticLinear

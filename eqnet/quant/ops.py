@@ -29,7 +29,7 @@ def _(x: Tensor, scale: Tensor, zero_point: Tensor, lo: int, hi: int) -> Tensor:
 
 @torch.library.custom_op("eqnet::dequantize", mutates_args=())
 def dequantize(integers: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
-    """Real values of a weight. integers: int8 [C, ...]; scale: float32 [C]; zero_point: int8 [C]."""
+    """Real values of a weight: integers int8 [C, ...], scale float32 [C], zero_point int8 [C]."""
     shape = (-1,) + (1,) * (integers.dim() - 1)
     centred = integers.to(torch.float32) - zero_point.to(torch.float32).view(shape)
     return centred * scale.view(shape)

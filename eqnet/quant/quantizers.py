@@ -1,9 +1,9 @@
 """Elastic quantizers: one learned scale and zero-point for each form and bit-width.
 
 A scale is learned as its logarithm: it stays positive, and one learning rate suits the scales
-of 2 bits and of 8. Every parameter is created in ``__init__``, so a checkpoint loads without a forward pass. Each
-(form, bits) has parameters of its own: those of forms that a step does not use get no
-gradient, and so no update.
+of 2 bits and of 8. Every parameter is created in ``__init__``, so a checkpoint loads without a
+forward pass. Each (form, bits) has parameters of its own: those of forms that a step does not
+use get no gradient, and so no update.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from eqnet.spec.scheme import (
     weight_range,
 )
 
-MAX_SAMPLES = 1 << 18
+MAX_SAMPLES = 1 << 16
 MAX_CHANNEL_SAMPLES = 1 << 10
 
 
@@ -153,8 +153,10 @@ class ActivationQuantizer(nn.Module):
         span = activation_range(bits, self.symmetry, self.non_negative)
         scale = self.log_scale[key].exp()
         if self.upper is not None:
-            # A grid inside the producer's own bound lets its clip be absorbed exactly.
-            scale = scale.clamp(max=self.upper / span.hi)
+            # A grid inside the producer's own bound lets its clip be absorbed exactly. The gradient
+            # passes, or a scale that is at its bound would never leave it.
+            bound = self.upper / span.hi
+            scale = torch.where(scale > bound, bound + (scale - scale.detach()), scale)
         zero = self.zero_point[key] if key in self.zero_point else torch.zeros_like(scale)
         return scale, zero, span
 
@@ -170,6 +172,19 @@ class ActivationQuantizer(nn.Module):
         per_image = x.numel() / max(1, x.shape[0])
         weight = 1.0 / math.sqrt(per_image * span.hi)
         return fake_quantize(x, scale, zero, span.lo, span.hi, weight)
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Bring scales that an optimizer moved past the bound back to it."""
+        if self.upper is None:
+            return
+        for key, log_scale in self.log_scale.items():
+            bits = int(key.rsplit("_", 1)[1])
+            log_scale.clamp_(
+                max=math.log(
+                    self.upper / activation_range(bits, self.symmetry, self.non_negative).hi
+                )
+            )
 
     @torch.no_grad()
     def initialize(self, values: Tensor, low: float, high: float) -> None:

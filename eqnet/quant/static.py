@@ -30,7 +30,9 @@ class QuantizationPoint(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape, float32."""
-        return quantize_dequantize(x, self.scale, self.zero_point, self.span.lo, self.span.hi)
+        lo, hi = self.span
+        result: Tensor = quantize_dequantize(x, self.scale, self.zero_point, lo, hi)
+        return result
 
 
 class StaticQuantizer(nn.Module):
@@ -71,7 +73,8 @@ class IntegerWeight(nn.Module):
 
     def forward(self) -> Tensor:
         """The real values, float32 [C, ...]."""
-        return dequantize(self.integers, self.scale, self.zero_point)
+        result: Tensor = dequantize(self.integers, self.scale, self.zero_point)
+        return result
 
 
 class StaticConv2d(nn.Module):

@@ -7,6 +7,8 @@ networks of different seeds are averaged.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -29,6 +31,7 @@ FILE = "cqap.safetensors"
 WIDTH = 200
 LAYERS = 7
 HOLDOUT = 0.2
+BATCH = 128
 
 
 class CqapHeader(Frozen):
@@ -48,11 +51,7 @@ class CqapHeader(Frozen):
 
 def _member(size: int) -> nn.Sequential:
     sizes = [size] + [WIDTH] * (LAYERS - 1)
-    hidden = [
-        layer
-        for a, b in itertools.pairwise(sizes)
-        for layer in (nn.Linear(a, b), nn.ReLU())
-    ]
+    hidden = [layer for a, b in itertools.pairwise(sizes) for layer in (nn.Linear(a, b), nn.ReLU())]
     return nn.Sequential(*hidden, nn.Linear(WIDTH, 1))
 
 
@@ -66,7 +65,8 @@ class Cqap(NamedTuple):
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Accuracies float32 [N] of subnets encoded as [N, D]."""
         inputs = torch.from_numpy(features)
-        mean = torch.stack([member(inputs)[:, 0] for member in self.members]).mean(0)
+        with _one_thread():
+            mean = torch.stack([member(inputs)[:, 0] for member in self.members]).mean(0)
         result: NDArray[np.float32] = (mean * self.header.deviation + self.header.mean).numpy()
         return result
 
@@ -83,10 +83,11 @@ def fit(
     x = torch.from_numpy(labels.features)
     y = (torch.from_numpy(labels.accuracy) - mean) / deviation
     progress.start("fitting the predictor", members * epochs)
-    nets = nn.ModuleList(
-        _fit_member(x[used], y[used], epochs, seed * 1000 + index, progress)
-        for index in range(members)
-    )
+    with _one_thread():
+        nets = nn.ModuleList(
+            _fit_member(x[used], y[used], epochs, seed * 1000 + index, progress)
+            for index in range(members)
+        )
     progress.finish()
     header = CqapHeader(
         supernet=supernet, subnets=len(order), images=images, members=members, mean=mean,
@@ -104,6 +105,17 @@ def fit(
     return Cqap(scored, nets)
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Matrices this small are slower on several threads than on one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _fit_member(x: Tensor, y: Tensor, epochs: int, seed: int, progress: Progress) -> nn.Sequential:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -111,13 +123,13 @@ def _fit_member(x: Tensor, y: Tensor, epochs: int, seed: int, progress: Progress
         optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=1e-2)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
         for _ in range(epochs):
-            for chosen in torch.randperm(len(y)).split(64):
+            for chosen in torch.randperm(len(y)).split(BATCH):
                 loss = nn.functional.smooth_l1_loss(net(x[chosen])[:, 0], y[chosen])
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 optimizer.step()
             schedule.step()
-            progress.advance(loss=float(loss))
+            progress.advance(loss=loss.item())
     return net.eval()
 
 

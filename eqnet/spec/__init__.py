@@ -1,1 +1,1 @@
-
+"""Contracts: quantization forms, hardware profiles, subnets, manifests, reports, errors."""

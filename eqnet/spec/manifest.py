@@ -10,7 +10,7 @@ from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.scheme import Frozen
 from eqnet.spec.subnet import SubnetSpec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 REFERENCE = "reference.onnx"
@@ -31,7 +31,7 @@ class ModelInfo(Frozen):
     input_shape: tuple[int, int, int] = Field(description="C, H, W of one image")
     classes: int
     float_accuracy: float | None = Field(
-        default=None, description="of the float model it began as, in [0, 1], on `dataset`"
+        default=None, description="of the float model it began as, in [0, 1], on the parity images"
     )
     dataset: str | None = None
 

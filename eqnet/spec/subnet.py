@@ -13,7 +13,7 @@ from eqnet.spec.errors import CheckpointError
 from eqnet.spec.fields import first_problem
 from eqnet.spec.scheme import BITS, Form, Frozen
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 REMAINDER: Literal["remainder"] = "remainder"
 WeightChoice = int | Literal["remainder"]
 

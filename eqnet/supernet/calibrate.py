@@ -26,7 +26,8 @@ class _Collector:
         self.high = max(self.high, float(flat.max()))
         # A fixed stride that is odd does not lock onto rows or channels of even size.
         stride = max(1, flat.numel() // self.per_batch) | 1
-        self.values.append(flat[::stride].cpu())
+        # A copy: a view would keep the whole tensor alive, and see what later happens in place.
+        self.values.append(flat[::stride].clone().cpu())
 
 
 @torch.no_grad()

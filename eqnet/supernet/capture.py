@@ -47,6 +47,7 @@ def capture(
     _propagate_shapes(graph, input_shape)
     _refuse_shared_layers(graph)
     norms = _batch_norms(graph)
+    _refuse_shared_norms(graph, set(norms.values()))
     for conv, norm in norms.items():
         _make_gamma_non_negative(graph.get_submodule(conv), graph.get_submodule(norm))
     tensors = _tensor_nodes(graph)
@@ -143,6 +144,16 @@ def _batch_norms(graph: fx.GraphModule) -> dict[str, str]:
         ):
             pairs[str(node.target)] = str(users[0].target)
     return pairs
+
+
+def _refuse_shared_norms(graph: fx.GraphModule, norms: set[str]) -> None:
+    """A batch norm after two convolutions cannot be absorbed into both of them."""
+    calls = [str(node.target) for node in graph.graph.nodes if str(node.target) in norms]
+    for name in calls:
+        if calls.count(name) > 1:
+            raise CaptureError(
+                f"batch norm '{name}' is called more than once (allowed: one call a batch norm)"
+            )
 
 
 @torch.no_grad()

@@ -14,8 +14,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from eqnet.backend.files import write_file
-from eqnet.models.loader import load_model
-from eqnet.spec.errors import CheckpointError
+from eqnet.models.loader import LIBRARIES, load_model
+from eqnet.spec.errors import CaptureError, CheckpointError, UsageError
 from eqnet.spec.fields import first_problem
 from eqnet.spec.scheme import Frozen
 from eqnet.supernet.supernet import Supernet
@@ -29,7 +29,9 @@ class Header(Frozen):
     """What a checkpoint says of itself.
 
     model: source of the float architecture. float_accuracy: of the float model that it began
-    as, in [0, 1] on `test_images`. styles: the placements that training sampled.
+    as, in [0, 1] on `test_images`; float_parity_accuracy: the same on the dataset's parity
+    images, which runtimes are compared on. styles: the placements that training sampled. note: what the
+    recipe does not tell of this run.
     """
 
     schema_version: Literal[1] = 1
@@ -43,7 +45,9 @@ class Header(Frozen):
     seed: int
     float_accuracy: float | None = None
     test_images: str | None = None
+    float_parity_accuracy: float | None = None
     recipe: dict[str, Any] = Field(default_factory=dict)
+    note: str = ""
 
 
 def bundled_supernet() -> Path:
@@ -93,7 +97,7 @@ def parse_header(path: Path, metadata: dict[str, str]) -> Header:
         return Header.model_validate(content)
     except ValidationError as error:
         raise CheckpointError(f"{path}: header: {first_problem(error)}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: header is not JSON: {error}") from error
 
 
@@ -108,14 +112,26 @@ def load_supernet(
     path = (folder or bundled_supernet()) / FILE
     metadata, tensors = read_tensors(path)
     header = parse_header(path, metadata)
-    model = load_model(
-        header.model, classes=header.classes, in_channels=header.input_shape[0],
-        weights=None, allow_code=allow_code,
-    )  # fmt: skip
-    supernet = Supernet(model, header.input_shape)
+    supernet = _build(path, header, allow_code)
     _fill(path, supernet, tensors, header.model)
     supernet.graph.to(device).eval()
     return supernet, header, checkpoint_sha256(path)
+
+
+def _build(path: Path, header: Header, allow_code: bool) -> Supernet:
+    """The supernet that a header describes, still with its initial weights."""
+    try:
+        model = load_model(
+            header.model, classes=header.classes, in_channels=header.input_shape[0],
+            weights=None, allow_code=allow_code,
+        )  # fmt: skip
+        return Supernet(model, header.input_shape)
+    except CaptureError as error:
+        raise CheckpointError(f"{path}: header: {error}") from error
+    except UsageError as error:
+        if not allow_code and header.model.partition(":")[0] not in LIBRARIES:
+            raise  # it says which flag lets the user's own model load
+        raise CheckpointError(f"{path}: header: {error}") from error
 
 
 def _fill(path: Path, supernet: Supernet, tensors: dict[str, Tensor], model: str) -> None:
@@ -129,4 +145,6 @@ def _fill(path: Path, supernet: Supernet, tensors: dict[str, Tensor], model: str
                 f"{path}: tensor '{name}' has shape {list(value.shape)} "
                 f"(allowed: {list(own[name].shape)})"
             )
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise CheckpointError(f"{path}: tensor '{name}' holds NaN or infinity")
     supernet.graph.load_state_dict(tensors)

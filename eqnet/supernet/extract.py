@@ -23,7 +23,7 @@ from eqnet.quant.static import (
     StaticLinear,
     StaticQuantizer,
 )
-from eqnet.spec.errors import CaptureError
+from eqnet.spec.errors import CaptureError, CheckpointError
 from eqnet.spec.subnet import SubnetSpec
 from eqnet.supernet.capture import QUANTIZERS
 from eqnet.supernet.info import LayerInfo
@@ -77,10 +77,17 @@ def _point(quantizer: ActivationQuantizer, bits: int) -> QuantizationPoint:
     return QuantizationPoint(scale.cpu(), whole, span)
 
 
-def _replace_layer(graph: fx.GraphModule, layer: LayerInfo, point: QuantizationPoint | None) -> None:
+def _replace_layer(
+    graph: fx.GraphModule, layer: LayerInfo, point: QuantizationPoint | None
+) -> None:
     elastic = graph.get_submodule(layer.name)
     assert isinstance(elastic, (ElasticConv2d, ElasticLinear))
     affine = _affine(graph, layer)
+    if elastic.weight_quantizer.bits is not None and point is None:
+        raise CheckpointError(
+            f"the subnet has {elastic.weight_quantizer.bits}-bit weights in '{layer.name}' and "
+            f"leaves its input '{layer.input}' in float (allowed: bits for both, or 'remainder')"
+        )
     if elastic.weight_quantizer.bits is None or point is None:
         static = _float_layer(elastic, affine)
     else:

@@ -15,6 +15,15 @@ from eqnet.spec.subnet import SubnetSpec
 from eqnet.supernet.supernet import Supernet
 
 BATCH = 250
+# Values of the inputs in one batch: 32 images of 224 x 224 pixels, whose activations fit into
+# about 1 GiB in the widest of the usual networks.
+BATCH_VALUES = 32 * 3 * 224 * 224
+
+
+def batch_size(input_shape: tuple[int, int, int]) -> int:
+    """Images [C, H, W] in one batch: fewer of large ones, so that activations fit in memory."""
+    channels, height, width = input_shape
+    return max(1, min(BATCH, BATCH_VALUES // (channels * height * width)))
 
 
 class Batches:
@@ -55,9 +64,7 @@ def accuracy(net: torch.nn.Module, images: Batches) -> float:
     return float((logits(net, images).argmax(1) == images.labels).float().mean())
 
 
-def measure(
-    supernet: Supernet, spec: SubnetSpec, calibration: Batches, images: Batches
-) -> float:
+def measure(supernet: Supernet, spec: SubnetSpec, calibration: Batches, images: Batches) -> float:
     """Top-1 accuracy in [0, 1] of a subnet, batch norm recalibrated on `calibration`."""
     supernet.apply(spec)
     supernet.recalibrate(calibration.inputs())

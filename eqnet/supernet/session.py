@@ -11,10 +11,8 @@ from eqnet.data import Dataset, Images, open_dataset
 from eqnet.spec.errors import DataError
 from eqnet.spec.subnet import SubnetSpec
 from eqnet.supernet.checkpoint import Header, bundled_supernet, load_supernet
-from eqnet.supernet.measure import BATCH, Batches
+from eqnet.supernet.measure import Batches, batch_size
 from eqnet.supernet.supernet import Supernet
-
-IMAGE_BUDGET = 48 << 20
 
 
 @dataclass(frozen=True)
@@ -34,12 +32,8 @@ class Session:
         pixels, labels = images.take(len(images) if limit is None else limit)
         if not len(labels):
             raise DataError(f"{images.name}: no images (allowed: at least one)")
-        return Batches.of(pixels, labels, self.dataset.preprocessing, self.device, self._batch())
-
-    def _batch(self) -> int:
-        """Images in one batch: fewer of large ones, so that activations stay in memory."""
-        channels, height, width = self.header.input_shape
-        return max(1, min(BATCH, IMAGE_BUDGET // (64 * channels * height * width)))
+        batch = batch_size(self.header.input_shape)
+        return Batches.of(pixels, labels, self.dataset.preprocessing, self.device, batch)
 
     def calibration(self) -> Batches:
         """The fixed images that batch norm statistics are collected from."""

@@ -46,9 +46,14 @@ def bounds(graph: fx.GraphModule) -> dict[fx.Node, Bounds]:
     for node in graph.graph.nodes:
         module = module_of(graph, node)
         kind = type(module).__name__ if module is not None else function_of(node) or ""
-        inputs = [found[source] for source in node.all_input_nodes]
-        found[node] = _of(kind, module, inputs)
+        inputs = [found[source] for source in node.all_input_nodes if _is_tensor(source)]
+        found[node] = ANY if "alpha" in node.kwargs else _of(kind, module, inputs)
     return found
+
+
+def _is_tensor(node: fx.Node) -> bool:
+    """Whether a node holds tensors, as shape propagation found; sizes have no bounds."""
+    return "tensor_meta" in node.meta
 
 
 def _of(kind: str, module: nn.Module | None, inputs: list[Bounds]) -> Bounds:

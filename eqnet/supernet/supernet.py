@@ -84,22 +84,23 @@ class Supernet:
 
     @torch.no_grad()
     def project(self) -> None:
-        """After an optimizer step: keep every gamma non-negative, so that no integer flips."""
+        """After an optimizer step: keep gammas non-negative and scales within their bounds."""
         for norm in self.batch_norms():
             if norm.weight is not None:
                 norm.weight.clamp_(min=0.0)
+        for tensor in self._tensors.values():
+            tensor.project()
 
     @contextmanager
-    def calibrating(self) -> Iterator[None]:
-        """Within: batch norms collect fresh statistics, averaged over all batches."""
+    def _normalizing_by_batch(self) -> Iterator[list[nn.BatchNorm2d | nn.BatchNorm1d]]:
+        """Within: batch norms use each batch's statistics and keep only those of the last."""
         norms = [norm for norm in self.batch_norms() if norm.track_running_stats]
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None
+            norm.momentum = 1.0
             norm.train()
         try:
-            yield
+            yield norms
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum
@@ -113,6 +114,42 @@ class Supernet:
         depend on what was evaluated before.
         """
         self.graph.eval()
-        with self.calibrating():
+        with self._normalizing_by_batch() as norms:
+            pooled = [_Pooled() for _ in norms]
             for batch in batches:
                 self.graph(batch)
+                for norm, statistics in zip(norms, pooled, strict=True):
+                    statistics.add(norm, len(batch))
+        for norm, statistics in zip(norms, pooled, strict=True):
+            statistics.store(norm)
+
+
+class _Pooled:
+    """Mean and variance of one batch norm's input over several batches, in float64.
+
+    The variance is that within the batches and that between their means: averaging the former
+    alone would lose a share of it that grows as batches shrink.
+    """
+
+    def __init__(self) -> None:
+        self.images = 0
+        self.mean: Tensor | float = 0.0
+        self.square: Tensor | float = 0.0
+
+    def add(self, norm: nn.BatchNorm2d | nn.BatchNorm1d, images: int) -> None:
+        """Take in the statistics of a batch of `images`, which `norm` holds now."""
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        mean = norm.running_mean.double()
+        self.images += images
+        self.mean = self.mean + images * mean
+        self.square = self.square + images * (norm.running_var.double() + mean.square())
+
+    def store(self, norm: nn.BatchNorm2d | nn.BatchNorm1d) -> None:
+        """Write the statistics of all batches into `norm`; without any, leave it as it is."""
+        if self.images == 0 or norm.running_mean is None or norm.running_var is None:
+            return
+        mean = torch.as_tensor(self.mean) / self.images
+        variance = torch.as_tensor(self.square) / self.images - mean.square()
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance.clamp_min(0.0))

@@ -103,7 +103,7 @@ class GraphedStep(ElasticStep):
         logits = self.supernet.graph(self._inputs.images)
         guide = None if weight is None else self._inputs.guide
         loss = guided_loss(logits, self._inputs.labels, guide, weight or 0.0)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return logits.detach(), loss.detach()
 
     def _clear(self) -> None:

@@ -117,6 +117,7 @@ class _Run:
         self._float(model)
         test = self._batches(self.dataset.test())
         float_accuracy = accuracy(model, test)
+        parity_accuracy = accuracy(model, self._batches(self.dataset.parity()))
         teacher = copy.deepcopy(model)
         supernet = Supernet(model.cpu(), self.dataset.input_shape)
         supernet.graph.to(self.device)
@@ -127,7 +128,7 @@ class _Run:
             model=self.plan.model, input_shape=self.dataset.input_shape,
             classes=len(self.dataset.classes), dataset=self.plan.dataset, method="elastic",
             styles=self.plan.elastic.styles, seed=self.plan.seed, float_accuracy=float_accuracy,
-            test_images=self.dataset.test().name, recipe=self.plan.model_dump(mode="json"),
+            test_images=self.dataset.test().name, float_parity_accuracy=parity_accuracy, recipe=self.plan.model_dump(mode="json"),
         )  # fmt: skip
         path = save_supernet(self.out, supernet, header)
         (self.out / STATE_FILE).unlink(missing_ok=True)
@@ -163,11 +164,10 @@ class _Run:
             done = load_state(self.out / STATE_FILE, supernet, optimizer, identity)
             lines = (self.out / LOG_FILE).read_text().splitlines()[:done]
             self.log = [json.loads(line) for line in lines]
+        past, total = done * len(feed), recipe.epochs * len(feed)
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: _cosine(step, recipe.epochs * len(feed))
+            optimizer, lambda step: _cosine(past + step, total)
         )
-        for _ in range(done * len(feed)):
-            schedule.step()
         kind = GraphedStep if self.device.type == "cuda" else ElasticStep
         step = kind(supernet, teacher, recipe, load_styles(recipe.styles))
         self.progress.start("elastic training", recipe.epochs)

@@ -61,10 +61,10 @@ class ElasticRecipe(Frozen):
 class CqapRecipe(Frozen):
     """The accuracy predictor: how many subnets are measured for it, and how it is fitted."""
 
-    subnets: Annotated[int, Field(ge=20)] = 2000
+    subnets: Annotated[int, Field(ge=20)] = 1500
     images: Annotated[int, Field(ge=100)] = 5000
-    epochs: Annotated[int, Field(ge=1)] = 300
-    seeds: Annotated[int, Field(ge=1)] = 3
+    epochs: Annotated[int, Field(ge=1)] = 60
+    seeds: Annotated[int, Field(ge=1)] = 2
 
 
 class Recipe(Frozen):

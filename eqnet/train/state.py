@@ -37,6 +37,21 @@ def load_state(
 ) -> int:
     """Restore a run; returns the epochs that are done. Raises CheckpointError."""
     metadata, tensors = read_tensors(path)
+    try:
+        return _restore(path, metadata, tensors, supernet, optimizer, recipe)
+    except (KeyError, ValueError, RuntimeError) as error:
+        line = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path}: not the state of such a run: {line}") from error
+
+
+def _restore(
+    path: Path,
+    metadata: dict[str, str],
+    tensors: dict[str, Tensor],
+    supernet: Supernet,
+    optimizer: torch.optim.Optimizer,
+    recipe: str,
+) -> int:
     if metadata.get("recipe") is None or json.loads(metadata["recipe"]) != json.loads(recipe):
         raise CheckpointError(
             f"{path}: made with another recipe or seed (allowed: the same recipe, or a new --out)"

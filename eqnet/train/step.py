@@ -49,7 +49,7 @@ class ElasticStep:
             self.supernet.apply(spec)
             logits = self.supernet.graph(images)
             loss = guided_loss(logits, labels, guide, weight)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             losses.append(loss.detach())
             guide, weight = logits.detach(), guidance
         losses.append(self._regularize())
@@ -74,5 +74,5 @@ class ElasticStep:
         wdr = self.recipe.wdr
         loss = weight_distribution_loss(self._regularized, wdr.skewness, wdr.kurtosis)
         if wdr.skewness or wdr.kurtosis:
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         return loss.detach()

@@ -66,6 +66,8 @@ def session_options(optimize: bool, threads: int | None, int8_activations: bool)
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
     options.log_severity_level = 3
     options.inter_op_num_threads = 1
+    # Threads that spin after a run slow down whatever runs next, such as the model compared with.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     if int8_activations:

@@ -33,9 +33,9 @@ def _move(quantizer: Quantizer, target: ir.DataType) -> None:
     for node in (quantizer.quantize, quantizer.dequantize):
         node.resize_inputs(3)
         node.replace_input_with(2, zero)
-    quantizer.quantize.outputs[0].dtype = target
+    quantizer.quantize.outputs[0].type = ir.TensorType(target)
     if quantizer.clip is not None:
-        quantizer.clip.outputs[0].dtype = target
+        quantizer.clip.outputs[0].type = ir.TensorType(target)
     moved = Quantizer(
         quantizer.quantize,
         quantizer.clip,

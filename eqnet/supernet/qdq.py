@@ -43,7 +43,7 @@ def _dequantize(integers: Any, scale: Any, zero_point: Any) -> Any:
     return op.DequantizeLinear(integers, scale, zero_point, axis=0)
 
 
-def _scalar(value: int, kind: ir.DataType) -> ir.TensorProtocol:
+def _scalar(value: int, kind: ir.DataType) -> Any:
     return ir.tensor(value, dtype=kind)
 
 

@@ -1,0 +1,57 @@
+"""Measured cost: a subnet's latency in the target's own runtime, on this machine."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from eqnet.backend.protocol import Exporter
+from eqnet.backend.timing import interleave
+from eqnet.spec.errors import MissingExtraError
+from eqnet.spec.profile import HardwareProfile
+from eqnet.spec.progress import Progress
+from eqnet.spec.subnet import SubnetSpec
+from eqnet.supernet.extract import extract
+from eqnet.supernet.qdq import to_onnx
+from eqnet.supernet.supernet import Supernet
+
+WARM_UP = 10
+REPEATS = 60
+
+
+def measure_latency(
+    supernet: Supernet,
+    exporter: Exporter,
+    profile: HardwareProfile,
+    specs: Sequence[SubnetSpec],
+    progress: Progress,
+) -> list[float]:
+    """Median milliseconds of each subnet, all timed in turns so that drift hits all alike.
+
+    Batch norm statistics do not matter to latency and are left as they are. Raises
+    MissingExtraError where the runtime cannot execute.
+    """
+    reason = exporter.unavailable()
+    if reason is not None:
+        raise MissingExtraError(f"cost model 'measured' needs {exporter.name}: {reason}")
+    shape = supernet.info.input_shape
+    inputs = np.random.default_rng(0).standard_normal((profile.bench.batch, *shape))
+    progress.start("measuring latency", len(specs) + 1)
+    with tempfile.TemporaryDirectory() as scratch:
+        runs = []
+        for index, spec in enumerate(specs):
+            path = Path(scratch) / f"{index}.onnx"
+            reference = to_onnx(extract(supernet, spec), shape)
+            ir.save(exporter.lower(reference, profile), path)
+            runner = exporter.open(path, threads=profile.bench.threads)
+            runs.append(partial(runner, inputs.astype(np.float32)))
+            progress.advance()
+        samples = interleave(runs, REPEATS, WARM_UP)
+    progress.advance()
+    progress.finish()
+    return [float(np.median(times)) for times in samples]

@@ -1,0 +1,95 @@
+"""Scoring many genomes: predicted accuracy, cost, and how far budgets are exceeded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eqnet.search.cost import REMAINDER_BITS, Cost, size_kib
+from eqnet.search.cqap import Cqap
+from eqnet.search.features import encode
+from eqnet.search.genetic import Evaluation
+from eqnet.search.space import Genome, Space
+from eqnet.spec.errors import InfeasibleError
+from eqnet.spec.subnet import SubnetSpec
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A subnet with its predicted accuracy in [0, 1], its cost, and its budgeted quantities."""
+
+    genome: Genome
+    spec: SubnetSpec
+    accuracy: float
+    cost: float
+    quantities: Mapping[str, float]
+
+
+@dataclass
+class Scorer:
+    """Predicts, costs and remembers genomes."""
+
+    space: Space
+    predictor: Cqap
+    cost: Cost
+    budgets: Mapping[str, float]
+    known: dict[Genome, Candidate] = field(default_factory=dict)
+
+    def score(self, genomes: Sequence[Genome]) -> list[Candidate]:
+        """A candidate for each genome."""
+        fresh = [genome for genome in dict.fromkeys(genomes) if genome not in self.known]
+        if fresh:
+            specs = [self.space.subnet(genome) for genome in fresh]
+            info = self.space.target.info
+            accuracies = self.predictor.predict(np.stack([encode(info, spec) for spec in specs]))
+            for genome, spec, accuracy in zip(fresh, specs, accuracies, strict=True):
+                self.known[genome] = self._candidate(genome, spec, float(accuracy))
+        return [self.known[genome] for genome in genomes]
+
+    def _candidate(self, genome: Genome, spec: SubnetSpec, accuracy: float) -> Candidate:
+        target = self.space.target
+        cost = self.cost(spec)
+        quantities = {
+            "avg_weight_bits": spec.avg_weight_bits,
+            "avg_activation_bits": spec.avg_activation_bits,
+            "size_kib": size_kib(target.info, spec, REMAINDER_BITS[target.profile.remainder]),
+            "cost": cost,
+        }
+        return Candidate(genome, spec, accuracy, cost, quantities)
+
+    def evaluate(self, genomes: list[Genome]) -> Evaluation:
+        """For the genetic search: (error, cost) and the relative excess over each budget."""
+        found = self.score(genomes)
+        objectives = np.asarray([(1.0 - one.accuracy, one.cost) for one in found])
+        return Evaluation(objectives, np.stack([self._excess(one) for one in found]))
+
+    def _excess(self, candidate: Candidate) -> NDArray[np.float64]:
+        excess = [candidate.quantities[k] / limit - 1.0 for k, limit in self.budgets.items()]
+        return np.asarray(excess, dtype=np.float64)
+
+    def feasible(self, candidate: Candidate) -> bool:
+        """Whether a candidate meets every budget."""
+        return bool((self._excess(candidate) <= 1e-9).all())
+
+    def require_reachable(self) -> None:
+        """Raise InfeasibleError, at once, for a budget below the least reachable value.
+
+        Every quantity grows with bits, so its least value is that of a uniform genome.
+        """
+        ends = self.score(self._extremes())
+        for name, limit in self.budgets.items():
+            least = min(candidate.quantities[name] for candidate in ends)
+            if least > limit * (1 + 1e-9):
+                profile = self.space.target.profile.name
+                raise InfeasibleError(
+                    f"budget {name}={limit:g}: no subnet of profile '{profile}' reaches it "
+                    f"(nearest reachable: {least:.4g})"
+                )
+
+    def _extremes(self) -> list[Genome]:
+        if self.space.size() <= 64:
+            return list(self.space.all_genomes())
+        return self.space.uniform_genomes()

@@ -1,0 +1,64 @@
+"""The search space: integer genomes, and the subnets that they stand for."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from eqnet.spec.subnet import SubnetSpec
+from eqnet.supernet.choices import groups_of
+from eqnet.supernet.target import Target
+
+Genome = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Space:
+    """One gene for each free layer (which allowed pair of bits), then one for each op group
+    that may be left in the remainder (0: quantized, 1: float)."""
+
+    target: Target
+    supernet: str
+    layers: tuple[str, ...]
+    groups: tuple[str, ...]
+
+    @classmethod
+    def of(cls, target: Target, supernet: str) -> Space:
+        """The space that a profile leaves open in a network."""
+        present = (*groups_of(target.info), "add")
+        groups = tuple(group for group in target.profile.search_groups if group in present)
+        single = len(target.profile.bits) == 1
+        return cls(target, supernet, () if single else tuple(target.free_layers()), groups)
+
+    def choices(self) -> tuple[int, ...]:
+        """How many values each gene has."""
+        return (len(self.target.profile.bits),) * len(self.layers) + (2,) * len(self.groups)
+
+    def size(self) -> int:
+        """How many genomes there are."""
+        return math.prod(self.choices())
+
+    def all_genomes(self) -> Iterator[Genome]:
+        """Every genome, the fully quantized ones first."""
+        yield from itertools.product(*(range(count) for count in self.choices()))
+
+    def uniform_genomes(self) -> list[Genome]:
+        """For each allowed pair of bits, the genome that has it everywhere, all quantized."""
+        zeros = (0,) * len(self.groups)
+        pairs = range(len(self.target.profile.bits)) if self.layers else range(1)
+        return [(index,) * len(self.layers) + zeros for index in pairs]
+
+    def subnet(self, genome: Sequence[int]) -> SubnetSpec:
+        """The subnet of a genome."""
+        bits = self.target.profile.bits
+        cut = len(self.layers)
+        if self.layers:
+            pairs = {name: bits[gene] for name, gene in zip(self.layers, genome[:cut], strict=True)}
+        else:
+            pairs = dict.fromkeys(self.target.free_layers(), bits[0])
+        floats = frozenset(
+            group for group, gene in zip(self.groups, genome[cut:], strict=True) if gene
+        )
+        return self.target.subnet(pairs, supernet=self.supernet, float_groups=floats)
