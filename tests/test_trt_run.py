@@ -54,7 +54,7 @@ class FakeTrt:
     cuda: FakeCuda
     num_io_tensors = 2
 
-    def Runtime(self, logger):  # noqa: N802
+    def Runtime(self, logger):
         return self
 
     def deserialize_cuda_engine(self, plan):

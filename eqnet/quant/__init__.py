@@ -1,2 +1,1 @@
 """Quantize and dequantize: pure maths, elastic quantizers, elastic layers."""
-

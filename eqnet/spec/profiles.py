@@ -21,7 +21,7 @@ class _PlainLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
-            mark = self.peek_event().start_mark
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # of PyYAML
             raise yaml.YAMLError(f"line {mark.line + 1}: aliases are not allowed")
         return super().compose_node(parent, index)
 
@@ -35,7 +35,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if len(raw) > MAX_BYTES:
         raise ProfileError(f"{path}: {len(raw)} bytes (allowed: at most {MAX_BYTES})")
     try:
-        content = yaml.load(raw, Loader=_PlainLoader)  # noqa: S506  (a SafeLoader subclass)
+        content = yaml.load(raw, Loader=_PlainLoader)  # noqa: S506  (a SafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ProfileError(f"{path}: not valid YAML: {_yaml_line(error)}") from error
     if not isinstance(content, dict):

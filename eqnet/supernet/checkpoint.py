@@ -30,8 +30,8 @@ class Header(Frozen):
 
     model: source of the float architecture. float_accuracy: of the float model that it began
     as, in [0, 1] on `test_images`; float_parity_accuracy: the same on the dataset's parity
-    images, which runtimes are compared on. styles: the placements that training sampled. note: what the
-    recipe does not tell of this run.
+    images, which runtimes are compared on. styles: the placements that training sampled.
+    note: what the recipe does not tell of this run.
     """
 
     schema_version: Literal[1] = 1
@@ -78,7 +78,8 @@ def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         raise CheckpointError(f"{path}: no such checkpoint (allowed: a folder with {FILE})")
     try:
         with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = file.keys()
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: damaged or not safetensors: {error}") from error
 

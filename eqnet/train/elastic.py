@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import nn
 
 from eqnet.backend.files import write_file
-from eqnet.data import Dataset, open_dataset
+from eqnet.data import Dataset, Images, open_dataset
 from eqnet.models.loader import load_model
 from eqnet.spec.errors import UsageError
 from eqnet.spec.profiles import load_profile
@@ -115,26 +115,38 @@ class _Run:
             in_channels=self.dataset.input_shape[0], weights=None, allow_code=False,
         ).to(self.device)  # fmt: skip
         self._float(model)
-        test = self._batches(self.dataset.test())
-        float_accuracy = accuracy(model, test)
-        parity_accuracy = accuracy(model, self._batches(self.dataset.parity()))
         teacher = copy.deepcopy(model)
         supernet = Supernet(model.cpu(), self.dataset.input_shape)
         supernet.graph.to(self.device)
         calibration = self._batches(self.dataset.calibration())
         calibrate(supernet, calibration.inputs(), self.progress)
         self._elastic(supernet, teacher, calibration)
-        header = Header(
-            model=self.plan.model, input_shape=self.dataset.input_shape,
-            classes=len(self.dataset.classes), dataset=self.plan.dataset, method="elastic",
-            styles=self.plan.elastic.styles, seed=self.plan.seed, float_accuracy=float_accuracy,
-            test_images=self.dataset.test().name, float_parity_accuracy=parity_accuracy, recipe=self.plan.model_dump(mode="json"),
-        )  # fmt: skip
+        header = self._header(teacher)
         path = save_supernet(self.out, supernet, header)
         (self.out / STATE_FILE).unlink(missing_ok=True)
-        return {"supernet": str(path), "float_accuracy": float_accuracy, "log": self.log[-1:]}
+        return {
+            "supernet": str(path),
+            "float_accuracy": header.float_accuracy,
+            "log": self.log[-1:],
+        }
 
-    def _batches(self, images: Any) -> Batches:
+    def _header(self, float_model: nn.Module) -> Header:
+        test, parity = self.dataset.test(), self.dataset.parity()
+        return Header(
+            model=self.plan.model,
+            input_shape=self.dataset.input_shape,
+            classes=len(self.dataset.classes),
+            dataset=self.plan.dataset,
+            method="elastic",
+            styles=self.plan.elastic.styles,
+            seed=self.plan.seed,
+            float_accuracy=accuracy(float_model, self._batches(test)),
+            test_images=test.name,
+            float_parity_accuracy=accuracy(float_model, self._batches(parity)),
+            recipe=self.plan.model_dump(mode="json"),
+        )
+
+    def _batches(self, images: Images) -> Batches:
         pixels, labels = images.take(len(images))
         return Batches.of(pixels, labels, self.dataset.preprocessing, self.device)
 

@@ -66,7 +66,7 @@ class OnnxRuntimeExporter:
         tidy(model)
         return model
 
-    def finish(self, folder: Path, profile: HardwareProfile) -> list[str]:  # noqa: ARG002
+    def finish(self, folder: Path, profile: HardwareProfile) -> list[str]:
         """ONNX Runtime needs no file beside ``model.onnx``."""
         return []
 

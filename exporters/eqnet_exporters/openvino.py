@@ -80,7 +80,7 @@ class OpenVinoExporter:
         tidy(model)
         return model
 
-    def finish(self, folder: Path, profile: HardwareProfile) -> list[str]:  # noqa: ARG002
+    def finish(self, folder: Path, profile: HardwareProfile) -> list[str]:
         """Write OpenVINO's IR, ``model.xml`` and ``model.bin``, from ``model.onnx``.
 
         Raises EqnetError when OpenVINO cannot read the graph, OutputError when the folder

@@ -27,7 +27,7 @@ TOKEN = re.compile(r"_token_\d+$")
 def unavailable() -> str | None:
     """Why ONNX Runtime cannot execute here, or None."""
     try:
-        import onnxruntime  # noqa: F401
+        import onnxruntime  # noqa: F401  (the import is the test)
     except ImportError as error:
         return f"onnxruntime cannot be imported: {error}"
     return None

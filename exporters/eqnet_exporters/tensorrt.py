@@ -74,7 +74,7 @@ class TensorRtExporter:
             )
         return found
 
-    def lower(self, reference: ir.Model, profile: HardwareProfile) -> ir.Model:  # noqa: ARG002
+    def lower(self, reference: ir.Model, profile: HardwareProfile) -> ir.Model:
         """int8 with zero-point 0 throughout, float biases. Raises ProfileError if it cannot be."""
         model = reference.clone()
         trt_lower.to_signed_zero(model)
@@ -119,7 +119,7 @@ class TensorRtExporter:
         model: Path,
         *,
         optimize: bool = True,
-        threads: int | None = None,  # noqa: ARG002
+        threads: int | None = None,
     ) -> Runner:
         """Build for the GPU that is present and load; `threads` means nothing on a GPU.
 
