@@ -23,9 +23,11 @@ torch.set_num_threads(1)
 class SmallNet(nn.Module):
     """Stem, residual block, depthwise convolution, concat, pooling, Linear head."""
 
-    def __init__(self, classes: int = 5, activation: type[nn.Module] = nn.ReLU) -> None:
+    def __init__(
+        self, classes: int = 5, activation: type[nn.Module] = nn.ReLU, in_channels: int = 3
+    ) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False)
+        self.stem = nn.Conv2d(in_channels, 8, 3, stride=2, padding=1, bias=False)
         self.stem_bn = nn.BatchNorm2d(8)
         self.act = activation()
         self.conv1 = nn.Conv2d(8, 8, 3, padding=1, bias=False)

@@ -47,6 +47,16 @@ def test_forward_equals_the_formula(values, scale, span, share):
     assert integers.max() <= span.hi
 
 
+def test_without_gradients_the_values_are_the_same_and_the_input_is_kept():
+    x = torch.randn(3, 40, generator=torch.Generator().manual_seed(9))
+    before = x.clone()
+    args = (torch.full((3, 1), 0.07), torch.tensor([[2.4], [0.0], [15.0]]), 0, 15)
+    with torch.no_grad():
+        found = fake_quantize(x, *args)
+    assert torch.equal(found, fake_quantize(x, *args))
+    assert torch.equal(x, before)
+
+
 def test_half_is_rounded_to_even():
     x = torch.tensor([-2.5, -1.5, -0.5, 0.5, 1.5, 2.5])
     found = quantize(x, torch.tensor(1.0), torch.tensor(0.0), -8, 7)

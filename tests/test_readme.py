@@ -14,8 +14,10 @@ import torch
 from nets import SmallNet, randomize
 from typer.main import get_command
 
+from eqnet.backend.preprocess import preprocess
 from eqnet.cli.failure import BROKEN_PIPE, INTERRUPTED
 from eqnet.cli.main import app
+from eqnet.data import open_dataset
 from eqnet.runtime import load
 from eqnet.spec import errors
 from eqnet.spec.profiles import builtin_profiles, load_profile
@@ -38,9 +40,9 @@ def text_of(path: Path) -> str:
 
 
 def commands(path: Path) -> list[str]:
-    """Lines of a document's code blocks that call eqnet, without comments."""
+    """Indented lines of a document that call eqnet, without comments."""
     text = text_of(path).replace("\\\n", " ")
-    lines = re.findall(r"^(?:    )?(?:\$ )?eqnet (.+)$", text, re.M)
+    lines = re.findall(r"^    eqnet (.+)$", text, re.M)
     return [line.partition(" #")[0].strip() for line in lines]
 
 
@@ -65,15 +67,29 @@ def write_photos(folder: Path) -> None:
     rng = np.random.default_rng(0)
     for label in ("cat", "dog"):
         (folder / label).mkdir(parents=True)
-        for number in range(12):
-            pixels = rng.integers(0, 256, (60, 60, 3), dtype=np.uint8)
+        for number in range(30):
+            pixels = rng.integers(0, rng.integers(32, 256), (60, 60, 3), dtype=np.uint8)
             image.fromarray(pixels).save(folder / label / f"{number}.png")
+
+
+def write_weights(path: Path, photos: Path) -> None:
+    """A network that finds both classes: few bits then change some of its answers."""
+    net = randomize(SmallNet(classes=2))
+    data = open_dataset("image_folder", photos)
+    pixels, _ = data.calibration().take(36)
+    images = torch.from_numpy(preprocess(pixels, data.preprocessing))
+    for norm in (net.stem_bn, net.bn1, net.bn2):
+        norm.momentum = 1.0
+    with torch.no_grad():
+        net.train()(images)  # the statistics that every subnet is recalibrated to
+        net.head.bias -= net.eval()(images).median(0).values
+    torch.save(net.state_dict(), path)
 
 
 def test_the_python_quickstart_runs(tmp_path, monkeypatch, capsys):
     write_photos(tmp_path / "photos")
     (tmp_path / "my_net.py").write_text(MY_NET, encoding="utf-8")
-    torch.save(randomize(SmallNet(classes=2)).state_dict(), tmp_path / "my_net.pt")
+    write_weights(tmp_path / "my_net.pt", tmp_path / "photos")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("eqnet.search.search.QUICK_SUBNETS", 20)
     monkeypatch.setattr("eqnet.search.latency.REPEATS", 5)
@@ -82,7 +98,7 @@ def test_the_python_quickstart_runs(tmp_path, monkeypatch, capsys):
     names: dict[str, object] = {}
     exec(compile(code[1], str(README), "exec"), names)
     assert names["logits"].shape == (1, 2)
-    assert names["checked"].top1_agreement > 0.9
+    assert names["checked"].top1_agreement >= 11 / 12  # a rounding tie may move one of 12 images
     assert names["timed"].ratio > 0
     assert load("artifacts/onnxruntime_x86").manifest.subnet_origin == "search"
     assert str(names["checked"].verdict) in capsys.readouterr().out

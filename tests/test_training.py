@@ -7,7 +7,7 @@ import random
 
 import pytest
 import torch
-from nets import TinyData, images, small_supernet
+from nets import SmallNet, TinyData, images, small_supernet
 from safetensors.torch import load_file, save_file
 
 from eqnet.spec.errors import CheckpointError, ProfileError, UsageError
@@ -27,7 +27,7 @@ from eqnet.train.step import ElasticStep
 
 RECIPE = """
 schema_version: 1
-model: eqnet:resnet20
+model: nets:SmallNet
 seed: 5
 float_model: {epochs: 1, batch: 8, learning_rate: 0.02}
 elastic:
@@ -60,6 +60,10 @@ class StopAfter(Silent):
 @pytest.fixture
 def recipe(tmp_path, monkeypatch):
     monkeypatch.setattr("eqnet.train.elastic.open_dataset", lambda name, root: TinyData(24))
+    monkeypatch.setattr(
+        "eqnet.train.elastic.load_model",
+        lambda source, **options: SmallNet(options["classes"], in_channels=1),
+    )
     path = tmp_path / "recipe.yaml"
     path.write_text(RECIPE)
     return path

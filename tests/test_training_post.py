@@ -5,22 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from nets import TinyData
+from nets import SmallNet, TinyData
 
-from eqnet.models.loader import load_model
-from eqnet.spec.errors import (
-    CaptureError,
-    CheckpointError,
-    DataError,
-    OutputError,
-    UsageError,
-)
+from eqnet.spec.errors import CaptureError, CheckpointError, DataError, OutputError, UsageError
 from eqnet.spec.scheme import Form
 from eqnet.supernet.checkpoint import load_supernet
 from eqnet.supernet.choices import PAPER_STYLE, uniform
 from eqnet.train.post_training import guess_dataset, post_training
 
-MODEL = "eqnet:resnet20"
+MODEL = "nets:SmallNet"  # as a user's own module:callable
 
 
 @pytest.fixture
@@ -38,7 +31,7 @@ def tiny(monkeypatch):
 
 def weights_file(tmp_path, classes=10):
     torch.manual_seed(1)
-    net = load_model(MODEL, classes=classes, in_channels=1)
+    net = SmallNet(classes, in_channels=1).eval()
     path = tmp_path / f"weights{classes}.pth"
     torch.save(net.state_dict(), path)
     return path, net
@@ -47,12 +40,12 @@ def weights_file(tmp_path, classes=10):
 def test_a_float_model_becomes_a_calibrated_supernet(tiny, tmp_path):
     path, net = weights_file(tmp_path)
     out = tmp_path / "out"
-    summary = post_training(model=MODEL, weights=path, out=out, images=20, seed=4)
+    summary = post_training(model=MODEL, allow_code=True, weights=path, out=out, images=20, seed=4)
     assert tiny == [("fashion_mnist", None)]
     assert "warning" not in summary
     assert summary["calibration_images"] == 20
     assert summary["test_images"] == "tiny test, 40 images"
-    supernet, header, _ = load_supernet(out)
+    supernet, header, _ = load_supernet(out, allow_code=True)
     assert (header.method, header.seed, header.classes) == ("post_training", 4, 10)
     assert header.float_accuracy == summary["float_accuracy"]
     data = TinyData()
@@ -61,7 +54,7 @@ def test_a_float_model_becomes_a_calibrated_supernet(tiny, tmp_path):
     with torch.no_grad():
         exact = net(batch)
     right = (exact.argmax(1).numpy() == labels).mean()
-    assert header.float_accuracy == pytest.approx(right)
+    assert header.float_accuracy == header.float_parity_accuracy == pytest.approx(right)
     torch.testing.assert_close(supernet.graph(batch), exact, rtol=1e-4, atol=1e-4)
     supernet.apply(uniform(supernet.info, PAPER_STYLE, Form(), 8, 8))
     error = (supernet.graph(batch) - exact).abs().mean() / exact.abs().mean()
@@ -71,50 +64,52 @@ def test_a_float_model_becomes_a_calibrated_supernet(tiny, tmp_path):
 
 def test_random_weights_follow_the_seed_and_carry_a_warning(tiny, tmp_path):
     state = torch.random.get_rng_state()
-    summary = post_training(model=MODEL, out=tmp_path / "a", images=4, seed=1)
+    summary = post_training(model=MODEL, allow_code=True, out=tmp_path / "a", images=4, seed=1)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert "random weights" in summary["warning"]
-    post_training(model=MODEL, out=tmp_path / "b", images=4, seed=1)
-    post_training(model=MODEL, out=tmp_path / "c", images=4, seed=2)
-    a, b, c = (load_supernet(tmp_path / name)[2] for name in "abc")
+    post_training(model=MODEL, allow_code=True, out=tmp_path / "b", images=4, seed=1)
+    post_training(model=MODEL, allow_code=True, out=tmp_path / "c", images=4, seed=2)
+    a, b, c = (load_supernet(tmp_path / name, allow_code=True)[2] for name in "abc")
     assert a == b
     assert a != c
 
 
 def test_weights_say_how_many_classes_there_are(tiny, tmp_path):
     path, _ = weights_file(tmp_path, classes=7)
-    summary = post_training(model=MODEL, weights=path, out=tmp_path / "out", images=4)
+    summary = post_training(
+        model=MODEL, allow_code=True, weights=path, out=tmp_path / "out", images=4
+    )
     assert summary["float_accuracy"] is None
     assert "7 classes and the data 10" in summary["warning"]
-    assert load_supernet(tmp_path / "out")[1].classes == 7
+    assert load_supernet(tmp_path / "out", allow_code=True)[1].classes == 7
 
 
 def test_foreign_weights_and_unusable_values_are_refused(tiny, tmp_path):
     path, net = weights_file(tmp_path)
     torch.save({"other": torch.zeros(1)}, path)
     with pytest.raises(CheckpointError, match="not weights of this model"):
-        post_training(model=MODEL, weights=path, out=tmp_path / "out")
+        post_training(model=MODEL, allow_code=True, weights=path, out=tmp_path / "out")
     with torch.no_grad():
-        net.fc.weight.fill_(3e38)
+        net.head.weight.fill_(3e38)
     torch.save(net.state_dict(), path)
     with pytest.raises(CheckpointError, match="not finite"):
-        post_training(model=MODEL, weights=path, out=tmp_path / "out")
+        post_training(model=MODEL, allow_code=True, weights=path, out=tmp_path / "out")
     with pytest.raises(UsageError, match="0 images"):
-        post_training(model=MODEL, out=tmp_path / "out", images=0)
+        post_training(model=MODEL, allow_code=True, out=tmp_path / "out", images=0)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_capture_that_changes_the_function_is_refused(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("eqnet.train.post_training.check_same_function", lambda *args: 0.5)
     with pytest.raises(CaptureError, match="another function"):
-        post_training(model=MODEL, out=tmp_path / "out", images=4)
+        post_training(model=MODEL, allow_code=True, out=tmp_path / "out", images=4)
     assert not (tmp_path / "out").exists()
 
 
 def test_an_unwritable_folder_is_one_line(tiny, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError) as caught:
-        post_training(model=MODEL, out=tmp_path / "file" / "x", images=4)
+        post_training(model=MODEL, allow_code=True, out=tmp_path / "file" / "x", images=4)
     assert "\n" not in str(caught.value)
 
 
@@ -142,9 +137,9 @@ def test_a_real_image_folder(tmp_path):
             pixels = rng.integers(0, 256, (230, 230, 3), np.uint8)
             image.fromarray(pixels).save(tmp_path / "data" / name / f"{index}.png")
     summary = post_training(
-        model="eqnet:resnet20", data=tmp_path / "data", out=tmp_path / "out", images=2
+        model=MODEL, allow_code=True, data=tmp_path / "data", out=tmp_path / "out", images=2
     )
-    header = load_supernet(tmp_path / "out")[1]
+    header = load_supernet(tmp_path / "out", allow_code=True)[1]
     assert (header.dataset, header.classes, header.input_shape) == (
         "image_folder",
         2,

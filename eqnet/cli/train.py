@@ -41,7 +41,7 @@ def train(
     ] = False,
     model: Annotated[
         str | None,
-        typer.Option(help="torchvision:NAME, timm:NAME, resnet20, or module:callable."),
+        typer.Option(help="torchvision:NAME, timm:NAME, eqnet:resnet20, or module:callable."),
     ] = None,
     weights: Annotated[
         Path | None,

@@ -21,7 +21,7 @@ Prints the report, then exits with 11 if a check failed.
 \b
 Examples:
   eqnet verify artifacts/tensorrt_int8
-  eqnet verify artifacts/openvino_asym --data /usr/share/fashion-mnist --json"""
+  eqnet verify artifacts/openvino_asym --data /usr/share/datasets/fashion-mnist --json"""
 
 
 def verify(

@@ -18,8 +18,7 @@ def quantize_dequantize(x: Tensor, scale: Tensor, zero_point: Tensor, lo: int, h
     is the storage type of the integers.
     """
     z = zero_point.to(torch.float32)
-    q = torch.clamp(torch.round(x / scale) + z, lo, hi)
-    return (q - z) * scale
+    return torch.div(x, scale).round_().add_(z).clamp_(lo, hi).sub_(z).mul_(scale)
 
 
 @quantize_dequantize.register_fake

@@ -21,6 +21,8 @@ UNITS = {
     "size": "KiB",
     "bit_serial": "M cycles",
 }
+# A day: what is longer, or infinite, is a mistake in a lookup table.
+MAX_MILLISECONDS = 86_400_000
 REMAINDER_BITS = {"float32": 32, "float16": 16, "bfloat16": 16}
 
 Cost = Callable[[SubnetSpec], float]
@@ -91,7 +93,7 @@ def load_table(path: Path, info: NetworkInfo) -> Table:
     """Read a lookup table: layer -> {"w4a8": milliseconds, ..., "remainder": milliseconds}."""
     try:
         content: Any = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ProfileError(f"{path}: not a lookup table: {error}") from error
     if not isinstance(content, dict):
         raise ProfileError(f"{path}: found {type(content).__name__} (allowed: an object by layer)")
@@ -105,7 +107,11 @@ def load_table(path: Path, info: NetworkInfo) -> Table:
 
 
 def _is_time(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and (0 <= value <= MAX_MILLISECONDS)
+    )
 
 
 def _looked_up(table: Table, layer: LayerInfo, spec: SubnetSpec) -> float:

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -41,7 +41,7 @@ class CqapHeader(Frozen):
     supernet: str
     subnets: int
     images: int
-    members: int
+    members: int = Field(ge=1, le=64)
     mean: float
     deviation: float
     kendall_tau: float
@@ -98,7 +98,7 @@ def fit(
     scored = header.model_copy(
         update={
             "kendall_tau": kendall_tau(predicted, truth),
-            "pearson": float(np.corrcoef(predicted, truth)[0, 1]),
+            "pearson": pearson(predicted, truth),
             "mean_absolute_error": float(np.abs(predicted - truth).mean()),
         }
     )
@@ -133,6 +133,13 @@ def _fit_member(x: Tensor, y: Tensor, epochs: int, seed: int, progress: Progress
     return net.eval()
 
 
+def pearson(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    """Pearson's correlation in [-1, 1]; 0 where one side is constant."""
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return 0.0
+    return float(np.corrcoef(a, b)[0, 1])
+
+
 def kendall_tau(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     """Kendall's tau-b: agreement of two rankings in [-1, 1], ties accounted for."""
     upper = np.triu_indices(len(a), 1)
@@ -160,7 +167,8 @@ def load_cqap(folder: Path, supernet: str, features: int) -> Cqap:
         raise CheckpointError(f"{path}: not a predictor: {first_problem(error)}") from error
     if header.supernet != supernet:
         raise CheckpointError(
-            f"{path}: made for another supernet ({header.supernet[:12]}, allowed: {supernet[:12]})"
+            f"{path}: made for another supernet ({header.supernet[:12]}, allowed: "
+            f"{supernet[:12]}; remove it to have one made)"
         )
     members = nn.ModuleList(_member(features) for _ in range(header.members))
     try:

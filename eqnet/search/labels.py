@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from eqnet.backend.files import write_file
 from eqnet.search.features import encode
@@ -18,12 +17,14 @@ from eqnet.spec.errors import CheckpointError
 from eqnet.spec.progress import Progress
 from eqnet.spec.scheme import BITS, Form, all_forms
 from eqnet.spec.subnet import REMAINDER, SubnetSpec, WeightChoice
+from eqnet.supernet.checkpoint import read_tensors
 from eqnet.supernet.choices import Style, build_spec, pinned_names
 from eqnet.supernet.info import NetworkInfo
 from eqnet.supernet.measure import Batches, measure
 from eqnet.supernet.supernet import Supernet
 
 SAVE_EVERY = 50
+SOURCE_KEY = "measured"
 REMAINDER_SHARE = 0.15
 
 
@@ -71,6 +72,7 @@ def measure_labels(
     calibration: Batches,
     validation: Batches,
     *,
+    identity: str,
     count: int,
     seed: int,
     path: Path,
@@ -78,35 +80,43 @@ def measure_labels(
 ) -> Labels:
     """Measure `count` random subnets; goes on from `path` after an interruption.
 
-    Which subnets are drawn depends on the seed alone.
+    Which subnets are drawn depends on the seed alone. identity: sha256 of the supernet; labels
+    in `path` that were measured on another one, or on other images, are made anew.
+    Raises CheckpointError for a damaged file and for labels of another seed.
     """
+    source = f"{identity}:{len(calibration)}:{len(validation)}"
     rng = random.Random(seed)  # noqa: S311  (not for secrets)
     forms = list(all_forms())
     specs = [draw_subnet(supernet.info, styles, forms, rng) for _ in range(count)]
     features = np.stack([encode(supernet.info, spec) for spec in specs])
-    known = _load(path, features) if path.is_file() else []
+    known = _load(path, features, source) if path.is_file() else []
     progress.start("measuring subnets", count)
     progress.advance(len(known))
     for index in range(len(known), count):
         known.append(measure(supernet, specs[index], calibration, validation))
         progress.advance(accuracy=known[-1])
         if (index + 1) % SAVE_EVERY == 0 or index + 1 == count:
-            _save(path, features[: index + 1], known)
+            _save(path, features[: index + 1], known, source)
     progress.finish()
     return Labels(features, np.asarray(known, dtype=np.float32))
 
 
-def _save(path: Path, features: NDArray[np.float32], known: list[float]) -> None:
+def _save(path: Path, features: NDArray[np.float32], known: list[float], source: str) -> None:
     accuracy = np.asarray(known, dtype=np.float32)
-    write_file(path, save({"features": np.ascontiguousarray(features), "accuracy": accuracy}))
+    tensors = {"features": np.ascontiguousarray(features), "accuracy": accuracy}
+    write_file(path, save(tensors, metadata={SOURCE_KEY: source}))
 
 
-def _load(path: Path, features: NDArray[np.float32]) -> list[float]:
-    try:
-        found = load(path.read_bytes())
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: damaged labels: {error}") from error
-    count = len(found.get("accuracy", ()))
-    if count > len(features) or not np.array_equal(found["features"], features[:count]):
-        raise CheckpointError(f"{path}: labels of other subnets (allowed: the same seed, or none)")
-    return [float(value) for value in found["accuracy"]]
+def _load(path: Path, features: NDArray[np.float32], source: str) -> list[float]:
+    metadata, found = read_tensors(path)
+    if set(found) != {"features", "accuracy"}:
+        raise CheckpointError(f"{path}: not labels of a predictor (remove it to measure anew)")
+    if metadata.get(SOURCE_KEY) != source:
+        return []
+    measured, accuracy = found["features"].numpy(), found["accuracy"].reshape(-1).tolist()
+    common = min(len(accuracy), len(features))
+    if len(measured) != len(accuracy) or not np.array_equal(measured[:common], features[:common]):
+        raise CheckpointError(
+            f"{path}: labels of other subnets (allowed: the same seed; or remove it)"
+        )
+    return [float(value) for value in accuracy[:common]]

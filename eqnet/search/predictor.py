@@ -7,15 +7,12 @@ from typing import Any
 
 import torch
 
-from eqnet.data import Dataset, open_dataset
 from eqnet.search.cqap import fit, save_cqap
 from eqnet.search.labels import measure_labels
-from eqnet.spec.errors import DataError
 from eqnet.spec.profiles import load_profile
 from eqnet.spec.progress import Progress, Silent
-from eqnet.supernet.checkpoint import load_supernet
 from eqnet.supernet.choices import PAPER_STYLE, Style
-from eqnet.supernet.measure import Batches
+from eqnet.supernet.session import open_session
 
 LABELS = "cqap_labels.safetensors"
 
@@ -38,32 +35,17 @@ def make_predictor(
     Interrupted, it goes on from the labels that it has measured.
     """
     progress = progress or Silent()
-    supernet, header, identity = load_supernet(folder, allow_code=allow_code, device=device)
-    dataset = open_dataset(header.dataset, data)
-    batch = 5000 if torch.device(device).type == "cuda" else 250
-    validation = Batches.of(
-        *dataset.validation().take(images), dataset.preprocessing, device, batch
-    )
-    calibration = calibration_batches(dataset, device, batch)
-    names = header.styles or ("paper",)
+    session = open_session(folder, data, allow_code=allow_code, device=device)
+    validation = session.batches(session.dataset.validation(), images)
+    names = session.header.styles or ("paper",)
     styles = [PAPER_STYLE if name == "paper" else Style.of(load_profile(name)) for name in names]
     labels = measure_labels(
-        supernet, styles, calibration, validation,
-        count=subnets, seed=seed, path=folder / LABELS, progress=progress,
+        session.supernet, styles, session.calibration(), validation,
+        identity=session.identity, count=subnets, seed=seed, path=folder / LABELS, progress=progress,
     )  # fmt: skip
     cqap = fit(
-        labels, supernet=identity, images=len(validation), epochs=epochs, members=members,
+        labels, supernet=session.identity, images=len(validation), epochs=epochs, members=members,
         seed=seed, progress=progress,
     )  # fmt: skip
     save_cqap(folder, cqap)
     return cqap.header.model_dump()
-
-
-def calibration_batches(
-    dataset: Dataset, device: torch.device | str = "cpu", batch: int = 250
-) -> Batches:
-    """The fixed images that batch norm statistics are collected from."""
-    pixels, labels = dataset.calibration().take(len(dataset.calibration()))
-    if not len(labels):
-        raise DataError(f"{dataset.name}: no calibration images (allowed: at least one)")
-    return Batches.of(pixels, labels, dataset.preprocessing, device, batch)

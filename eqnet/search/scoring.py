@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from eqnet.search.cost import REMAINDER_BITS, Cost, size_kib
+from eqnet.search.cost import Cost
 from eqnet.search.cqap import Cqap
 from eqnet.search.features import encode
 from eqnet.search.genetic import Evaluation
+from eqnet.search.reach import without_cost
 from eqnet.search.space import Genome, Space
-from eqnet.spec.errors import InfeasibleError
 from eqnet.spec.subnet import SubnetSpec
 
 
@@ -50,14 +50,8 @@ class Scorer:
         return [self.known[genome] for genome in genomes]
 
     def _candidate(self, genome: Genome, spec: SubnetSpec, accuracy: float) -> Candidate:
-        target = self.space.target
         cost = self.cost(spec)
-        quantities = {
-            "avg_weight_bits": spec.avg_weight_bits,
-            "avg_activation_bits": spec.avg_activation_bits,
-            "size_kib": size_kib(target.info, spec, REMAINDER_BITS[target.profile.remainder]),
-            "cost": cost,
-        }
+        quantities = without_cost(self.space, spec) | {"cost": cost}
         return Candidate(genome, spec, accuracy, cost, quantities)
 
     def evaluate(self, genomes: list[Genome]) -> Evaluation:
@@ -73,23 +67,3 @@ class Scorer:
     def feasible(self, candidate: Candidate) -> bool:
         """Whether a candidate meets every budget."""
         return bool((self._excess(candidate) <= 1e-9).all())
-
-    def require_reachable(self) -> None:
-        """Raise InfeasibleError, at once, for a budget below the least reachable value.
-
-        Every quantity grows with bits, so its least value is that of a uniform genome.
-        """
-        ends = self.score(self._extremes())
-        for name, limit in self.budgets.items():
-            least = min(candidate.quantities[name] for candidate in ends)
-            if least > limit * (1 + 1e-9):
-                profile = self.space.target.profile.name
-                raise InfeasibleError(
-                    f"budget {name}={limit:g}: no subnet of profile '{profile}' reaches it "
-                    f"(nearest reachable: {least:.4g})"
-                )
-
-    def _extremes(self) -> list[Genome]:
-        if self.space.size() <= 64:
-            return list(self.space.all_genomes())
-        return self.space.uniform_genomes()

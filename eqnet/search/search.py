@@ -16,8 +16,9 @@ from eqnet.search.features import feature_size
 from eqnet.search.genetic import evolve
 from eqnet.search.latency import measure_latency
 from eqnet.search.predictor import make_predictor
+from eqnet.search.reach import EXHAUSTIVE, require_cost, require_reachable
 from eqnet.search.scoring import Candidate, Scorer
-from eqnet.search.space import Space
+from eqnet.search.space import Genome, Space
 from eqnet.spec.errors import InfeasibleError, ProfileError
 from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.profiles import load_profile, profiles_dir
@@ -29,7 +30,6 @@ from eqnet.supernet.measure import accuracy
 from eqnet.supernet.session import Session, open_session
 from eqnet.supernet.target import Target
 
-EXHAUSTIVE = 64
 FINALISTS = 4
 ACCURACY_SLACK = 0.005
 QUICK_SUBNETS, QUICK_IMAGES = 200, 500
@@ -63,11 +63,14 @@ def search(
     limits = dict(rules.budgets) | dict(budgets or {})
     session = open_session(supernet, data, allow_code=allow_code)
     space = Space.of(Target.of(session.supernet.info, rules), session.identity)
-    predictor = _predictor(session, data, seed, allow_code, progress)
+    require_reachable(space, limits)
     cost = _cost(session, space, _folder(profile), progress)
+    given = space.uniform_genomes()
+    if "cost" in limits:
+        given = list(dict.fromkeys([*given, require_cost(space, limits["cost"], cost)]))
+    predictor = _predictor(session, data, seed, allow_code, progress)
     scorer = Scorer(space, predictor, cost, limits)
-    scorer.require_reachable()
-    found = _explore(scorer, generations, population, seed, progress)
+    found = _explore(scorer, given, generations, population, seed, progress)
     best = _choose(session, found.front, _baseline(scorer), progress)
     report = SearchReport(
         profile=rules.name, supernet=session.label, budgets=limits, unit=UNITS[rules.cost.model],
@@ -126,8 +129,9 @@ class _Found(NamedTuple):
 
 
 def _explore(
-    scorer: Scorer, generations: int, population: int, seed: int, progress: Progress
-) -> _Found:
+    scorer: Scorer, given: list[Genome], generations: int, population: int, seed: int,
+    progress: Progress,
+) -> _Found:  # fmt: skip
     space = scorer.space
     if space.size() <= EXHAUSTIVE:
         every = scorer.score(list(space.all_genomes()))
@@ -136,7 +140,7 @@ def _explore(
     else:
         genomes = evolve(
             space.choices(), len(scorer.budgets), scorer.evaluate,
-            given=space.uniform_genomes(), population=population, generations=generations,
+            given=given, population=population, generations=generations,
             seed=seed, progress=progress,
         )  # fmt: skip
         kept = scorer.score(genomes)
@@ -179,11 +183,14 @@ def _choose(
     baseline: of a search with budgets, a candidate to beat; empty without budgets.
     """
     if baseline:
-        measured = _measure(session, _most_accurate(front) + baseline, progress)
+        finalists = {one.genome: one for one in _most_accurate(front) + baseline}
+        measured = _measure(session, list(finalists.values()), progress)
         return max(measured, key=lambda one: (one.accuracy, -one.candidate.cost))
     top = max(candidate.accuracy for candidate in front)
     close = [one for one in front if one.accuracy >= top - 2 * ACCURACY_SLACK]
-    measured = _measure(session, close[:FINALISTS], progress)
+    if len(close) > FINALISTS:  # the cheapest, and the one that they are compared with
+        close = [*close[: FINALISTS - 1], close[-1]]
+    measured = _measure(session, close, progress)
     best = max(one.accuracy for one in measured)
     near = [one for one in measured if one.accuracy >= best - ACCURACY_SLACK]
     return min(near, key=lambda one: one.candidate.cost)

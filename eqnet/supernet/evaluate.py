@@ -22,7 +22,7 @@ def evaluate(
     form: Form,
     weight_bits: int,
     activation_bits: int,
-    placement: str = "paper",
+    placement: str = "onnxruntime_x86",
     data: Path | None = None,
     split: str = "test",
     allow_code: bool = False,

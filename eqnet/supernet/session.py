@@ -14,6 +14,9 @@ from eqnet.supernet.checkpoint import Header, bundled_supernet, load_supernet
 from eqnet.supernet.measure import Batches, batch_size
 from eqnet.supernet.supernet import Supernet
 
+# A GPU needs larger batches to be busy.
+CUDA_BATCHES = 20
+
 
 @dataclass(frozen=True)
 class Session:
@@ -32,8 +35,11 @@ class Session:
         pixels, labels = images.take(len(images) if limit is None else limit)
         if not len(labels):
             raise DataError(f"{images.name}: no images (allowed: at least one)")
-        batch = batch_size(self.header.input_shape)
+        batch = batch_size(self.header.input_shape) * (CUDA_BATCHES if self._on_cuda() else 1)
         return Batches.of(pixels, labels, self.dataset.preprocessing, self.device, batch)
+
+    def _on_cuda(self) -> bool:
+        return self.device.type == "cuda"
 
     def calibration(self) -> Batches:
         """The fixed images that batch norm statistics are collected from."""

@@ -85,7 +85,10 @@ class Target:
         style = Style.of(self.profile)
         if "add" not in float_groups:
             return style
-        plain = style.placement.model_copy(update={"add": "none", "residual_bits": "float"})
+        carriers = tuple(group for group in style.placement.carriers if group != "add")
+        plain = style.placement.model_copy(
+            update={"add": "none", "residual_bits": "float", "carriers": carriers}
+        )
         return replace(style, placement=plain)
 
     def uniform(self, pair: Pair, *, supernet: str = "") -> SubnetSpec:

@@ -203,6 +203,8 @@ class _Run:
         epoch: int,
     ) -> dict[str, float]:
         rng = random.Random(f"{self.plan.seed}/{epoch}")  # noqa: S311  (not for secrets)
+        # What a network draws itself (dropout) must not depend on where a run was resumed.
+        torch.manual_seed(self.plan.seed * 1_000_003 + epoch)
         parameters = list(supernet.graph.parameters())
         total = torch.zeros(4, device=self.device)
         supernet.graph.train()

@@ -64,9 +64,10 @@ def post_training(
     net = _load(model, weights, source, seed, allow_code)
     batch = batch_size(source.input_shape)
     classes, warnings = _classes(net, source), [] if weights else [RANDOM_WEIGHTS]
-    accuracy = _Accuracy(None, None)
+    test = parity = _Accuracy(None, None)
     if classes == len(source.classes):
-        accuracy = _float_accuracy(net, source, batch, progress)
+        test = _float_accuracy(net, source, source.test(), batch, progress)
+        parity = _float_accuracy(net, source, source.parity(), batch, progress)
     else:
         warnings.append(
             f"the model has {classes} classes and the data {len(source.classes)}: labels are not "
@@ -79,7 +80,8 @@ def post_training(
     header = Header(
         model=model, input_shape=source.input_shape, classes=classes, dataset=source.name,
         data_root=None if data is None else str(data.resolve()), method="post_training",
-        seed=seed, float_accuracy=accuracy.value, test_images=accuracy.images,
+        seed=seed, float_accuracy=test.value, test_images=test.images,
+        float_parity_accuracy=parity.value,
     )  # fmt: skip
     path = save_supernet(out, supernet, header)
     summary: dict[str, Any] = {
@@ -87,8 +89,8 @@ def post_training(
         "layers": len(supernet.info.layers),
         "tensors": len(supernet.info.tensors),
         "calibration_images": count,
-        "float_accuracy": accuracy.value,
-        "test_images": accuracy.images,
+        "float_accuracy": test.value,
+        "test_images": test.images,
     }
     return {**summary, "warning": "; ".join(warnings)} if warnings else summary
 
@@ -167,9 +169,10 @@ def _classes(net: nn.Module, dataset: Dataset) -> int:
 
 
 @torch.no_grad()
-def _float_accuracy(net: nn.Module, dataset: Dataset, batch: int, progress: Progress) -> _Accuracy:
-    """Accuracy on the test split, or on its first images where there are many large ones."""
-    images = dataset.test()
+def _float_accuracy(
+    net: nn.Module, dataset: Dataset, images: Images, batch: int, progress: Progress
+) -> _Accuracy:
+    """Accuracy on a split, or on its first images where there are many large ones."""
     channels, height, width = dataset.input_shape
     count = min(len(images), max(1, MAX_TEST_VALUES // (channels * height * width)))
     right = known = 0

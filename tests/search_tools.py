@@ -1,0 +1,98 @@
+"""What the tests of the search share: a small network, its data, and predictors to stand in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from artifacts import profile
+from nets import small_supernet
+
+from eqnet.data.images import ArrayImages, Dataset, Images
+from eqnet.search.space import Space
+from eqnet.spec.manifest import Preprocessing
+from eqnet.spec.profile import HardwareProfile
+from eqnet.supernet.checkpoint import Header
+from eqnet.supernet.info import NetworkInfo
+from eqnet.supernet.session import Session
+from eqnet.supernet.supernet import Supernet
+from eqnet.supernet.target import Target
+
+ALL_PAIRS = [[w, a] for w in range(2, 9) for a in range(2, 9)]
+PINNED = [{"layers": "first"}, {"layers": "last"}]
+IDENTITY = "5" * 64
+
+
+class SmallData(Dataset):
+    """Forty 12 x 12 colour images of five brightness patterns, the same in every split."""
+
+    name = "small"
+    preprocessing = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    classes = tuple("abcde")
+    input_shape = (3, 12, 12)
+    complete = True
+
+    def _all(self, name: str) -> Images:
+        rng = np.random.default_rng(5)
+        labels = rng.integers(0, 5, 40)
+        noise = rng.integers(-40, 41, (40, 3, 12, 12))
+        pixels = np.clip((labels * 50)[:, None, None, None] + noise, 0, 255)
+        return ArrayImages(f"small {name}", pixels.astype(np.uint8), labels.astype(np.int64))
+
+    def train(self) -> Images:
+        return self._all("train")
+
+    def validation(self) -> Images:
+        return self._all("validation")
+
+    def test(self) -> Images:
+        return self._all("test")
+
+    def calibration(self) -> Images:
+        return self._all("calibration")
+
+    def parity(self) -> Images:
+        return self._all("parity")
+
+
+def lowbit(**changes: object) -> HardwareProfile:
+    """A low-bit profile with every pair of bits and its first and last layer pinned."""
+    return profile("lowbit", **{"bits": ALL_PAIRS, "pinned": PINNED, **changes})
+
+
+def space_of(info: NetworkInfo, rules: HardwareProfile) -> Space:
+    """The search space of a network under a profile."""
+    return Space.of(Target.of(info, rules), IDENTITY)
+
+
+def session_of(folder: Path, supernet: Supernet | None = None) -> Session:
+    """An open session of the small network with the small data."""
+    header = Header(
+        model="nets:SmallNet", input_shape=(3, 12, 12), classes=5, dataset="small",
+        method="post_training", seed=0,
+    )  # fmt: skip
+    return Session(
+        folder, "small", supernet or small_supernet(), header, IDENTITY, SmallData(),
+        torch.device("cpu"),
+    )  # fmt: skip
+
+
+class BitsPredictor:
+    """Accuracy that grows with the one-hot positions of bits; it counts its calls."""
+
+    header = SimpleNamespace(kendall_tau=0.5, pearson=0.6)
+
+    def __init__(self, info: NetworkInfo, weights: np.ndarray | None = None) -> None:
+        self.codes = len(info.layers) + len(info.read_tensors())
+        self.weights = np.ones(self.codes) if weights is None else weights
+        self.calls = self.subnets = 0
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """0.5 plus up to 0.4 with the bits of every layer and tensor."""
+        self.calls += 1
+        self.subnets += len(features)
+        one_hot = features[:, -8 * self.codes :].reshape(len(features), self.codes, 8)
+        bits = one_hot @ np.array([9.0, 2, 3, 4, 5, 6, 7, 8])
+        return (0.5 + 0.4 * (bits @ self.weights) / (9 * self.weights.sum())).astype(np.float32)

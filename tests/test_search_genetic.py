@@ -1,0 +1,99 @@
+"""The genetic search against problems small enough to try everything."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from eqnet.search.genetic import Evaluation, evolve
+from eqnet.spec.progress import Silent
+
+TARGET = (3, 0, 4, 1, 2, 3)
+
+
+def distance_and_sum(genomes, most=None):
+    """Objectives: distance to TARGET, and the sum of genes, which `most` bounds."""
+    found = np.array([(np.abs(np.subtract(g, TARGET)).sum(), sum(g)) for g in genomes], float)
+    if most is None:
+        return Evaluation(found, np.zeros((len(genomes), 0)))
+    return Evaluation(found, found[:, 1:] / most - 1)
+
+
+class Problem:
+    def __init__(self, most=None, choices=(5,) * 6):
+        self.most, self.choices, self.seen = most, choices, []
+
+    def __call__(self, genomes):
+        self.seen += genomes
+        return distance_and_sum(genomes, self.most)
+
+    def run(self, seed=0, given=((0,) * 6, (4,) * 6), population=40, generations=40):
+        return evolve(
+            self.choices, 0 if self.most is None else 1, self, given=given,
+            population=population, generations=generations, seed=seed, progress=Silent(),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_finds_the_optimum_and_the_other_end_of_the_front(seed):
+    found = Problem().run(seed)
+    assert TARGET in found
+    assert (0,) * 6 in found
+
+
+def test_finds_most_of_the_exact_front():
+    every = list(itertools.product(range(5), repeat=6))
+    values = distance_and_sum(every).objectives
+    # Along the front each unit of the sum takes one unit of distance.
+    best = {total: values[values[:, 1] == total, 0].min() for total in range(sum(TARGET) + 1)}
+    assert best == {total: sum(TARGET) - total for total in range(sum(TARGET) + 1)}
+    found = distance_and_sum(Problem().run()).objectives
+    assert all(best[int(total)] == distance for distance, total in found)
+    assert len({total for _, total in found}) >= 11
+
+
+def test_every_gene_stays_within_its_choices_and_the_budget_of_subnets_is_kept():
+    problem = Problem(choices=(2, 1, 5, 2, 3, 4))
+    problem.run(given=[(0,) * 6], population=10, generations=7)
+    assert len(problem.seen) <= 70
+    genes = np.array(problem.seen)
+    assert genes.min() == 0
+    assert (genes.max(0) == [1, 0, 4, 1, 2, 3]).all()
+
+
+def test_the_given_genomes_are_tried_first():
+    problem = Problem()
+    problem.run(given=[(1,) * 6, (2,) * 6, (3,) * 6], population=8, generations=1)
+    assert {(1,) * 6, (2,) * 6, (3,) * 6} <= set(problem.seen)
+
+
+def test_the_same_seed_gives_the_same_result_whatever_the_global_generator():
+    np.random.seed(1)
+    first = Problem(most=7)
+    result = first.run(seed=3)
+    np.random.seed(2)
+    again = Problem(most=7)
+    assert again.run(seed=3) == result
+    assert again.seen == first.seen
+    other = Problem(most=7)
+    other.run(seed=4)
+    assert other.seen != first.seen
+
+
+@pytest.mark.parametrize("most", [5, 9])
+def test_constraints_hold_for_every_result(most):
+    found = Problem(most).run(generations=60)
+    assert all(sum(genome) <= most for genome in found)
+    reached = distance_and_sum(found).objectives[:, 0].min()
+    assert reached == sum(TARGET) - most  # the optimum under the constraint
+
+
+def test_an_infeasible_problem_returns_nothing():
+    class Impossible(Problem):
+        def __call__(self, genomes):
+            found = super().__call__(genomes)
+            return Evaluation(found.objectives, np.ones((len(genomes), 1)))
+
+    assert Impossible(most=1).run(generations=5) == []
