@@ -2,6 +2,8 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 PYTEST_ARGS ?=
+# One process a core, each with one thread: small tensors are slower on several.
+PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -29,10 +31,10 @@ demo: $(STAMP)  ## Search, export, verify and bench every built-in profile
 	$(BIN)/eqnet demo
 
 test: $(STAMP)  ## Run the tests
-	$(BIN)/python -m pytest -m "not full" $(PYTEST_ARGS)
+	$(PYTEST) -m "not full" $(PYTEST_ARGS)
 
 test-full: $(STAMP)  ## Run the tests and the whole product of quantization forms
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 lint: $(STAMP)  ## Check style, types and the import rule
 	$(BIN)/ruff check .

@@ -1,11 +1,15 @@
-"""Fixtures of the end-to-end tests: bundled supernet, bundled data, artifacts made once."""
+"""Fixtures that several test files share: bundled data, artifacts, refusals, a small search."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from search_tools import World
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +45,68 @@ def exported(
         return made[profile]
 
     return export
+
+
+def _tree(folder: Path) -> dict[str, bytes | None]:
+    """Every path below a folder, with the content of files; byte code does not count."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+        if "__pycache__" not in path.parts
+    }
+
+
+@pytest.fixture
+def unchanged(tmp_path: Path) -> Iterator[None]:
+    """Whatever lies in `tmp_path` when this is asked for must be there, and alone, afterwards."""
+    before = _tree(tmp_path)
+    yield
+    assert _tree(tmp_path) == before
+
+
+@pytest.fixture
+def refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., None]:
+    """Run a command that must fail in `tmp_path`, in one line, and leave it exactly as it was."""
+    from eqnet.cli.main import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(arguments: list[object], code: int, *told: object) -> None:
+        before = _tree(tmp_path)
+        found = main([str(item) for item in arguments])
+        captured = capsys.readouterr()
+        assert found == code, captured.err
+        assert captured.out == ""
+        assert captured.err.startswith("error: ")
+        assert captured.err.endswith("\n")
+        assert captured.err.count("\n") == 1
+        assert "Traceback" not in captured.err
+        assert "unexpected" not in captured.err
+        assert len(captured.err) < 800
+        for part in told:
+            assert str(part) in captured.err
+        assert _tree(tmp_path) == before
+
+    return run
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    """A small artifact made by hand, which a test may damage."""
+    from artifacts import profile, write_artifact
+    from graphs import residual_net
+
+    folder = tmp_path / "made"
+    write_artifact(folder, residual_net(), profile())
+    return folder
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A search in a small network with stand-ins for the predictor and the data."""
+    from nets import small_supernet
+    from search_tools import World
+
+    return World(tmp_path, small_supernet(), monkeypatch)

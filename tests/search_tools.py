@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from artifacts import profile
 from nets import small_supernet
 
+import eqnet.search.search as module
 from eqnet.data.images import ArrayImages, Dataset, Images
 from eqnet.search.space import Space
 from eqnet.spec.manifest import Preprocessing
 from eqnet.spec.profile import HardwareProfile
+from eqnet.spec.reports import SearchReport
+from eqnet.spec.subnet import SubnetSpec
 from eqnet.supernet.checkpoint import Header
 from eqnet.supernet.info import NetworkInfo
 from eqnet.supernet.session import Session
@@ -21,6 +27,7 @@ from eqnet.supernet.supernet import Supernet
 from eqnet.supernet.target import Target
 
 ALL_PAIRS = [[w, a] for w in range(2, 9) for a in range(2, 9)]
+SMALL = {"generations": 12, "population": 24}
 PINNED = [{"layers": "first"}, {"layers": "last"}]
 IDENTITY = "5" * 64
 
@@ -96,3 +103,50 @@ class BitsPredictor:
         one_hot = features[:, -8 * self.codes :].reshape(len(features), self.codes, 8)
         bits = one_hot @ np.array([9.0, 2, 3, 4, 5, 6, 7, 8])
         return (0.5 + 0.4 * (bits @ self.weights) / (9 * self.weights.sum())).astype(np.float32)
+
+
+def size_of(info: NetworkInfo, spec: SubnetSpec) -> float:
+    """KiB of the weights of a subnet without a remainder."""
+    return sum(layer.weights * spec.weights[layer.name] for layer in info.layers) / 8192
+
+
+class World:
+    """A search in the small network, with a predictor that grows with bits and counts calls."""
+
+    def __init__(self, folder: Path, supernet: Supernet, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.patch = folder, monkeypatch
+        self.session = session_of(folder, supernet)
+        self.info = supernet.info
+        self.predictor = BitsPredictor(supernet.info)
+        self.measured: list[Any] = []
+        monkeypatch.setattr(module, "open_session", lambda *_, **__: self.session)
+        monkeypatch.setattr(module, "_predictor", lambda *_: self.predictor)
+
+    def write(self, rules: HardwareProfile) -> str:
+        """Write a profile file; returns its path."""
+        path = self.folder / f"{rules.name}.yaml"
+        path.write_text(rules.model_dump_json(exclude_none=True))
+        return str(path)
+
+    def measure_as(self, accuracy: Callable[[SubnetSpec], float]) -> None:
+        """Let finalists have accuracy(spec), without running them."""
+
+        def measure(session: Session, finalists: list[Any], progress: object) -> list[Any]:
+            self.measured = list(finalists)
+            return [module._Winner(one, accuracy(one.spec), 40) for one in finalists]
+
+        self.patch.setattr(module, "_measure", measure)
+
+    def __call__(
+        self,
+        rules: HardwareProfile | None = None,
+        budgets: dict[str, float] | None = None,
+        seed: int = 0,
+        **options: Any,
+    ) -> SearchReport:
+        """Search; the low-bit profile when none is given."""
+        path = self.write(rules or lowbit())
+        return module.search(
+            profile=path, budgets=budgets, out=self.folder / "out", seed=seed,
+            **{**SMALL, **options},
+        )  # fmt: skip

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from nets import SHAPE, SmallNet, images, randomize, small_supernet
 from torch import nn
 from torch.nn import functional
 
 from eqnet.models.loader import load_model
 from eqnet.supernet.capture import capture, check_same_function
 from eqnet.supernet.supernet import Supernet
-from nets import SHAPE, SmallNet, images, randomize, small_supernet
 
 ROUNDING = 1e-5  # of the largest logit: flipped channels are summed in another order
 

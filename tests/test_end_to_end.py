@@ -35,7 +35,6 @@ EXECUTES = {name: find_exporter(load_profile(name).backend).unavailable() is Non
             for name in PROFILES}  # fmt: skip
 
 
-
 @pytest.fixture(scope="module")
 def manifest_of(exported):
     """The manifest of a profile's artifact."""
@@ -192,7 +191,6 @@ def test_activations_have_the_profiles_form(exported, manifest_of, name):
         assert wanted <= narrow
 
 
-@pytest.mark.skipif("tensorrt_int8" not in PROFILES, reason="no such profile")
 def test_tensorrt_engines_hold_int8_weights(exported, manifest_of):
     folder, made = exported("tensorrt_int8"), manifest_of("tensorrt_int8")
     sums = json.loads((folder / "build.json").read_text())

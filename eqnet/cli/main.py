@@ -9,7 +9,7 @@ import typer
 
 from eqnet import __version__
 from eqnet.cli import bench, demo, evaluate, export, profiles, report, search, train, verify
-from eqnet.cli.failure import exit_code_of
+from eqnet.cli.failure import INTERRUPTED, exit_code_of
 from eqnet.cli.helptext import page
 
 HELP = """One trained network to every piece of hardware.
@@ -29,7 +29,7 @@ EPILOG = """\b
    0  success                      8  no subnet meets the budget
    1  unexpected failure           9  output cannot be written
    2  wrong use of a command      10  an optional package is missing
-   3  wrong hardware profile      11  verification failed
+   3  wrong profile or recipe     11  verification failed
    4  wrong supernet or subnet    12  latency regression
    5  wrong data                 130  interrupted
    6  wrong artifact             141  the reader of the output went away
@@ -77,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. `arguments` defaults to those of the process."""
     try:
         result = app(args=arguments, prog_name="eqnet", standalone_mode=False)
+        if result == INTERRUPTED:  # what typer makes of a KeyboardInterrupt
+            return exit_code_of(KeyboardInterrupt())
         sys.stdout.flush()  # a closed pipe is found here and not at the interpreter's exit
     except BaseException as error:
         return exit_code_of(error)

@@ -159,12 +159,14 @@ def _post_training(**arguments: Any) -> dict[str, Any]:
 def _print(summary: dict[str, Any], out: Path, as_json: bool) -> None:
     from eqnet.cli.output import console, facts, print_json, share
 
+    if "warning" in summary:
+        typer.echo(f"warning: {summary['warning']}", err=True)
     if as_json:
         print_json({"out": str(out), **summary})
         return
     told = {
         name.replace("_", " "): share(value) if name.endswith("accuracy") else str(value)
         for name, value in summary.items()
-        if not isinstance(value, list | dict)
+        if name != "warning" and not isinstance(value, list | dict)
     }
     console().print(facts({**told, "next": f"eqnet export --profile NAME --supernet {out}"}))

@@ -41,7 +41,8 @@ def make_predictor(
     styles = [PAPER_STYLE if name == "paper" else Style.of(load_profile(name)) for name in names]
     labels = measure_labels(
         session.supernet, styles, session.calibration(), validation,
-        identity=session.identity, count=subnets, seed=seed, path=folder / LABELS, progress=progress,
+        identity=session.identity, count=subnets, seed=seed, path=folder / LABELS,
+        progress=progress,
     )  # fmt: skip
     cqap = fit(
         labels, supernet=session.identity, images=len(validation), epochs=epochs, members=members,

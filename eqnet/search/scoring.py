@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eqnet.search.cost import Cost
-from eqnet.search.cqap import Cqap
 from eqnet.search.features import encode
 from eqnet.search.genetic import Evaluation
+from eqnet.search.measured import AccuracyModel
 from eqnet.search.reach import without_cost
 from eqnet.search.space import Genome, Space
 from eqnet.spec.subnet import SubnetSpec
@@ -33,7 +33,7 @@ class Scorer:
     """Predicts, costs and remembers genomes."""
 
     space: Space
-    predictor: Cqap
+    predictor: AccuracyModel
     cost: Cost
     budgets: Mapping[str, float]
     known: dict[Genome, Candidate] = field(default_factory=dict)

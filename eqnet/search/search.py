@@ -11,10 +11,11 @@ from eqnet.backend.discovery import find_exporter
 from eqnet.backend.files import write_file
 from eqnet.search.cost import UNITS, Cost, analytic_cost
 from eqnet.search.cqap import FILE as CQAP_FILE
-from eqnet.search.cqap import Cqap, load_cqap
+from eqnet.search.cqap import load_cqap
 from eqnet.search.features import feature_size
 from eqnet.search.genetic import evolve
 from eqnet.search.latency import measure_latency
+from eqnet.search.measured import AccuracyModel, measure_space
 from eqnet.search.predictor import make_predictor
 from eqnet.search.reach import EXHAUSTIVE, require_cost, require_reachable
 from eqnet.search.scoring import Candidate, Scorer
@@ -33,6 +34,8 @@ from eqnet.supernet.target import Target
 FINALISTS = 4
 ACCURACY_SLACK = 0.005
 QUICK_SUBNETS, QUICK_IMAGES = 200, 500
+MEASURED_SPACE = 16
+"""Without a predictor, spaces of at most so many subnets are measured whole."""
 
 
 def search(
@@ -68,7 +71,7 @@ def search(
     given = space.uniform_genomes()
     if "cost" in limits:
         given = list(dict.fromkeys([*given, require_cost(space, limits["cost"], cost)]))
-    predictor = _predictor(session, data, seed, allow_code, progress)
+    predictor = _predictor(session, space, data, seed, allow_code, progress)
     scorer = Scorer(space, predictor, cost, limits)
     found = _explore(scorer, given, generations, population, seed, progress)
     best = _choose(session, found.front, _baseline(scorer), progress)
@@ -76,8 +79,9 @@ def search(
         profile=rules.name, supernet=session.label, budgets=limits, unit=UNITS[rules.cost.model],
         evaluations=len(scorer.known), front=tuple(_point(one) for one in found.front),
         best=_scored(best, UNITS[rules.cost.model]), seconds=time.perf_counter() - started,
-        stop_reason=found.reason, kendall_tau=predictor.header.kendall_tau,
-        pearson=predictor.header.pearson,
+        stop_reason=found.reason,
+        kendall_tau=predictor.header.kendall_tau if predictor.header else None,
+        pearson=predictor.header.pearson if predictor.header else None,
     )  # fmt: skip
     write_file(out / "search.json", report.model_dump_json(indent=2))
     write_file(out / "subnet.json", report.best.model_dump_json(indent=2))
@@ -96,10 +100,18 @@ def _folder(profile: str) -> Path:
 
 
 def _predictor(
-    session: Session, data: Path | None, seed: int, allow_code: bool, progress: Progress
-) -> Cqap:
-    """The predictor beside the supernet; where there is none, a quick one is made there."""
+    session: Session,
+    space: Space,
+    data: Path | None,
+    seed: int,
+    allow_code: bool,
+    progress: Progress,
+) -> AccuracyModel:
+    """The predictor beside the supernet; where there is none, a small space is measured whole,
+    and for a large one a quick predictor is made there."""
     if not (session.folder / CQAP_FILE).is_file():
+        if space.size() <= MEASURED_SPACE:
+            return measure_space(session, space, progress)
         make_predictor(
             session.folder, data=data, subnets=QUICK_SUBNETS, images=QUICK_IMAGES, seed=seed,
             allow_code=allow_code, progress=progress,

@@ -16,6 +16,7 @@ from eqnet.quant.layers import ElasticConv2d, ElasticLinear
 from eqnet.quant.quantizers import ActivationQuantizer
 from eqnet.spec.errors import CaptureError
 from eqnet.supernet.info import LayerInfo, NetworkInfo, ReaderGroup, TensorInfo
+from eqnet.supernet.refusals import refuse_shared_layers, refuse_shared_norms
 from eqnet.supernet.signs import bounds, function_of, module_of
 
 QUANTIZERS = "quantizers"
@@ -45,9 +46,9 @@ def capture(
     """
     graph = _trace(model.eval())
     _propagate_shapes(graph, input_shape)
-    _refuse_shared_layers(graph)
+    refuse_shared_layers(graph, LAYERS)
     norms = _batch_norms(graph)
-    _refuse_shared_norms(graph, set(norms.values()))
+    refuse_shared_norms(graph, set(norms.values()))
     for conv, norm in norms.items():
         _make_gamma_non_negative(graph.get_submodule(conv), graph.get_submodule(norm))
     tensors = _tensor_nodes(graph)
@@ -116,24 +117,6 @@ def _layer_nodes(graph: fx.GraphModule) -> list[fx.Node]:
     return [node for node in graph.graph.nodes if isinstance(module_of(graph, node), LAYERS)]
 
 
-def _refuse_shared_layers(graph: fx.GraphModule) -> None:
-    seen: set[str] = set()
-    for node in graph.graph.nodes:
-        if node.op == "call_function" and function_of(node) in ("conv2d", "linear"):
-            raise CaptureError(
-                f"operation '{node.name}': functional {function_of(node)} holds its weight outside "
-                "a module (allowed: nn.Conv2d and nn.Linear)"
-            )
-    for node in _layer_nodes(graph):
-        if str(node.target) in seen:
-            raise CaptureError(
-                f"layer '{node.target}' is called more than once (allowed: one call a layer)"
-            )
-        seen.add(str(node.target))
-    if not seen:
-        raise CaptureError("the model has no nn.Conv2d or nn.Linear to quantize")
-
-
 def _batch_norms(graph: fx.GraphModule) -> dict[str, str]:
     """Convolution name -> name of the batch norm that is its only reader."""
     pairs = {}
@@ -144,16 +127,6 @@ def _batch_norms(graph: fx.GraphModule) -> dict[str, str]:
         ):
             pairs[str(node.target)] = str(users[0].target)
     return pairs
-
-
-def _refuse_shared_norms(graph: fx.GraphModule, norms: set[str]) -> None:
-    """A batch norm after two convolutions cannot be absorbed into both of them."""
-    calls = [str(node.target) for node in graph.graph.nodes if str(node.target) in norms]
-    for name in calls:
-        if calls.count(name) > 1:
-            raise CaptureError(
-                f"batch norm '{name}' is called more than once (allowed: one call a batch norm)"
-            )
 
 
 @torch.no_grad()

@@ -30,6 +30,15 @@ def accuracy(logits: Array, labels: NDArray[np.int64]) -> float | None:
     return float(np.mean(logits.argmax(axis=1)[known] == labels[known]))
 
 
+def agreement_of(name: str, share: float, images: int, limit: float) -> Check:
+    """Whether enough images have the same top-1 class.
+
+    One image of N is the finest step that N images can show, so the limit is never above
+    1 - 1/N: an image whose two best logits are nearly equal may change by a rounding tie.
+    """
+    return at_least(name, share, round(min(limit, 1.0 - 1.0 / images), 9), "share")
+
+
 def at_least(name: str, value: float, limit: float, unit: str) -> Check:
     """Passed if `value` reaches `limit`; not a number never does."""
     return _check(name, value, limit, unit, passed=value >= limit, sign=">=")

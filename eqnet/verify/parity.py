@@ -116,9 +116,10 @@ def _compare(
     semantics = checks.agreement(logits_of(False, "semantics"), parity.logits)
     deployed = logits_of(True, "parity")
     agreement = checks.agreement(deployed, parity.logits)
+    images = len(parity.pixels)
     results = [
-        checks.at_least("semantics_agreement", semantics, rules.semantics_agreement, "share"),
-        checks.at_least("top1_agreement", agreement, rules.top1_agreement, "share"),
+        checks.agreement_of("semantics_agreement", semantics, images, rules.semantics_agreement),
+        checks.agreement_of("top1_agreement", agreement, images, rules.top1_agreement),
         checks.finite(deployed),
         checks.logit_error(deployed, parity, manifest),
     ]
