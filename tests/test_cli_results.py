@@ -120,6 +120,7 @@ def test_eval_passes_the_form_on(stage: Stage, capsys: pytest.CaptureFixture[str
             split=options["split"],
             images=10,
             accuracy=0.9,
+            interval=(0.7, 1.0),
         )
 
     stage("eqnet.supernet.evaluate.evaluate", evaluate)

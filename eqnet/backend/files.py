@@ -67,6 +67,7 @@ def new_folder(target: Path, *, replaces: str = MANIFEST) -> Iterator[Path]:
     path never costs a user other files. Raises OutputError with one line.
     """
     _check_replaceable(target, replaces)
+    absent = [parent for parent in target.parents if not parent.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         made = tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
@@ -82,6 +83,16 @@ def new_folder(target: Path, *, replaces: str = MANIFEST) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        _remove_empty(absent)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove the folders that were made for nothing, innermost first."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:  # it holds what was written, or is gone
+            return
 
 
 def _check_replaceable(target: Path, marker: str) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from eqnet.cli.options import AllowCode, Data, Json, Quiet, Supernet
+from eqnet.cli.options import AllowCode, Data, Json, Quiet, Seed, Supernet
 
 HELP = """Accuracy of one uniform subnet of a supernet, in PyTorch.
 
@@ -31,6 +31,7 @@ def evaluate(
     supernet: Supernet = None,
     data: Data = None,
     split: Annotated[str, typer.Option(help="test or validation.")] = "test",
+    seed: Seed = 0,
     allow_code: AllowCode = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -57,6 +58,7 @@ def evaluate(
             placement=placement,
             data=data,
             split=split,
+            seed=seed,
             allow_code=allow_code,
             progress=listener,
         )
@@ -66,7 +68,8 @@ def evaluate(
     console().print(
         facts(
             {
-                "accuracy": share(report.accuracy),
+                "accuracy": f"{share(report.accuracy)} "
+                f"({share(report.interval[0])} to {share(report.interval[1])})",
                 "subnet": report.label,
                 "placement": report.placement,
                 "data": f"{report.dataset}, {report.split}, {report.images} images",

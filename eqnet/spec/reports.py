@@ -88,6 +88,7 @@ class EvalReport(Frozen):
     split: str
     images: int
     accuracy: float = Field(description="top-1, in [0, 1]")
+    interval: tuple[float, float] = Field(description="95% bootstrap interval of the accuracy")
 
     @property
     def label(self) -> str:

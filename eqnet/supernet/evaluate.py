@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from eqnet.spec.errors import UsageError
 from eqnet.spec.profiles import load_profile
 from eqnet.spec.progress import Progress, Silent
@@ -14,6 +16,7 @@ from eqnet.supernet.measure import accuracy
 from eqnet.supernet.session import Session, open_session
 
 SPLITS = ("validation", "test")
+RESAMPLES = 10_000
 
 
 def evaluate(
@@ -25,19 +28,21 @@ def evaluate(
     placement: str = "onnxruntime_x86",
     data: Path | None = None,
     split: str = "test",
+    seed: int = 0,
     allow_code: bool = False,
     progress: Progress | None = None,
 ) -> EvalReport:
     """Measure the subnet that has these bits everywhere but in the first and last layer (8).
 
     placement: "paper" (quantizers at Conv and Linear inputs) or the name of a profile.
-    split: "validation" or "test". Batch norm is recalibrated first.
+    split: "validation" or "test". seed: of the interval's bootstrap; nothing else is random.
+    Batch norm is recalibrated first.
     """
     if split not in SPLITS:
         raise UsageError(f"unknown split '{split}' (allowed: {', '.join(SPLITS)})")
     session = open_session(supernet, data, allow_code=allow_code)
     style = PAPER_STYLE if placement == "paper" else Style.of(load_profile(placement))
-    return evaluate_in(session, style, form, weight_bits, activation_bits, split, progress)
+    return evaluate_in(session, style, form, weight_bits, activation_bits, split, seed, progress)
 
 
 def evaluate_in(
@@ -47,6 +52,7 @@ def evaluate_in(
     weight_bits: int,
     activation_bits: int,
     split: str,
+    seed: int = 0,
     progress: Progress | None = None,
 ) -> EvalReport:
     """As `evaluate`, in a session that is open: for tables of many subnets."""
@@ -62,4 +68,15 @@ def evaluate_in(
         supernet=session.label, form=form, weight_bits=weight_bits,
         activation_bits=activation_bits, placement=style.name, dataset=session.header.dataset,
         split=split, images=len(batches), accuracy=found,
+        interval=interval_of(found, len(batches), seed),
     )  # fmt: skip
+
+
+def interval_of(accuracy: float, images: int, seed: int) -> tuple[float, float]:
+    """95% bootstrap interval of an accuracy in [0, 1] that was measured on so many images.
+
+    Drawing images again with repetition makes the number of right ones binomial.
+    """
+    right = np.random.default_rng(seed).binomial(images, accuracy, RESAMPLES)
+    low, high = np.percentile(right / images, [2.5, 97.5])
+    return float(low), float(high)

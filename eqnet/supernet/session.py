@@ -15,7 +15,7 @@ from eqnet.supernet.measure import Batches, batch_size
 from eqnet.supernet.supernet import Supernet
 
 # A GPU needs larger batches to be busy.
-CUDA_BATCHES = 20
+CUDA_BATCHES = 80
 
 
 @dataclass(frozen=True)
