@@ -2,7 +2,10 @@ import hashlib
 import os
 
 import pytest
+from artifacts import profile, write_artifact
+from graphs import residual_net
 
+from eqnet.backend.artifact import foreign_content
 from eqnet.backend.files import new_folder, sha256_file, write_file
 from eqnet.spec.errors import OutputError
 
@@ -48,6 +51,11 @@ def test_write_file_without_permission(tmp_path):
         write_file(tmp_path / "f", b"1")
 
 
+def nothing(folder):
+    """Nothing in the folder is foreign."""
+    return
+
+
 def test_new_folder_appears_only_when_complete(tmp_path):
     target = tmp_path / "out" / "artifact"
     with new_folder(target) as folder:
@@ -63,7 +71,7 @@ def test_new_folder_is_undone_by_an_exception_and_keeps_the_old(tmp_path):
         (folder / "manifest.json").write_text("old")
 
     def fail_half_way() -> None:
-        with new_folder(target) as folder:
+        with new_folder(target, foreign=nothing) as folder:
             (folder / "manifest.json").write_text("new")
             raise ZeroDivisionError
 
@@ -76,10 +84,37 @@ def test_new_folder_is_undone_by_an_exception_and_keeps_the_old(tmp_path):
 def test_new_folder_replaces_an_artifact_whole(tmp_path):
     target = tmp_path / "artifact"
     for name in ("one", "two"):
-        with new_folder(target) as folder:
+        with new_folder(target, foreign=nothing) as folder:
             (folder / "manifest.json").write_text("")
             (folder / name).write_text("")
     assert {p.name for p in target.iterdir()} == {"manifest.json", "two"}
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "manifest.json"])
+def test_a_folder_that_is_no_artifact_is_never_replaced(tmp_path, name):
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / name).write_text('{"name": "PWA"}')
+    with (
+        pytest.raises(OutputError, match="a folder with other content"),
+        new_folder(home, foreign=foreign_content),
+    ):
+        pass
+    assert (home / name).read_text() == '{"name": "PWA"}'
+
+
+def test_an_artifact_with_a_users_file_in_it_is_not_replaced(tmp_path):
+    folder = tmp_path / "a"
+    write_artifact(folder, residual_net(), profile())
+    (folder / "verify.json").write_text("{}")
+    assert foreign_content(folder) is None
+    (folder / "baseline.json").write_text("precious")
+    with (
+        pytest.raises(OutputError, match=r"'baseline\.json'"),
+        new_folder(folder, foreign=foreign_content),
+    ):
+        pass
+    assert (folder / "baseline.json").read_text() == "precious"
 
 
 def test_new_folder_never_replaces_other_content(tmp_path):

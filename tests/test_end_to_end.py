@@ -16,12 +16,15 @@ from eqnet.backend.discovery import find_exporter
 from eqnet.backend.files import sha256_file
 from eqnet.backend.graphs import constant, layers_of, quantizer_at
 from eqnet.cli.main import main
+from eqnet.data import open_dataset
+from eqnet.data.idx import write_idx
 from eqnet.runtime import load
 from eqnet.spec.manifest import MANIFEST, MODEL, PARITY, REFERENCE, Manifest
 from eqnet.spec.profiles import builtin_profiles, load_profile
 from eqnet.spec.reports import VerifyReport
 from eqnet.spec.scheme import Granularity, Symmetry
 from eqnet.supernet.checkpoint import FILE, bundled_supernet, checkpoint_sha256
+from eqnet.verify import verify
 
 PROFILES = (
     "custom_lowbit",
@@ -264,3 +267,15 @@ def test_report_tells_of_every_artifact(exported, tmp_path, capsys):
     text = page.read_text()
     assert all(name in text for name in PROFILES)
     assert "http://" not in text.replace("http://www.w3.org", "")
+
+
+def test_verify_classifies_the_whole_test_set_of_the_dataset_that_export_named(exported, tmp_path):
+    pixels, labels = open_dataset().parity().take(2000)
+    for prefix in ("t10k", "train"):
+        write_idx(tmp_path / f"{prefix}-images-idx3-ubyte", np.tile(pixels[:, 0], (5, 1, 1)))
+        write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte", np.tile(labels, 5).astype(np.uint8))
+    report = verify(exported("onnxruntime_x86"), data=tmp_path)
+    assert report.images == 10_000
+    assert report.verdict == "passed"
+    stored = verify(exported("onnxruntime_x86"))
+    assert report.accuracy == pytest.approx(stored.accuracy)

@@ -24,7 +24,7 @@ from eqnet.runtime import load
 from eqnet.spec.errors import DataError, EqnetError, OutputError, UsageError
 from eqnet.spec.manifest import MANIFEST, PARITY
 from eqnet.spec.reports import VerifyReport
-from eqnet.verify import execute, verify, write_report
+from eqnet.verify import checks, execute, verify, write_report
 
 
 def named(report: VerifyReport) -> dict[str, object]:
@@ -217,3 +217,29 @@ def test_verification_imports_no_torch():
         "sys.exit(any(m in sys.modules for m in ('torch', 'openvino', 'onnxruntime')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("share", "images", "limit", "verdict"),
+    [
+        (0.9995, 2000, 1.0, "failed"),  # all is demanded: not one image may differ
+        (1.0, 5, 1.0, "passed"),
+        (0.995, 2000, 0.995, "passed"),
+        (0.9945, 2000, 0.995, "failed"),
+        (31 / 32, 32, 0.995, "passed"),  # one image of 32 may be a tie
+        (30 / 32, 32, 0.995, "failed"),
+        (1.0, 15, 0.995, "skipped"),  # too few to say anything
+        (0.0, 1, 0.999, "skipped"),
+    ],
+)
+def test_agreement_is_demanded_in_whole_images(share, images, limit, verdict):
+    assert checks.agreement_of("top1", share, images, limit).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("drop", "images", "limit", "verdict"),
+    [(0.0, 100, 0.0, "passed"), (0.01, 100, 0.0, "failed"), (0.01, 100, 0.2, "passed"),
+     (0.02, 100, 0.2, "failed"), (0.5, 2, 0.2, "skipped")],
+)  # fmt: skip
+def test_accuracy_drop_is_demanded_in_whole_images(drop, images, limit, verdict):
+    assert checks.accuracy_drop("drop", 0.9, 0.9 - drop, images, limit).verdict == verdict

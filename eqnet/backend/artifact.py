@@ -24,6 +24,7 @@ from eqnet.spec.manifest import (
 )
 
 REQUIRED = (MODEL, REFERENCE, PARITY)
+REPORTS = ("verify.json", "bench.json")
 PARITY_DTYPES = {"pixels": np.uint8, "logits": np.float32, "labels": np.int64}
 
 
@@ -60,6 +61,17 @@ def read_manifest(folder: Path) -> Manifest:
         return Manifest.model_validate(content)
     except ValidationError as error:
         raise ArtifactError(f"{path}: not a manifest: {first_problem(error)}") from error
+
+
+def foreign_content(folder: Path) -> str | None:
+    """What a folder holds that no artifact does; None if it is an artifact with its reports."""
+    try:
+        manifest = read_manifest(folder)
+    except ArtifactError:
+        return "other content"
+    own = {MANIFEST, *REPORTS, *manifest.files}
+    others = sorted(path.name for path in folder.iterdir() if path.name not in own)
+    return f"a file that is not the artifact's: '{others[0]}'" if others else None
 
 
 def check_files(folder: Path, manifest: Manifest, only: Collection[str] | None = None) -> int:

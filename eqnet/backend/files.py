@@ -7,11 +7,10 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from eqnet.spec.errors import OutputError
-from eqnet.spec.manifest import MANIFEST
 
 CHUNK = 1 << 20
 
@@ -59,14 +58,17 @@ def write_file(path: Path, content: bytes | str) -> None:
 
 
 @contextlib.contextmanager
-def new_folder(target: Path, *, replaces: str = MANIFEST) -> Iterator[Path]:
+def new_folder(
+    target: Path, *, foreign: Callable[[Path], str | None] = lambda _: "other content"
+) -> Iterator[Path]:
     """A temporary folder beside `target` that takes its place when the block ends well.
 
     On an exception the temporary folder is removed and `target` stays as it was. An existing
-    folder is replaced only if it is empty or holds a file named `replaces`, so that a wrong
-    path never costs a user other files. Raises OutputError with one line.
+    folder is replaced only if it is empty or `foreign` finds nothing in it that is not ours
+    (it returns what it found), so that a wrong path never costs a user other files. Raises
+    OutputError with one line.
     """
-    _check_replaceable(target, replaces)
+    _check_replaceable(target, foreign)
     absent = [parent for parent in target.parents if not parent.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -95,13 +97,14 @@ def _remove_empty(folders: list[Path]) -> None:
             return
 
 
-def _check_replaceable(target: Path, marker: str) -> None:
+def _check_replaceable(target: Path, foreign: Callable[[Path], str | None]) -> None:
     try:
         if target.is_dir():
-            if any(target.iterdir()) and not (target / marker).is_file():
+            found = foreign(target) if any(target.iterdir()) else None
+            if found is not None:
                 raise OutputError(
-                    f"{target}: a folder with other content "
-                    f"(allowed: a new path, an empty folder, or one that holds {marker})"
+                    f"{target}: a folder with {found} "
+                    "(allowed: a new path, an empty folder, or an earlier artifact)"
                 )
         elif target.exists() or target.is_symlink():
             raise OutputError(f"{target}: a file (allowed: a new path or a folder)")

@@ -16,6 +16,7 @@ from safetensors.numpy import save
 from torch import fx
 
 from eqnet import __version__
+from eqnet.backend.artifact import foreign_content
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.files import new_folder, sha256_file, write_file
 from eqnet.backend.protocol import Exporter
@@ -140,7 +141,7 @@ def export_in(
     progress.advance(stage="graph")
     reference = to_onnx(net, session.header.input_shape)
     progress.advance(stage="parity")
-    with new_folder(out) as folder:
+    with new_folder(out, foreign=foreign_content) as folder:
         ir.save(reference, folder / REFERENCE)
         parity = _write_parity(session, net, folder / PARITY)
         progress.advance(stage="backend")
@@ -214,7 +215,7 @@ def _manifest(
         subnet_origin=chosen.origin,
         model=ModelInfo(
             source=header.model, input_shape=header.input_shape, classes=header.classes,
-            float_accuracy=header.float_parity_accuracy, dataset=parity.source,
+            float_accuracy=header.float_parity_accuracy, dataset=header.dataset,
         ),
         preprocessing=session.dataset.preprocessing,
         parity=parity,

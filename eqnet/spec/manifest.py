@@ -33,7 +33,9 @@ class ModelInfo(Frozen):
     float_accuracy: float | None = Field(
         default=None, description="of the float model it began as, in [0, 1], on the parity images"
     )
-    dataset: str | None = None
+    dataset: str | None = Field(
+        default=None, description="name of the dataset, such as `verify` opens"
+    )
 
 
 class ParitySet(Frozen):

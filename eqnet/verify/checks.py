@@ -15,6 +15,7 @@ from eqnet.spec.reports import Check, Verdict
 
 NAMED_LAYERS = 5
 LOGIT_PERCENTILE = 99
+MIN_IMAGES = 16
 
 
 def agreement(a: Array, b: Array) -> float:
@@ -33,9 +34,14 @@ def accuracy(logits: Array, labels: NDArray[np.int64]) -> float | None:
 def agreement_of(name: str, share: float, images: int, limit: float) -> Check:
     """Whether enough images have the same top-1 class.
 
-    One image of N is the finest step that N images can show, so the limit is never above
-    1 - 1/N: an image whose two best logits are nearly equal may change by a rounding tie.
+    Where less than all is demanded, one image may always differ: its two best logits can be so
+    close that a rounding tie decides, and one of N is the finest step that N images can show.
+    On fewer than 16 images that would demand next to nothing, so nothing is said.
     """
+    if limit == 1.0:
+        return at_least(name, share, limit, "share")
+    if images < MIN_IMAGES:
+        return skipped(name, f"{images} images (needed: at least {MIN_IMAGES})")
     return at_least(name, share, round(min(limit, 1.0 - 1.0 / images), 9), "share")
 
 
@@ -82,9 +88,14 @@ def logit_error(logits: Array, parity: Parity, manifest: Manifest) -> Check:
 def accuracy_drop(name: str, reference: float, found: float, images: int, limit: float) -> Check:
     """Loss of accuracy against the reference, in percentage points.
 
-    One image of N is the finest step that N images can show, so the limit is never below it.
+    One image of N is the finest step that N images can show, so a limit above 0 is never
+    below it; fewer than 16 images say nothing.
     """
     drop = round(100 * (reference - found), 9)
+    if limit == 0.0:
+        return at_most(name, drop, limit, "points")
+    if images < MIN_IMAGES:
+        return skipped(name, f"{images} labelled images (needed: at least {MIN_IMAGES})")
     return at_most(name, drop, round(max(limit, 100 / images), 9), "points")
 
 
