@@ -53,7 +53,7 @@ def load(artifact: Path | str, *, optimize: bool = True, threads: int | None = N
     """
     folder = Path(artifact)
     manifest = read_manifest(folder)
-    check_files(folder, manifest, only=(MODEL,))
+    check_files(folder, manifest)
     exporter = find_exporter(manifest.backend)
     reason = exporter.unavailable()
     if reason is not None:

@@ -77,7 +77,49 @@ class TwoOutputs(Base):
         return self.head(x), x
 
 
+class Asserting(Base):
+    def forward(self, x):
+        assert isinstance(x, torch.Tensor)
+        return self.head(self.conv(x))
+
+
+def failing(error):
+    class Failing(Base):
+        def forward(self, x):
+            raise error
+
+    return Failing
+
+
+class GraphAttribute(Base):
+    """fx.GraphModule has a property of this name."""
+
+    def __init__(self):
+        super().__init__()
+        self.graph = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x):
+        return self.head(self.graph(x))
+
+
+class QuantizersAttribute(Base):
+    def __init__(self):
+        super().__init__()
+        self.quantizers = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x):
+        return self.head(self.quantizers(x))
+
+
 CASES = {
+    Asserting: ("test_capture_refusals.py:", "torch.fx can trace"),
+    failing(AssertionError()): ("AssertionError", "torch.fx can trace"),
+    failing(ValueError("odd value")): ("test_capture_refusals.py:", "odd value"),
+    failing(AttributeError("no such thing")): ("no such thing", "torch.fx can trace"),
+    failing(KeyError("colour")): ("colour", "torch.fx can trace"),
+    failing(IndexError("too far")): ("too far", "torch.fx can trace"),
+    GraphAttribute: ("cannot capture GraphAttribute", ""),
+    QuantizersAttribute: ("attribute 'quantizers'", "any other name"),
     DataDependent: ("test_capture_refusals.py:", "control flow"),
     FunctionalConv: ("operation 'conv2d'", "nn.Conv2d and nn.Linear"),
     FunctionalLinear: ("operation 'linear'", "nn.Conv2d and nn.Linear"),

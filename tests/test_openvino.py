@@ -5,11 +5,16 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
+from artifacts import profile as by_hand
+from artifacts import rewrite, write_artifact
 from eqnet_exporters.onnxruntime import OnnxRuntimeExporter
 from eqnet_exporters.openvino import OpenVinoExporter
 from graphs import Builder, inputs, residual_net
 
+from eqnet.backend.files import sha256_file
 from eqnet.backend.graphs import layers_of, quantizers, strip_qdq
+from eqnet.bench import bench
+from eqnet.runtime import load
 from eqnet.spec.errors import ArtifactError, OutputError
 from eqnet.spec.profiles import load_profile
 
@@ -123,6 +128,32 @@ def test_the_ir_gives_the_same_logits_as_the_onnx(tmp_path, exporter, profile):
     x = inputs(8)
     from_ir = exporter.open(tmp_path / "model.xml")(x)
     np.testing.assert_array_equal(from_ir, exporter.open(tmp_path / "model.onnx")(x))
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+def test_the_shipped_ir_is_what_runs(tmp_path, exporter, profile, optimize):
+    artifact(tmp_path, exporter, profile)
+    x = inputs(8)
+    shipped = exporter.open(tmp_path / "model.xml", optimize=optimize)(x)
+    ir.save(exporter.lower(ir.from_proto(residual_net(seed=9)), profile), tmp_path / "model.onnx")
+    found = exporter.open(tmp_path / "model.onnx", optimize=optimize)(x)
+    np.testing.assert_array_equal(found, shipped)
+    (tmp_path / "model.xml").unlink()
+    alone = exporter.open(tmp_path / "model.onnx", optimize=optimize)(x)
+    assert off_grid(alone, shipped) > 0.9, "the other net must differ, or the test shows nothing"
+
+
+@pytest.mark.parametrize("use", [load, bench])
+def test_a_changed_ir_is_refused_before_it_runs(tmp_path, exporter, use):
+    folder, target = tmp_path / "net", by_hand("openvino", placement={"add": "skip"})
+    manifest = write_artifact(folder, residual_net(asymmetric=True), target)
+    made = {name: sha256_file(folder / name) for name in exporter.finish(folder, target)}
+    rewrite(folder, files={**manifest.files, **made})
+    assert load(folder)(inputs(2)).shape == (2, 10)
+    with (folder / "model.bin").open("r+b") as stream:
+        stream.write(b"\x55" * 64)
+    with pytest.raises(ArtifactError, match=r"model\.bin: changed or corrupt"):
+        use(folder)
 
 
 def test_a_result_stays_valid_after_the_next_call(tmp_path, exporter):

@@ -112,6 +112,47 @@ def test_a_cost_that_only_a_mixture_reaches_is_found(world):
         world(rules, {"cost": 22})
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_genome_known_to_be_feasible_is_never_lost(world, seed):
+    write_table(world.folder, world.info)
+    rules = lowbit(cost={"model": "lookup", "table": "table.json"})
+    best = world(rules, {"cost": 23}, seed=seed, population=8, generations=1).best
+    assert best.predicted.cost == 23
+
+
+def test_a_feasible_given_genome_is_a_candidate_whatever_evolution_returns(world):
+    write_table(world.folder, world.info)
+    rules = lowbit(cost={"model": "lookup", "table": "table.json"})
+    world.patch.setattr(module, "evolve", lambda *_, **__: [])
+    assert world(rules, {"cost": 23}).best.predicted.cost == 23
+    with pytest.raises(InfeasibleError, match="no subnet found meets all"):
+        world(rules, {"cost": 23, "avg_weight_bits": 4})  # feasible for the cost alone
+
+
+@pytest.mark.parametrize("cheapest", [(3, 7), (2, 2), (8, 8)])
+def test_the_cheapest_uniform_genome_is_given_last(world, cheapest):
+    """It keeps its seat in the first population only there."""
+    name = f"w{cheapest[0]}a{cheapest[1]}"
+    pairs = {f"w{w}a{a}": 10.0 for w, a in ALL_PAIRS} | {name: 1.0}
+    pinned = {"stem", "head"}
+    table = {
+        layer.name: dict.fromkeys(pairs, 10.0) if layer.name in pinned else pairs
+        for layer in world.info.layers
+    }
+    (world.folder / "table.json").write_text(json.dumps(table))
+    evolve, seen = module.evolve, []
+
+    def watched(*args, given, **options):
+        seen.extend(given)
+        return evolve(*args, given=given, **options)
+
+    world.patch.setattr(module, "evolve", watched)
+    rules = lowbit(cost={"model": "lookup", "table": "table.json"})
+    world(rules, {"cost": 25})
+    assert seen[-1] == (ALL_PAIRS.index(list(cheapest)),) * 3
+    assert len(seen) == len(set(seen)) == 49
+
+
 def test_the_way_to_the_cheapest_mixture_is_bounded(world):
     space, asked = space_of(world.info, lowbit()), []
 

@@ -69,6 +69,22 @@ def test_the_given_genomes_are_tried_first():
     assert {(1,) * 6, (2,) * 6, (3,) * 6} <= set(problem.seen)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_the_last_given_genome_is_tried_however_small_the_population(seed):
+    problem = Problem(choices=(50,) * 6)
+    given = [(gene,) * 6 for gene in range(49)] + [TARGET]
+    problem.run(seed, given=given, population=8, generations=1)
+    assert TARGET in problem.seen
+    assert len(set(problem.seen) & set(given[:-1])) >= 3  # the others still share the seats
+
+
+@pytest.mark.parametrize("population", [1, 2])
+def test_the_last_given_genome_has_the_only_seat(population):
+    problem = Problem()
+    problem.run(given=[(0,) * 6, (1,) * 6, TARGET], population=population, generations=1)
+    assert TARGET in problem.seen
+
+
 def test_the_same_seed_gives_the_same_result_whatever_the_global_generator():
     np.random.seed(1)
     first = Problem(most=7)

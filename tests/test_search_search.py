@@ -49,6 +49,22 @@ def test_the_measured_accuracy_is_that_of_the_deployed_integers(world):
     assert best.measured.accuracy == accuracy(extract(session.supernet, best), images)
 
 
+def test_with_budgets_the_most_accurate_wins_even_where_no_uniform_subnet_meets_them(world):
+    world.predictor.weights[5:] = 0  # accuracy is predicted to grow with weight bits, as size does
+    world.measure_as(lambda spec: 0.9 + spec.avg_weight_bits / 10_000)
+    limits = {"avg_weight_bits": 7.9, "avg_activation_bits": 7}
+    rules = lowbit(bits=[[2, 8], [8, 2]])
+    target = Target.of(world.info, rules)
+    assert target.uniform((2, 8)).avg_activation_bits > 7
+    assert target.uniform((8, 2)).avg_weight_bits > 7.9
+    report = world(rules, limits)
+    assert len(world.measured) > 1
+    assert report.best.measured.accuracy == max(
+        0.9 + one.spec.avg_weight_bits / 10_000 for one in world.measured
+    )
+    assert report.best.measured.cost > report.front[0].cost
+
+
 def test_without_budgets_the_cheapest_within_the_slack_wins(world):
     world.predictor.weights = np.zeros(10)
     world.predictor.weights[0] = 1  # every subnet is predicted alike but for the pinned layer

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
+from dataclasses import replace
+
 import pytest
-from nets import small_supernet
+from nets import small_supernet, supernet_of
 from search_tools import ALL_PAIRS, IDENTITY, PINNED, lowbit, space_of
 
+from eqnet.models import load_model
 from eqnet.search.space import Space
 from eqnet.spec.errors import ProfileError
 from eqnet.supernet.target import Target
@@ -14,6 +19,11 @@ from eqnet.supernet.target import Target
 @pytest.fixture(scope="module")
 def info():
     return small_supernet().info
+
+
+@pytest.fixture(scope="module")
+def resnet20():
+    return supernet_of(load_model("eqnet:resnet20"), (1, 28, 28), calibrated=False).info
 
 
 def target(info, **changes) -> Target:
@@ -99,21 +109,78 @@ def test_a_group_outside_the_placement_stays_float(info):
     assert (weights["depthwise"], weights["head"], weights["stem"]) == ("remainder",) * 2 + (4,)
 
 
-def test_a_tensor_takes_the_widest_bits_that_its_readers_ask_for(info):
+def sharing(info):
+    """The network in which conv1 and conv2 read one tensor, `act`."""
     layers = tuple(
-        layer if layer.name != "conv2" else type(layer)(**{**layer.__dict__, "input": "act"})
-        for layer in info.layers
+        replace(layer, input="act") if layer.name == "conv2" else layer for layer in info.layers
     )
     read = {"act": ("conv1", "conv2"), "act_2": ()}
-    tensors = tuple(
-        type(item)(**{**item.__dict__, "layers": read.get(item.name, item.layers)})
-        for item in info.tensors
-    )
-    shared = info.__class__(info.input_shape, info.classes, layers, tensors)
+    tensors = tuple(replace(item, layers=read.get(item.name, item.layers)) for item in info.tensors)
+    return replace(info, layers=layers, tensors=tensors)
+
+
+def test_a_tensor_takes_the_widest_bits_that_its_readers_ask_for(info):
     pairs = {"conv1": (4, 3), "depthwise": (4, 3), "conv2": (4, 6)}
-    spec = Target.of(shared, lowbit()).subnet(pairs)
+    spec = Target.of(sharing(info), lowbit()).subnet(pairs)
     assert spec.activations["act"] == 6
     assert spec.activations["act_1"] == 3
+    assert {spec.weights[name] for name in pairs} == {4}
+
+
+@pytest.mark.parametrize(
+    ("bits", "conv1", "conv2", "expected"),
+    [
+        # conv1 would be w2a8: it takes the least weight bits from 2 on that go with a8.
+        ([[2, 4], [4, 4], [4, 8], [8, 8]], (2, 4), (8, 8), (4, 8, 8)),
+        ([[2, 4], [4, 8], [8, 8]], (2, 4), (4, 8), (4, 4, 8)),
+        # No pair with a8 has 6 weight bits or more: the most that has.
+        ([[6, 4], [3, 8], [2, 8]], (6, 4), (2, 8), (3, 2, 8)),
+        ([[6, 4], [3, 8], [2, 8]], (6, 4), (6, 4), (6, 6, 4)),
+    ],
+)
+def test_readers_of_one_tensor_meet_in_allowed_pairs(info, bits, conv1, conv2, expected):
+    found = Target.of(sharing(info), lowbit(bits=bits))
+    spec = found.subnet({"conv1": conv1, "depthwise": conv1, "conv2": conv2})
+    assert (spec.weights["conv1"], spec.weights["conv2"], spec.activations["act"]) == expected
+    assert (spec.weights["depthwise"], spec.activations["act_1"]) == conv1
+
+
+@pytest.mark.parametrize(
+    ("pin", "bits", "expected"),
+    [
+        (8, [[2, 4], [4, 4]], (8, 2, 4)),  # nothing allowed reads 8 bits: all read 4
+        (8, [[2, 4], [4, 8]], (8, 4, 8)),
+        (4, [[2, 2], [4, 8], [3, 6]], (4, 3, 6)),  # nothing allowed reads 4 bits: the next up
+    ],
+)
+def test_a_pinned_layer_leaves_its_neighbour_an_allowed_pair(info, pin, bits, expected):
+    pins = [*PINNED, {"layers": "conv1", "bits": pin}]
+    spec = Target.of(sharing(info), lowbit(bits=bits, pinned=pins)).uniform(tuple(bits[0]))
+    assert (spec.weights["conv1"], spec.weights["conv2"], spec.activations["act"]) == expected
+    assert (spec.weights["depthwise"], spec.activations["act_1"]) == tuple(bits[0])
+
+
+@pytest.mark.parametrize(
+    "bits",
+    [[[2, 4], [4, 4], [4, 8], [8, 8]], [[2, 8], [8, 2], [5, 5]], [[2, 2], [3, 4], [4, 3]]],
+)
+@pytest.mark.parametrize("pinned", [PINNED, [*PINNED, {"layers": "layer2.0.conv1"}], []])
+def test_random_genomes_of_resnet20_hold_allowed_pairs_alone(resnet20, bits, pinned):
+    rules = lowbit(bits=bits, pinned=pinned, search_groups=["conv"])
+    space = space_of(resnet20, rules)
+    readers = Counter(layer.input for layer in resnet20.layers)
+    assert max(readers.values()) == 2  # a block's first convolution, and its shortcut
+    allowed, rng, moved = {tuple(pair) for pair in bits}, random.Random(3), 0
+    for _ in range(60):
+        genome = [rng.randrange(count) for count in space.choices()[:-1]] + [0]
+        spec = space.subnet(genome)
+        for name, gene in zip(space.layers, genome, strict=False):
+            pair = (spec.weights[name], spec.activations[resnet20.layer(name).input])
+            assert pair in allowed, name
+            if readers[resnet20.layer(name).input] == 1:
+                assert pair == tuple(bits[gene])
+            moved += pair != tuple(bits[gene])
+    assert moved > 0
 
 
 @pytest.mark.parametrize(

@@ -93,11 +93,7 @@ def test_lowering_leaves_the_reference_as_it_is(profile):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({}, "integers 0..255"),
-        ({"asymmetric": True}, "zero-point 117"),
-    ],
+    ("options", "said"), [({}, "integers 0..255"), ({"asymmetric": True}, "zero-point 117")]
 )
 def test_lowering_refuses_what_int8_cannot_hold(options, said):
     with pytest.raises(ProfileError, match=said) as error:
@@ -167,11 +163,8 @@ def test_float16_twin_is_valid_and_close(lowered, tmp_path):
     assert twin.opset_imports[""] == 23
     halves = {v.name for v in twin.graph.initializers.values() if v.dtype == ir.DataType.FLOAT16}
     assert {"conv1.bias.fp16", "fc.bias.fp16"} <= halves
-    assert all(
-        v.dtype == ir.DataType.FLOAT
-        for n, v in twin.graph.initializers.items()
-        if n.endswith("scale")
-    )
+    scales = [v for n, v in twin.graph.initializers.items() if n.endswith("scale")]
+    assert {v.dtype for v in scales} == {ir.DataType.FLOAT}
     first = next(node for node in twin.graph if node.op_type == "QuantizeLinear")
     assert first.inputs[0] is twin.graph.inputs[0], "the input is quantized in float32"
     ir.save(lowered, tmp_path / "model.onnx")
@@ -243,17 +236,37 @@ def test_finish_refuses_a_graph_against_the_rules(profile, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
 
-def test_finish_refuses_weights_that_grew(profile, tmp_path, monkeypatch):
-    trt = pytest.importorskip("tensorrt_rtx")
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        ("Total Weights Memory: 999999 bytes", "keeps 999999 bytes of weights"),
+        ("Engine generation completed", "SM89 engine does not say how much memory"),
+    ],
+)
+def test_finish_refuses_weights_not_shown_to_be_int8(profile, tmp_path, monkeypatch, log, said):
+    pytest.importorskip("tensorrt_rtx")
     monkeypatch.setattr(trt_build, "TARGETS", ("SM89",))
-    grown = trt_build.Engine("SM89", b"plan", "[INFO] Total Weights Memory: 999999 bytes")
-    monkeypatch.setattr(trt_build, "build", lambda *_, **__: grown)
+    monkeypatch.setattr(trt_build, "build", lambda *_, **__: trt_build.Engine("SM89", b"p", log))
     model = TensorRtExporter().lower(ir.from_proto(neutral()), profile)
     ir.save(model, tmp_path / "model.onnx")
-    with pytest.raises(EqnetError, match="keeps 999999 bytes of weights") as error:
+    with pytest.raises(EqnetError, match=said) as error:
         TensorRtExporter().finish(tmp_path, profile)
-    assert trt is not None
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("remainder", "width"), [("float16", 2), ("float32", 4)])
+def test_a_float_layer_is_allowed_its_width_in_the_file_that_is_built(
+    profile, tmp_path, monkeypatch, remainder, width
+):
+    pytest.importorskip("tensorrt_rtx")
+    monkeypatch.setattr(trt_build, "TARGETS", ("SM89",))
+    target = profile.model_copy(update={"remainder": remainder})
+    model = TensorRtExporter().lower(ir.from_proto(neutral(float_layer=True)), target)
+    ir.save(model, tmp_path / "model.onnx")
+    TensorRtExporter().finish(tmp_path, target)
+    sums = json.loads((tmp_path / BUILD_SUMS).read_text())
+    int8, in_float = 3 * 16 * 9 + 16 * 16 * 9 + 160, 16 * 16 * 9
+    assert sums["weights_bytes_limit"] == 1.5 * int8 + width * in_float + 16 * 1024
 
 
 def test_no_gpu_is_a_reason_not_a_crash(monkeypatch, tmp_path):

@@ -7,11 +7,11 @@ import random
 
 import pytest
 import torch
-from nets import SmallNet, TinyData, images, small_supernet
+from nets import images, small_supernet
+from recipe_tools import InterruptedRunError, StopAfter, write_recipe
 from safetensors.torch import load_file, save_file
 
 from eqnet.spec.errors import CheckpointError, ProfileError, UsageError
-from eqnet.spec.progress import Silent
 from eqnet.supernet.choices import PAPER_STYLE
 from eqnet.train.elastic import (
     LOG_FILE,
@@ -25,48 +25,12 @@ from eqnet.train.recipe import ElasticRecipe, GpgRecipe, WdrRecipe, load_recipe
 from eqnet.train.state import load_state, save_state
 from eqnet.train.step import ElasticStep
 
-RECIPE = """
-schema_version: 1
-model: nets:SmallNet
-seed: 5
-float_model: {epochs: 1, batch: 8, learning_rate: 0.02}
-elastic:
-  epochs: 2
-  batch: 10
-  styles: [paper, onnxruntime_x86]
-"""
 SUPERNET = "supernet.safetensors"
-
-
-class InterruptedRunError(Exception):
-    """What stops a run in these tests."""
-
-
-class StopAfter(Silent):
-    """A progress listener that ends the run when so many elastic epochs are saved."""
-
-    def __init__(self, epochs):
-        self.epochs, self.elastic = epochs, False
-
-    def start(self, task, total):
-        self.elastic = task == "elastic training"
-
-    def advance(self, n=1, **info):
-        self.epochs -= self.elastic
-        if self.elastic and self.epochs == 0:
-            raise InterruptedRunError
 
 
 @pytest.fixture
 def recipe(tmp_path, monkeypatch):
-    monkeypatch.setattr("eqnet.train.elastic.open_dataset", lambda name, root: TinyData(24))
-    monkeypatch.setattr(
-        "eqnet.train.elastic.load_model",
-        lambda source, **options: SmallNet(options["classes"], in_channels=1),
-    )
-    path = tmp_path / "recipe.yaml"
-    path.write_text(RECIPE)
-    return path
+    return write_recipe(tmp_path, monkeypatch)
 
 
 def test_an_interrupted_run_ends_as_one_that_was_not(recipe, tmp_path):

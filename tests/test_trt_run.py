@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import ctypes
+import json
 
 import numpy as np
 import pytest
+from eqnet_exporters import tensorrt, trt_build
+from eqnet_exporters.tensorrt import TensorRtExporter
 from eqnet_exporters.trt_run import TensorRtRunner
 
-from eqnet.spec.errors import EqnetError
+from eqnet.spec.errors import ArtifactError, EqnetError
 
 
 class FakeCuda:
     """GPU memory in a dictionary, to check what the runner copies and when."""
 
     stream = 7
+    gpu = "SM89"
 
     def __init__(self) -> None:
         self.memory: dict[int, bytes] = {}
         self.freed: list[int] = []
         self.waits = 0
+
+    def capability(self) -> str:
+        return self.gpu
 
     def allocate(self, size: int) -> int:
         address = 1000 * (len(self.memory) + 1)
@@ -51,6 +58,7 @@ class FakeTrt:
     class TensorIOMode:
         INPUT, OUTPUT = "in", "out"
 
+    __name__, __version__ = "fake_trt", "1.0"
     cuda: FakeCuda
     num_io_tensors = 2
 
@@ -58,7 +66,8 @@ class FakeTrt:
         return self
 
     def deserialize_cuda_engine(self, plan):
-        return self if plan == b"plan" else None
+        self.plan = plan
+        return self if plan in (b"plan", b"new") else None
 
     def create_execution_context(self):
         self.address: dict[str, int] = {}
@@ -100,3 +109,88 @@ def test_runner_copies_runs_and_splits_large_batches():
     assert cuda.freed == [], "buffers of the largest batch are reused"
     with pytest.raises(EqnetError, match="another GPU"):
         TensorRtRunner(trt, b"other", cuda)
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """An artifact with an engine for SM89, and what `open` loads and builds from it."""
+    trt, built = FakeTrt(), []
+
+    def build(trt, onnx, *, target, optimize=True):
+        built.append(onnx)
+        return trt_build.Engine(target, b"new", "")
+
+    monkeypatch.setattr(TensorRtExporter, "unavailable", lambda self: None)
+    monkeypatch.setattr(trt_build, "find_tensorrt", lambda: trt)
+    monkeypatch.setattr(trt_build, "build", build)
+    monkeypatch.setattr(tensorrt, "Cuda", FakeCuda)
+    (tmp_path / "model.onnx").write_bytes(b"full")
+    (tmp_path / "model.fp16.onnx").write_bytes(b"half")
+    (tmp_path / "model.sm89.engine").write_bytes(b"plan")
+    record(tmp_path, "fake_trt 1.0", "SM89", "SM89")
+    return tmp_path, trt, built
+
+
+def record(folder, builder: str, capability: str, target: str) -> None:
+    engines = [{"capability": capability, "target": target}]
+    (folder / "build.json").write_text(json.dumps({"builder": builder, "engines": engines}))
+
+
+def test_the_shipped_engine_of_this_gpu_is_what_runs(shipped, caplog):
+    folder, trt, built = shipped
+    TensorRtExporter().open(folder / "model.onnx")
+    assert (trt.plan, built, caplog.messages) == (b"plan", [], [])
+
+
+def test_an_engine_built_for_the_gpu_of_the_export_runs_on_its_like(shipped):
+    folder, trt, built = shipped
+    (folder / "model.sm89.engine").rename(folder / "model.engine")
+    record(folder, "fake_trt 1.0", "SM89", "CURRENT")
+    TensorRtExporter().open(folder / "model.onnx")
+    assert (trt.plan, built) == (b"plan", [])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("gpu", "it has no engine for SM90 (engines: SM89)"),
+        ("builder", "built by fake_trt 0.9, not fake_trt 1.0"),
+        ("engine", "model.sm89.engine: TensorRT cannot load the engine"),
+        ("absent", "it has no engine for SM89"),
+    ],
+)
+def test_without_a_matching_engine_one_is_built_and_that_is_said(
+    shipped, caplog, monkeypatch, change, said
+):
+    folder, trt, built = shipped
+    if change == "gpu":
+        monkeypatch.setattr(FakeCuda, "gpu", "SM90")
+    elif change == "builder":
+        record(folder, "fake_trt 0.9", "SM89", "SM89")
+    elif change == "engine":
+        (folder / "model.sm89.engine").write_bytes(b"of another driver")
+    else:
+        (folder / "model.sm89.engine").unlink()
+    TensorRtExporter().open(folder / "model.onnx")
+    assert (trt.plan, built) == (b"new", [b"half"])
+    (message,) = caplog.messages
+    assert "building a new engine for this GPU" in message
+    assert said in message
+
+
+def test_a_float_twin_and_the_unoptimized_run_are_built_without_a_word(shipped, caplog):
+    folder, _, built = shipped
+    (folder / "float.onnx").write_bytes(b"float")
+    TensorRtExporter().open(folder / "float.onnx")
+    TensorRtExporter().open(folder / "model.onnx", optimize=False)
+    assert built == [b"float", b"half"]
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"builder": "x", "engines": [1]}'])
+def test_a_damaged_record_of_engines_is_one_line(shipped, content):
+    folder, _, _ = shipped
+    (folder / "build.json").write_text(content)
+    with pytest.raises(ArtifactError, match=r"build\.json: not a record of engines") as error:
+        TensorRtExporter().open(folder / "model.onnx")
+    assert "\n" not in str(error.value)

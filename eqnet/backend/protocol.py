@@ -27,6 +27,7 @@ class Capabilities:
     """The forms that a target executes with its fast kernels.
 
     A profile that asks for more is refused at search and export, never silently changed.
+    zero_points: values of the profile's ``activations.zero_point`` that `lower` keeps exactly.
     """
 
     weight_granularities: frozenset[Granularity]
@@ -35,6 +36,7 @@ class Capabilities:
     storages: frozenset[str]
     min_bits: int
     remainders: frozenset[str]
+    zero_points: frozenset[str] = frozenset({"free"})
 
 
 class Runner(Protocol):

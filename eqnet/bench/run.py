@@ -13,7 +13,7 @@ from eqnet.backend.timing import paired_ratio, summarize
 from eqnet.bench.gate import gate, read_baseline
 from eqnet.bench.measure import Setup, measure
 from eqnet.spec.errors import UsageError
-from eqnet.spec.manifest import MODEL, PARITY, REFERENCE, Manifest
+from eqnet.spec.manifest import Manifest
 from eqnet.spec.profile import BenchRules
 from eqnet.spec.progress import Progress, Silent
 from eqnet.spec.reports import BenchReport
@@ -42,7 +42,7 @@ def bench(
     baseline of another machine.
     """
     manifest = read_manifest(artifact)
-    check_files(artifact, manifest, only=(MODEL, REFERENCE, PARITY))
+    check_files(artifact, manifest)
     rules = _rules(manifest.profile.bench, repeats, batch, threads)
     if max_regression < 0:
         raise UsageError(f"max_regression {max_regression} (allowed: 0 or more)")

@@ -49,6 +49,8 @@ class _Problem(Problem):  # type: ignore[misc]
 class _Seeded(Sampling):  # type: ignore[misc]
     """Given genomes first, then random ones, each a mixture of two of the given.
 
+    Where the given are more than half of the population, the last one and a random choice of
+    the others are taken: the last may be the only one known to meet the constraints.
     Random genes alone have averages near the middle; a mixture of two uniform genomes reaches
     the ends of the space, where tight budgets lie.
     """
@@ -60,7 +62,11 @@ class _Seeded(Sampling):  # type: ignore[misc]
     def _do(
         self, problem: Problem, n_samples: int, *args: Any, random_state: Any = None, **kwargs: Any
     ) -> NDArray[np.int64]:
-        known = random_state.permutation(self.given)[: n_samples // 2]
+        order = random_state.permutation(len(self.given))[: max(1, n_samples // 2)]
+        last = len(self.given) - 1
+        if last not in order:
+            order[-1] = last
+        known = self.given[order]
         missing = (n_samples - len(known), problem.n_var)
         first, second = (random_state.integers(0, len(self.given), missing[0]) for _ in range(2))
         mixed = np.where(random_state.random(missing) < 0.5, self.given[first], self.given[second])
@@ -101,7 +107,8 @@ def evolve(
 ) -> list[Genome]:
     """The feasible genomes that no other of the last population dominates; empty if none is.
 
-    choices: number of values of each gene. given: genomes to begin with.
+    choices: number of values of each gene. given: distinct genomes to begin with; where the
+    population has no room for all of them, the last one is in it for certain.
     """
     progress.start("genetic search", generations)
     result = minimize(

@@ -70,11 +70,12 @@ def search(
     cost = _cost(session, space, _folder(profile), progress)
     given = space.uniform_genomes()
     if "cost" in limits:
-        given = list(dict.fromkeys([*given, require_cost(space, limits["cost"], cost)]))
+        known = require_cost(space, limits["cost"], cost)
+        given = [*(genome for genome in given if genome != known), known]
     predictor = _predictor(session, space, data, seed, allow_code, progress)
     scorer = Scorer(space, predictor, cost, limits)
     found = _explore(scorer, given, generations, population, seed, progress)
-    best = _choose(session, found.front, _baseline(scorer), progress)
+    best = _choose(session, found.front, _baseline(scorer), progress, budgeted=bool(limits))
     report = SearchReport(
         profile=rules.name, supernet=session.label, budgets=limits, unit=UNITS[rules.cost.model],
         evaluations=len(scorer.known), front=tuple(_point(one) for one in found.front),
@@ -155,7 +156,9 @@ def _explore(
             given=given, population=population, generations=generations,
             seed=seed, progress=progress,
         )  # fmt: skip
-        kept = scorer.score(genomes)
+        # A crowded last population may have dropped a given genome, or hold nothing feasible.
+        met = [candidate for candidate in scorer.score(given) if scorer.feasible(candidate)]
+        kept = scorer.score(genomes) + met
         reason = f"{generations} generations of {population} were done"
     if not kept:
         limits = ", ".join(f"{name}={limit:g}" for name, limit in scorer.budgets.items())
@@ -188,13 +191,19 @@ class _Winner(NamedTuple):
 
 
 def _choose(
-    session: Session, front: list[Candidate], baseline: list[Candidate], progress: Progress
+    session: Session,
+    front: list[Candidate],
+    baseline: list[Candidate],
+    progress: Progress,
+    *,
+    budgeted: bool,
 ) -> _Winner:
     """Measure the most promising candidates on validation images and pick one.
 
-    baseline: of a search with budgets, a candidate to beat; empty without budgets.
+    budgeted: the most accurate wins; without budgets, the cheapest of nearly the same accuracy.
+    baseline: of a search with budgets, a candidate to beat where there is one.
     """
-    if baseline:
+    if budgeted:
         finalists = {one.genome: one for one in _most_accurate(front) + baseline}
         measured = _measure(session, list(finalists.values()), progress)
         return max(measured, key=lambda one: (one.accuracy, -one.candidate.cost))

@@ -16,10 +16,11 @@ from eqnet.quant.layers import ElasticConv2d, ElasticLinear
 from eqnet.quant.quantizers import ActivationQuantizer
 from eqnet.spec.errors import CaptureError
 from eqnet.supernet.info import LayerInfo, NetworkInfo, ReaderGroup, TensorInfo
-from eqnet.supernet.refusals import refuse_shared_layers, refuse_shared_norms
+from eqnet.supernet.refusals import refuse_reserved_name, refuse_shared_layers, refuse_shared_norms
 from eqnet.supernet.signs import bounds, function_of, module_of
 
 QUANTIZERS = "quantizers"
+_EMPTY = nn.ModuleDict()  # its attributes are names that no entry of one can have
 LAYERS = (nn.Conv2d, nn.Linear)
 MOVER_MODULES = (nn.MaxPool2d, nn.Flatten, nn.Dropout, nn.Identity)
 MOVER_FUNCTIONS = {
@@ -45,6 +46,7 @@ def capture(
     Raises CaptureError naming the operation and the line when the model cannot be traced.
     """
     graph = _trace(model.eval())
+    refuse_reserved_name(graph, QUANTIZERS)
     _propagate_shapes(graph, input_shape)
     refuse_shared_layers(graph, LAYERS)
     norms = _batch_norms(graph)
@@ -63,13 +65,12 @@ def capture(
 def _trace(model: nn.Module) -> fx.GraphModule:
     tracer = fx.Tracer(param_shapes_constant=True)
     try:
-        traced = tracer.trace(model)
-    except (fx.proxy.TraceError, TypeError, NotImplementedError, RuntimeError) as error:
+        return fx.GraphModule(model, tracer.trace(model))
+    except Exception as error:  # a model's own code may fail with anything
         raise CaptureError(
             f"cannot capture {type(model).__name__}: {_where(error)}: {_first_line(error)} "
             "(allowed: models that torch.fx can trace, without data-dependent control flow)"
         ) from error
-    return fx.GraphModule(tracer.root, traced)
 
 
 def _first_line(error: Exception) -> str:
@@ -202,7 +203,15 @@ def _from_layer(graph: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def _name(node: fx.Node) -> str:
-    return "input" if node.op == "placeholder" else node.name
+    """A node's name as a tensor; one that nn.ModuleDict could not hold (`to`) ends in `_`."""
+    if node.op == "placeholder":
+        return "input"
+    name = node.name
+    while hasattr(_EMPTY, name):
+        name += "_"
+        while any(name == other.name for other in node.graph.nodes):
+            name += "_"
+    return name
 
 
 def _describe(

@@ -1,4 +1,4 @@
-"""What capture refuses: weights that several calls share, which no single grid could serve."""
+"""What capture refuses: weights that several calls share, and a name that it needs itself."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ from torch import fx, nn
 
 from eqnet.spec.errors import CaptureError
 from eqnet.supernet.signs import function_of, module_of
+
+
+def refuse_reserved_name(graph: fx.GraphModule, name: str) -> None:
+    """The model uses no attribute of the name that the quantizers get. Raises CaptureError."""
+    if hasattr(graph, name):
+        raise CaptureError(f"the model has an attribute '{name}' (allowed: any other name)")
 
 
 def refuse_shared_layers(graph: fx.GraphModule, kinds: tuple[type[nn.Module], ...]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from eqnet.spec.errors import ProfileError
@@ -56,16 +56,20 @@ class Target:
     ) -> SubnetSpec:
         """The subnet with (weight bits, activation bits) for each free layer.
 
-        A tensor that several layers read takes the widest of their activation bits.
+        A tensor that several layers read takes the widest of their activation bits. Each free
+        layer holds a pair of the profile even so: with the tensor's bits it takes the least
+        allowed weight bits that are not below its own, or else the most that are allowed.
         float_groups: op groups (and "add") that are left in the remainder.
         """
-        weights: dict[str, WeightChoice] = {}
-        read: dict[str, int] = {}
-        for layer in self.info.layers:
-            weight, activation = self._choice(layer.name, layer.group, pairs, float_groups)
-            weights[layer.name] = weight
-            if weight != REMAINDER:
-                read[layer.input] = max(read.get(layer.input, 0), activation)
+        chosen = {
+            layer.name: self._choice(layer.name, layer.group, pairs, float_groups)
+            for layer in self.info.layers
+        }
+        read = self._read_bits(chosen)
+        weights = {
+            layer.name: self._weight_bits(layer.name, chosen[layer.name][0], read.get(layer.input))
+            for layer in self.info.layers
+        }
         return build_spec(
             self.info, self._style(float_groups), self.profile.form(), weights, read,
             supernet=supernet, profile=self.profile,
@@ -80,6 +84,33 @@ class Target:
         if group in float_groups or group not in self.profile.placement.quantize:
             return REMAINDER, 0
         return pairs[name]
+
+    def _read_bits(self, chosen: Mapping[str, tuple[WeightChoice, int]]) -> dict[str, int]:
+        """Bits of each tensor that a quantized layer reads: a width that all free ones can have.
+
+        A pin may ask for a width that no allowed pair has. The target reads none such in a free
+        layer, while a pinned layer can read any, so the allowed widths decide.
+        """
+        widest: dict[str, int] = {}
+        free: set[str] = set()
+        for layer in self.info.layers:
+            weight, activation = chosen[layer.name]
+            if weight != REMAINDER:
+                widest[layer.input] = max(widest.get(layer.input, 0), activation)
+                if layer.name not in self.pinned:
+                    free.add(layer.input)
+        allowed = {activation for _, activation in self.profile.bits}
+        return {
+            tensor: _nearest(bits, allowed) if tensor in free else bits
+            for tensor, bits in widest.items()
+        }
+
+    def _weight_bits(self, name: str, wanted: WeightChoice, read: int | None) -> WeightChoice:
+        """The weight bits nearest to those wanted that a free layer may have with `read` bits."""
+        if name in self.pinned or wanted == REMAINDER:
+            return wanted
+        allowed = [weight for weight, activation in self.profile.bits if activation == read]
+        return _nearest(int(wanted), allowed)
 
     def _style(self, float_groups: frozenset[str]) -> Style:
         style = Style.of(self.profile)
@@ -109,6 +140,12 @@ class Target:
         return spec.avg_weight_bits <= budgets.get("avg_weight_bits", 32.0) and (
             spec.avg_activation_bits <= budgets.get("avg_activation_bits", 32.0)
         )
+
+
+def _nearest(wanted: int, allowed: Iterable[int]) -> int:
+    """The least of the allowed that is not below `wanted`, or else the greatest."""
+    ordered = sorted(allowed)
+    return next((bits for bits in ordered if bits >= wanted), ordered[-1])
 
 
 def _matching(info: NetworkInfo, pattern: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import random
@@ -9,30 +10,35 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import nn
 
 from eqnet.backend.files import write_file
 from eqnet.data import Dataset, Images, open_dataset
 from eqnet.models.loader import load_model
-from eqnet.spec.errors import UsageError
+from eqnet.spec.errors import CheckpointError, UsageError
 from eqnet.spec.profiles import load_profile
 from eqnet.spec.progress import Progress, Silent
 from eqnet.supernet.calibrate import calibrate
-from eqnet.supernet.checkpoint import Header, read_tensors, save_supernet
+from eqnet.supernet.checkpoint import FILE as SUPERNET_FILE
+from eqnet.supernet.checkpoint import Header, save_supernet
 from eqnet.supernet.choices import PAPER_STYLE, Style
 from eqnet.supernet.measure import Batches, accuracy
 from eqnet.supernet.supernet import Supernet
 from eqnet.train.cuda_graphs import GraphedStep
-from eqnet.train.feed import Feed
+from eqnet.train.feed import Feed, require_batch
 from eqnet.train.float_training import fit_float
 from eqnet.train.recipe import ElasticRecipe, Recipe, load_recipe
+from eqnet.train.resume import (
+    LOG_FILE,
+    finished,
+    load_float,
+    read_log,
+    require_own_state,
+    save_float,
+)
 from eqnet.train.state import FILE as STATE_FILE
 from eqnet.train.state import load_state, save_state
 from eqnet.train.step import ElasticStep
-
-FLOAT_FILE = "float.safetensors"
-LOG_FILE = "train.jsonl"
 
 
 def train(
@@ -49,7 +55,9 @@ def train(
 
     data: dataset folder (None: where the system has it). seed: instead of the recipe's.
     resume: go on from `out` after an interruption; the result is the same as without one on
-    the same machine. device: "auto", "cpu" or "cuda".
+    the same machine, and a supernet that this recipe has finished there is kept as it is.
+    device: "auto", "cpu" or "cuda".
+    Raises ProfileError, UsageError, DataError, CheckpointError, CaptureError or OutputError.
     """
     plan = load_recipe(recipe)
     if seed is not None:
@@ -109,7 +117,21 @@ class _Run:
 
     def go(self) -> dict[str, Any]:
         """Train, save, and summarize."""
-        write_file(self.out / "recipe.json", self.plan.model_dump_json(indent=2))
+        header = finished(self.out, self.plan) if self.resume else None
+        if header is None:
+            header = self._train()
+        else:
+            with contextlib.suppress(CheckpointError):  # told if it is there, needed by nothing
+                self.log = read_log(self.out, self.plan.elastic.epochs)
+        return {
+            "supernet": str(self.out / SUPERNET_FILE),
+            "float_accuracy": header.float_accuracy,
+            "log": self.log[-1:],
+        }
+
+    def _train(self) -> Header:
+        for batch in (self.plan.float_model.batch, self.plan.elastic.batch):
+            require_batch(self.dataset.train(), batch)
         model = load_model(
             self.plan.model, classes=len(self.dataset.classes),
             in_channels=self.dataset.input_shape[0], weights=None, allow_code=False,
@@ -122,13 +144,9 @@ class _Run:
         calibrate(supernet, calibration.inputs(), self.progress)
         self._elastic(supernet, teacher, calibration)
         header = self._header(teacher)
-        path = save_supernet(self.out, supernet, header)
+        save_supernet(self.out, supernet, header)
         (self.out / STATE_FILE).unlink(missing_ok=True)
-        return {
-            "supernet": str(path),
-            "float_accuracy": header.float_accuracy,
-            "log": self.log[-1:],
-        }
+        return header
 
     def _header(self, float_model: nn.Module) -> Header:
         test, parity = self.dataset.test(), self.dataset.parity()
@@ -157,14 +175,15 @@ class _Run:
         )  # fmt: skip
 
     def _float(self, model: nn.Module) -> None:
-        path = self.out / FLOAT_FILE
-        if self.resume and path.is_file():
-            model.load_state_dict(read_tensors(path)[1])
-            model.eval()
-            return
-        recipe = self.plan.float_model
-        fit_float(model, self._feed(recipe.batch), recipe, self.progress)
-        write_file(path, save({k: v.cpu().contiguous() for k, v in model.state_dict().items()}))
+        known = self.resume and load_float(self.out, model, self.plan)
+        if self.resume:
+            require_own_state(self.out, self.plan)
+        # Only now: the folder of another run must stay as it was.
+        write_file(self.out / "recipe.json", self.plan.model_dump_json(indent=2))
+        if not known:
+            recipe = self.plan.float_model
+            fit_float(model, self._feed(recipe.batch), recipe, self.progress)
+            save_float(self.out, model, self.plan)
 
     def _elastic(self, supernet: Supernet, teacher: nn.Module, calibration: Batches) -> None:
         recipe = self.plan.elastic
@@ -174,8 +193,7 @@ class _Run:
         done = 0
         if self.resume and (self.out / STATE_FILE).is_file():
             done = load_state(self.out / STATE_FILE, supernet, optimizer, identity)
-            lines = (self.out / LOG_FILE).read_text().splitlines()[:done]
-            self.log = [json.loads(line) for line in lines]
+            self.log = read_log(self.out, done)
         past, total = done * len(feed), recipe.epochs * len(feed)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: _cosine(past + step, total)

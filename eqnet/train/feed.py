@@ -9,17 +9,28 @@ from torch import Tensor
 
 from eqnet.data import Images
 from eqnet.data.augment import random_shift_flip
+from eqnet.spec.errors import DataError
 from eqnet.spec.manifest import Preprocessing
 
 RESIDENT_BYTES = 4 << 30
 BLOCK_BATCHES = 8
 
 
+def require_batch(images: Images, batch: int) -> None:
+    """There are images for one whole batch. Raises DataError, since nothing would be trained."""
+    if len(images) < batch:
+        raise DataError(
+            f"{images.name}: fewer than one batch of {batch} (allowed: at least {batch} images, "
+            "or a smaller batch in the recipe)"
+        )
+
+
 class Feed:
     """Batches (images float32 [B, C, H, W], labels int64 [B]) of a training split.
 
     A split of up to 4 GiB lies on the device as a whole and is shuffled freely; a larger one
-    is read in blocks, whose order and content are shuffled.
+    is read in blocks, whose order and content are shuffled. Raises DataError where the images
+    do not fill one batch.
     """
 
     def __init__(
@@ -32,6 +43,7 @@ class Feed:
         augment: bool,
         device: torch.device,
     ) -> None:
+        require_batch(images, batch)
         self.images, self.rule, self.batch = images, rule, batch
         self.seed, self.augment, self.device = seed, augment, device
         shape = (1, -1, 1, 1)

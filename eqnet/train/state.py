@@ -32,6 +32,18 @@ def save_state(
     write_file(path, save(whole, metadata={"epoch": str(epoch), "recipe": recipe}))
 
 
+def require_same(path: Path, found: str | None, wanted: str) -> None:
+    """Two JSON texts say the same. Raises CheckpointError: `path` is of another run."""
+    try:
+        same = found is not None and json.loads(found) == json.loads(wanted)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: what it was made with is not JSON: {error}") from error
+    if not same:
+        raise CheckpointError(
+            f"{path}: made with another recipe or seed (allowed: the same recipe, or a new --out)"
+        )
+
+
 def load_state(
     path: Path, supernet: Supernet, optimizer: torch.optim.Optimizer, recipe: str
 ) -> int:
@@ -52,10 +64,7 @@ def _restore(
     optimizer: torch.optim.Optimizer,
     recipe: str,
 ) -> int:
-    if metadata.get("recipe") is None or json.loads(metadata["recipe"]) != json.loads(recipe):
-        raise CheckpointError(
-            f"{path}: made with another recipe or seed (allowed: the same recipe, or a new --out)"
-        )
+    require_same(path, metadata.get("recipe"), recipe)
     supernet.graph.load_state_dict(
         {k.removeprefix("net."): v for k, v in tensors.items() if k.startswith("net.")}
     )

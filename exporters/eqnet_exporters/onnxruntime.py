@@ -20,7 +20,6 @@ from eqnet_exporters.passes.integer_bias import integer_bias
 from eqnet_exporters.passes.share_quantizers import share_quantizers
 from eqnet_exporters.passes.tidy import tidy
 
-OPSET = 21
 X86_ISA = ("sse", "avx", "vnni", "amx", "x86")
 
 
@@ -49,7 +48,6 @@ class OnnxRuntimeExporter:
         """What of the profile has no fast kernels in ONNX Runtime, one line each."""
         return [
             *capability_refusals(profile, self.capabilities),
-            *_opset(profile),
             *_slow_storage(profile),
             *_float_sums(profile),
         ]
@@ -77,10 +75,6 @@ class OnnxRuntimeExporter:
     def int8_layers(self, folder: Path, layers: Mapping[str, str]) -> list[str]:
         """Layers that ONNX Runtime's optimized graph runs as QLinearConv, QGemm and the like."""
         return ort.int8_layers(folder / MODEL, layers)
-
-
-def _opset(profile: HardwareProfile) -> list[str]:
-    return [] if profile.opset == OPSET else [f"opset: {profile.opset} (allowed: {OPSET})"]
 
 
 def _slow_storage(profile: HardwareProfile) -> list[str]:

@@ -105,15 +105,17 @@ class OpenVinoExporter:
 
         optimize=False turns the low-precision transformations off: every quantizer is executed
         as it stands and layers multiply in float32. Constant folding and the fusion of float
-        ops stay, which change no integer except at rounding ties. Raises ArtifactError for a
-        file that OpenVINO cannot load.
+        ops stay, which change no integer except at rounding ties.
+
+        An artifact's ``model.onnx`` stands for the IR beside it: ``model.xml`` is what runs
+        where there is one, optimized or not. Raises ArtifactError for a file that OpenVINO
+        cannot load.
         """
-        return OpenVinoRunner(_compile(model, optimize=optimize, threads=threads))
+        return OpenVinoRunner(_compile(_shipped(model), optimize=optimize, threads=threads))
 
     def int8_layers(self, folder: Path, layers: Mapping[str, str]) -> list[str]:
         """Layers whose primitive is an int8 one in the compiled model's runtime graph."""
-        ir_model = folder / IR_XML
-        compiled = _compile(ir_model if ir_model.is_file() else folder / MODEL)
+        compiled = _compile(_shipped(folder / MODEL))
         aliases = _aliases(folder / MODEL, layers)
         proved = {aliases[name] for name in _int8_names(compiled) if name in aliases}
         return [name for name in layers if name in proved]
@@ -130,6 +132,12 @@ class OpenVinoRunner:
         source = np.ascontiguousarray(inputs, dtype=np.float32)
         result = self._request.infer({0: source}, share_inputs=True, share_outputs=True)
         return np.array(result[0], dtype=np.float32)
+
+
+def _shipped(model: Path) -> Path:
+    """The IR beside an artifact's ``model.onnx``; any other file, or one without IR, itself."""
+    xml = model.with_name(IR_XML)
+    return xml if model.name == MODEL and xml.is_file() else model
 
 
 def _openvino() -> Any:

@@ -26,13 +26,13 @@ from eqnet_exporters import trt_build, trt_float16, trt_log, trt_lower, trt_rule
 from eqnet_exporters.passes.tidy import tidy
 from eqnet_exporters.trt_cuda import Cuda, gpu_problem
 from eqnet_exporters.trt_run import TensorRtRunner
+from eqnet_exporters.trt_shipped import BUILD_SUMS, engine_name, load_shipped
 
 FLOAT16_MODEL = "model.fp16.onnx"
 BUILD_LOG = "build.log"
-BUILD_SUMS = "build.json"
 SECTION = "===== engine for "
-# int8 weights take 1 byte and float ones 2 or more; scales and padding need the rest.
-BYTES_PER_WEIGHT = 1.5
+# An int8 weight takes 1 byte, and 2 or more if it was expanded; scales and padding need the rest.
+BYTES_PER_INT8_WEIGHT = 1.5
 FIXED_BYTES = 16 * 1024
 # Turing stores int8 weights and multiplies in float16 (seen in its engine's layers), so the
 # proof of int8 arithmetic is asked of the later ones.
@@ -50,6 +50,7 @@ class TensorRtExporter:
         storages=frozenset({"int8"}),
         min_bits=8,
         remainders=frozenset({"float32", "float16"}),
+        zero_points=frozenset({"zero"}),
     )
 
     def unavailable(self) -> str | None:
@@ -66,13 +67,7 @@ class TensorRtExporter:
 
     def refusals(self, profile: HardwareProfile) -> list[str]:
         """Demands that TensorRT cannot execute: anything but int8 with zero-point 0."""
-        found = capability_refusals(profile, self.capabilities)
-        if profile.activations.zero_point != "zero":
-            found.append(
-                f"activations.zero_point '{profile.activations.zero_point}' "
-                "(TensorRT allows: 'zero')"
-            )
-        return found
+        return capability_refusals(profile, self.capabilities)
 
     def lower(self, reference: ir.Model, profile: HardwareProfile) -> ir.Model:
         """int8 with zero-point 0 throughout, float biases. Raises ProfileError if it cannot be."""
@@ -85,17 +80,17 @@ class TensorRtExporter:
     def finish(self, folder: Path, profile: HardwareProfile) -> list[str]:
         """Build one engine for each compute capability and write them with their log.
 
-        Raises ProfileError for a graph against TensorRT's rules, without
-        TensorRT, and EqnetError when the builder refuses or weights did not stay in int8.
+        Raises ProfileError for a graph against TensorRT's rules, MissingExtraError without
+        TensorRT, and EqnetError when the builder refuses or does not show that the weights
+        stayed in int8.
         """
         model = ir.load(folder / MODEL)
         trt_rules.require(model)
         written = []
-        source = MODEL
+        source, built = MODEL, model
         if profile.remainder == "float16":
-            source = FLOAT16_MODEL
-            half = trt_float16.to_float16(model)
-            write_file(folder / source, _serialized(half))
+            source, built = FLOAT16_MODEL, trt_float16.to_float16(model)
+            write_file(folder / source, _serialized(built))
             written.append(source)
         trt = trt_build.find_tensorrt()
         onnx = (folder / source).read_bytes()
@@ -103,11 +98,11 @@ class TensorRtExporter:
             trt_build.build(trt, onnx, target=target, batch=profile.bench.batch)
             for target in trt_build.targets(trt)
         ]
-        limit = _weights_limit(model)
+        limit = _weights_limit(built)
         for engine in engines:
             _require_int8_weights(engine, limit)
-            write_file(folder / _engine_name(engine.target), engine.plan)
-            written.append(_engine_name(engine.target))
+            write_file(folder / engine_name(engine.target), engine.plan)
+            written.append(engine_name(engine.target))
         command = trtexec(model, source, profile.bench.batch)
         sums = _sums(trt_build.version(trt), engines, model, limit, command)
         write_file(folder / BUILD_LOG, _log(sums["builder"], command, engines))
@@ -121,19 +116,23 @@ class TensorRtExporter:
         optimize: bool = True,
         threads: int | None = None,
     ) -> Runner:
-        """Build for the GPU that is present and load; `threads` means nothing on a GPU.
+        """Load the engine for the GPU that is present; `threads` means nothing on a GPU.
 
-        An artifact's ``model.onnx`` stands for the engine, so its float16 twin is what runs
-        where there is one. optimize=False builds at optimization level 0; TensorRT has no run
-        without any optimization. Raises EqnetError where there is no GPU.
+        An artifact's ``model.onnx`` stands for its engines: the one that was built for this
+        GPU's compute capability is what runs. Where there is none an engine is built from the
+        float16 twin, or else from ``model.onnx``, and a logged warning says so. optimize=False
+        always builds, at optimization level 0; TensorRT has no run without any optimization.
+        Raises EqnetError where there is no GPU.
         """
         if (reason := self.unavailable()) is not None:
             raise EqnetError(f"tensorrt: {reason}")
+        trt, cuda = trt_build.find_tensorrt(), Cuda()
+        if optimize and (shipped := load_shipped(trt, cuda, model)) is not None:
+            return shipped
         twin = model.with_name(FLOAT16_MODEL)
         source = twin if model.name == MODEL and twin.is_file() else model
-        trt = trt_build.find_tensorrt()
         engine = trt_build.build(trt, source.read_bytes(), target="CURRENT", optimize=optimize)
-        return TensorRtRunner(trt, engine.plan, Cuda())
+        return TensorRtRunner(trt, engine.plan, cuda)
 
     def int8_layers(self, folder: Path, layers: Mapping[str, str]) -> list[str]:
         """Layers whose kernels read int8 in every engine that can (SM80 and later).
@@ -164,17 +163,13 @@ def trtexec(model: ir.Model, source: str, batch: int) -> str:
     return f"trtexec --onnx={source} --stronglyTyped {shapes} --saveEngine=model.engine"
 
 
-def _engine_name(target: str) -> str:
-    return "model.engine" if target == "CURRENT" else f"model.{target.lower()}.engine"
-
-
 def _serialized(model: ir.Model) -> bytes:
     content: bytes = ir.to_proto(model).SerializeToString()
     return content
 
 
 def _weight_counts(model: ir.Model) -> dict[str, tuple[int, int]]:
-    """Layer name -> number of weights and bytes for each: 1 in int8, 4 in float32."""
+    """Layer name -> number of weights and bytes for each: 1 in int8, 2 in float16."""
     counts = {}
     for node in model.graph:
         if node.name in layers_of(model) and node.inputs[1] is not None:
@@ -187,17 +182,27 @@ def _weight_counts(model: ir.Model) -> dict[str, tuple[int, int]]:
 
 
 def _weights_limit(model: ir.Model) -> int:
-    """Most bytes of weights that still mean: every int8 weight stayed in int8."""
+    """Most bytes of weights that still mean: every int8 weight stayed in int8.
+
+    model: the graph that is built, in which a float weight has the width it keeps.
+    """
     counts = _weight_counts(model).values()
-    return int(sum(BYTES_PER_WEIGHT * size * count for count, size in counts)) + FIXED_BYTES
+    return FIXED_BYTES + int(
+        sum(count * (BYTES_PER_INT8_WEIGHT if size == 1 else size) for count, size in counts)
+    )
 
 
 def _require_int8_weights(engine: trt_build.Engine, limit: int) -> None:
     found = trt_log.weights_memory(engine.log)
-    if found is not None and found > limit:
+    if found is None:
+        raise EqnetError(
+            f"the build log of the {engine.target} engine does not say how much memory its "
+            "weights take (wanted: a line 'Total Weights Memory'): int8 is not proved"
+        )
+    if found > limit:
         raise EqnetError(
             f"the {engine.target} engine keeps {found} bytes of weights (allowed: {limit}, "
-            f"{BYTES_PER_WEIGHT} bytes for each int8 weight): part of the net is not in int8"
+            f"{BYTES_PER_INT8_WEIGHT} bytes for each int8 weight): part of the net is not in int8"
         )
 
 
@@ -213,13 +218,18 @@ def _sums(
         "engines": [
             {
                 "target": engine.target,
-                "file": _engine_name(engine.target),
+                "capability": _capability(engine.target),
+                "file": engine_name(engine.target),
                 "weights_bytes": trt_log.weights_memory(engine.log),
                 "compute_types": trt_log.compute_types(engine.log, layers),
             }
             for engine in engines
         ],
     }
+
+
+def _capability(target: str) -> str:
+    return Cuda().capability() if target == "CURRENT" else target
 
 
 def _log(builder: str, command: str, engines: list[trt_build.Engine]) -> str:
