@@ -205,8 +205,9 @@ def test_whole_test_set_is_classified(tmp_path, monkeypatch):
     opened = type("Opened", (), {"test": lambda self: ArrayImages("noise", shown, labels)})
     monkeypatch.setattr(dataset, "open_dataset", lambda *a, **k: opened())
     report = verify(folder, data=tmp_path, threads=1)
-    assert report.images == 150
-    assert report.accuracy == pytest.approx(100 / 150, abs=2 / 150)
+    assert report.images == 64
+    assert report.test_images == 150
+    assert report.test_accuracy == pytest.approx(100 / 150, abs=2 / 150)
     assert named(report)["test_accuracy_drop"].verdict == "passed"
 
 

@@ -76,6 +76,9 @@ def _print(report: VerifyReport, target: Path) -> None:
                 if report.top1_agreement is None
                 else f"{share(report.top1_agreement)} on {report.images} images",
                 "accuracy": None if report.accuracy is None else share(report.accuracy),
+                "test accuracy": None
+                if report.test_accuracy is None
+                else f"{share(report.test_accuracy)} on {report.test_images} images",
                 "int8": None if proved is None else f"{proved} of {report.layers} layers",
                 "report": str(target),
             }

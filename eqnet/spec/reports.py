@@ -34,7 +34,11 @@ class VerifyReport(Frozen):
     verdict: Verdict
     checks: tuple[Check, ...]
     images: int
-    accuracy: float | None = Field(default=None, description="in the runtime, in [0, 1]")
+    accuracy: float | None = Field(
+        default=None, description="in the runtime, on the stored images, in [0, 1]"
+    )
+    test_images: int | None = Field(default=None, description="of the dataset given to verify")
+    test_accuracy: float | None = Field(default=None, description="in the runtime, on those")
     top1_agreement: float | None = None
     int8_layers: int | None = Field(default=None, description="layers proved to run in int8")
     layers: int = 0

@@ -63,9 +63,9 @@ def verify(
         int8_check,
         checks.isa(manifest),
     ]
-    accuracy, images = found.accuracy, len(parity.pixels)
+    test_accuracy, test_images = None, None
     if data is not None:
-        check, accuracy, images = check_accuracy(
+        check, test_accuracy, test_images = check_accuracy(
             artifact, manifest, target, data, threads, progress
         )
         results.append(check)
@@ -76,8 +76,10 @@ def verify(
         runtime=target.runtime,
         verdict=checks.verdict_of(results, executed=target.reason is None),
         checks=tuple(results),
-        images=images,
-        accuracy=accuracy,
+        images=len(parity.pixels),
+        accuracy=found.accuracy,
+        test_images=test_images,
+        test_accuracy=test_accuracy,
         top1_agreement=found.agreement,
         int8_layers=int8_count,
         layers=len(manifest.layers),
