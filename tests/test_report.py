@@ -281,3 +281,16 @@ def test_sizes_and_layers_in_words() -> None:
     assert kib(3 << 20) == "3.00 MiB"
     assert layers_text(20, 22, 22) == "20 of 22"
     assert layers_text(None, 22, 22) == "22 of 22 promised"
+
+
+def test_a_front_of_one_point_has_no_plot_but_its_facts(tmp_path: Path) -> None:
+    from eqnet.report.curves import front_figure
+    from eqnet.report.style import LIGHT
+
+    search = search_report()
+    single = search.model_copy(update={"front": search.front[:1]})
+    assert front_figure(single, LIGHT) is None
+    (tmp_path / "search.json").write_text(single.model_dump_json())
+    page = report([tmp_path / "search.json"], tmp_path / "r.html").read_text()
+    assert f"Search for {single.profile}" in page
+    assert "measured" in page

@@ -16,8 +16,13 @@ if TYPE_CHECKING:
 COLUMNS = 3
 
 
-def front_figure(search: SearchReport, palette: Palette) -> Figure:
-    """Predicted accuracy against cost; the chosen subnet and its measured accuracy stand out."""
+def front_figure(search: SearchReport, palette: Palette) -> Figure | None:
+    """Predicted accuracy against cost; the chosen subnet and its measured accuracy stand out.
+
+    None for a front of one point, which has nothing to trade.
+    """
+    if len(search.front) < 2:
+        return None
     points = sorted(search.front, key=lambda point: point.cost)
     figure = new_figure(8, 3.8)
     axes = figure.subplots()
