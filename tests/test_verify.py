@@ -19,6 +19,7 @@ from artifacts import (
 from graphs import Builder, residual_net
 from safetensors.numpy import load_file, save_file
 
+from eqnet.backend.artifact import read_manifest, read_parity
 from eqnet.backend.preprocess import preprocess
 from eqnet.runtime import load
 from eqnet.spec.errors import DataError, EqnetError, OutputError, UsageError
@@ -244,3 +245,13 @@ def test_agreement_is_demanded_in_whole_images(share, images, limit, verdict):
 )  # fmt: skip
 def test_accuracy_drop_is_demanded_in_whole_images(drop, images, limit, verdict):
     assert checks.accuracy_drop("drop", 0.9, 0.9 - drop, images, limit).verdict == verdict
+
+
+def test_logits_that_tell_no_images_apart_are_not_compared_in_steps(artifact):
+    manifest = read_manifest(artifact)
+    parity = read_parity(artifact, manifest)
+    flat = manifest.model_copy(
+        update={"parity": manifest.parity.model_copy(update={"logit_step": 1e-9})}
+    )
+    assert checks.logit_error(parity.logits, parity, flat).verdict == "skipped"
+    assert checks.logit_error(parity.logits, parity, manifest).verdict == "passed"

@@ -24,7 +24,7 @@ Examples:
   eqnet train --recipe recipes/fashion_mnist_resnet20.yaml --out runs/fm \\
     --resume
   eqnet train --post-training --model torchvision:resnet18 \\
-    --data photos --out runs/mine"""
+    --weights resnet18.pth --data photos --out runs/mine"""
 
 _RECIPE_ONLY = ("resume", "device")
 _POST_ONLY = ("model", "weights", "dataset", "images", "allow_code")
