@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -214,7 +215,12 @@ def test_within_the_threshold_nothing_is_repeated():
         raise AssertionError("measured again")
 
     now = report(0.51, seed=1)
-    assert gate(now, report(0.5), 0.05, never) is now
+    made = gate(now, report(0.5), 0.05, never)
+    assert made.quantized == now.quantized
+    assert made.verdict == "passed"
+    assert re.match(
+        r"within the baseline: 0\.\d+ .* against 0\.\d+, .* \(allowed: \+5\.0%\)", made.reason
+    )
 
 
 def test_a_confirmed_regression_fails():

@@ -68,7 +68,8 @@ def gate(
     """`now`, or the confirming run of `again`, with a verdict against `before`."""
     first = regression(now, before, max_regression)
     if first is None:
-        return now
+        note = f"within the baseline: {_growth_text(now, before)} (allowed: +{max_regression:.1%})"
+        return now.model_copy(update={"reason": _joined(now.reason, note)})
     second = again()
     confirmed = regression(second, before, max_regression)
     if confirmed is None:
@@ -80,17 +81,21 @@ def gate(
 
 def regression(now: BenchReport, before: BenchReport, max_regression: float) -> str | None:
     """What became slower, in words, or None within the threshold or without significance."""
-    ours, theirs = _ratios(now), _ratios(before)
-    growth = float(np.median(ours) / np.median(theirs)) - 1
-    if growth <= max_regression:
+    if _growth(now, before) <= max_regression:
         return None
-    chance = greater_by_chance(ours, theirs)
+    chance = greater_by_chance(_ratios(now), _ratios(before))
     if chance > SIGNIFICANCE:
         return None
-    return (
-        f"{np.median(ours):.3f} of the float model's time against {np.median(theirs):.3f}, "
-        f"+{growth:.1%} (allowed: +{max_regression:.1%}; p = {chance:.1g})"
-    )
+    return f"{_growth_text(now, before)} (allowed: +{max_regression:.1%}; p = {chance:.1g})"
+
+
+def _growth(now: BenchReport, before: BenchReport) -> float:
+    return float(np.median(_ratios(now)) / np.median(_ratios(before))) - 1
+
+
+def _growth_text(now: BenchReport, before: BenchReport) -> str:
+    ours, theirs = (float(np.median(_ratios(report))) for report in (now, before))
+    return f"{ours:.3f} of the float model's time against {theirs:.3f}, {_growth(now, before):+.1%}"
 
 
 def greater_by_chance(a: Samples, b: Samples) -> float:
