@@ -23,7 +23,7 @@ def print_json(document: BaseModel | Mapping[str, Any] | Sequence[Any]) -> None:
     """Print one JSON document on stdout."""
     plain = document if isinstance(document, Mapping | list) else None
     if plain is None:
-        plain = document.model_dump(mode="json")  # type: ignore[union-attr]
+        plain = document.model_dump(mode="json")  # type: ignore[union-attr]  # a model, by the branch above
     json.dump(plain, sys.stdout, indent=2)
     sys.stdout.write("\n")
 

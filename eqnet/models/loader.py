@@ -114,7 +114,7 @@ def _set_in_channels(name: str, model: nn.Module, in_channels: int) -> None:
         first.out_channels,
         (first.kernel_size[0], first.kernel_size[1]),
         (first.stride[0], first.stride[1]),
-        padding=first.padding,  # type: ignore[arg-type]
+        padding=first.padding,  # type: ignore[arg-type]  # torch types sizes loosely
         bias=first.bias is not None,
     )
     nn.init.kaiming_normal_(replacement.weight, mode="fan_out", nonlinearity="relu")

@@ -27,7 +27,7 @@ def fake_quantize(
 
     x: any floating shape, computed in float32 even under autocast. scale and zero_point:
     float32, broadcastable to x. The gradient of x is passed straight through inside the range
-    (paper Eq. 2); scale's follows LSQ and the zero-point's LSQ+, both times `gradient_scale`.
+    (straight-through); scale's follows LSQ and the zero-point's LSQ+, both times `gradient_scale`.
     """
     if not torch.is_grad_enabled():
         z = torch.clamp(torch.round(zero_point), lo, hi)
@@ -60,22 +60,22 @@ class _FakeQuantize(torch.autograd.Function):
         inside = levels == clamped
         clamped -= z
         ctx.save_for_backward(steps, clamped, inside, scale, zero_point)
-        ctx.gradient_scale = gradient_scale  # type: ignore[attr-defined]
+        ctx.gradient_scale = gradient_scale  # type: ignore[attr-defined]  # torch leaves ctx open
         return clamped * scale
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad = grads[0]
-        steps, levels, inside, scale, zero_point = ctx.saved_tensors  # type: ignore[attr-defined]
-        weight: float = ctx.gradient_scale  # type: ignore[attr-defined]
+        steps, levels, inside, scale, zero_point = ctx.saved_tensors  # type: ignore[attr-defined]  # torch leaves ctx open
+        weight: float = ctx.gradient_scale  # type: ignore[attr-defined]  # torch leaves ctx open
         grad_x = grad * inside
         # d x' / d s is q - z outside the range, and q - z - x/s inside it.
         by_scale = levels * grad
         by_scale.addcmul_(steps, grad_x, value=-1.0)
         grad_scale = by_scale.sum_to_size(scale.shape).mul_(weight)
         grad_zero = None
-        if ctx.needs_input_grad[2]:  # type: ignore[attr-defined]
+        if ctx.needs_input_grad[2]:  # type: ignore[attr-defined]  # torch leaves ctx open
             outside = ((grad_x - grad) * scale).sum_to_size(zero_point.shape)
             grad_zero = outside.mul_(weight)
         return grad_x, grad_scale, grad_zero, None, None, None

@@ -17,8 +17,8 @@ class ElasticConv2d(nn.Conv2d):
     def from_float(cls, conv: nn.Conv2d) -> ElasticConv2d:
         """Take over a float convolution's parameters (shared, not copied)."""
         layer = cls(
-            conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride,  # type: ignore[arg-type]
-            conv.padding, conv.dilation, conv.groups, conv.bias is not None,  # type: ignore[arg-type]
+            conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride,  # type: ignore[arg-type]  # loose sizes
+            conv.padding, conv.dilation, conv.groups, conv.bias is not None,  # type: ignore[arg-type]  # loose sizes
             conv.padding_mode, device="meta",
         )  # fmt: skip
         layer.weight, layer.bias = conv.weight, conv.bias

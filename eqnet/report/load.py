@@ -112,7 +112,7 @@ def read_training(path: Path) -> Training:
         x = row.get(axis, index)
         for name, value in row.items():
             if name not in _AXES and _is_number(value) and _is_number(x):
-                curves.setdefault(name, []).append((float(x), float(value)))  # type: ignore[arg-type]
+                curves.setdefault(name, []).append((float(x), float(value)))  # type: ignore[arg-type]  # numbers, checked above
     return Training(path, axis, {name: tuple(points) for name, points in curves.items()})
 
 

@@ -1,4 +1,4 @@
-"""CQAP: the Conditional Quantization-Aware Accuracy Predictor (paper section 3.4).
+"""CQAP: the Conditional Quantization-Aware Accuracy Predictor of EQ-Net.
 
 A multilayer perceptron from a subnet's condition flags and one-hot bits to its accuracy. A few
 networks of different seeds are averaged.

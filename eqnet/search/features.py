@@ -1,4 +1,4 @@
-"""The predictor's input: a subnet as a vector (paper section 3.4, "condition flags" first)."""
+"""The predictor's input: a subnet as a vector: EQ-Net's condition flags first."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Evaluation(NamedTuple):
 Evaluate = Callable[[list[Genome]], Evaluation]
 
 
-class _Problem(Problem):  # type: ignore[misc]
+class _Problem(Problem):  # type: ignore[misc]  # pymoo has no types
     def __init__(self, choices: Sequence[int], constraints: int, evaluate: Evaluate) -> None:
         super().__init__(
             n_var=len(choices), n_obj=2, n_ieq_constr=constraints, xl=0,
@@ -46,7 +46,7 @@ class _Problem(Problem):  # type: ignore[misc]
         out["F"], out["G"] = found.objectives, found.violations
 
 
-class _Seeded(Sampling):  # type: ignore[misc]
+class _Seeded(Sampling):  # type: ignore[misc]  # pymoo has no types
     """Given genomes first, then random ones, each a mixture of two of the given.
 
     Where the given are more than half of the population, the last one and a random choice of
@@ -73,7 +73,7 @@ class _Seeded(Sampling):  # type: ignore[misc]
         return np.concatenate([known, mixed])
 
 
-class _Redraw(Mutation):  # type: ignore[misc]
+class _Redraw(Mutation):  # type: ignore[misc]  # pymoo has no types
     """Redraw each gene with a small probability (paper: 0.1)."""
 
     def _do(
@@ -84,7 +84,7 @@ class _Redraw(Mutation):  # type: ignore[misc]
         return np.where(random_state.random(x.shape) < MUTATION_RATE, fresh, x)
 
 
-class _Listener(Callback):  # type: ignore[misc]
+class _Listener(Callback):  # type: ignore[misc]  # pymoo has no types
     def __init__(self, progress: Progress) -> None:
         super().__init__()
         self.progress = progress

@@ -1,4 +1,4 @@
-"""The elastic quantization space: what a form is, and which integers it uses (paper section 3.1).
+"""The elastic quantization space: what a form is, and which integers it uses (EQ-Net).
 
 The project's numerics are ``q = clamp(round_half_even(x / s) + z, lo, hi)`` and
 ``x' = (q - z) * s`` with an integer z inside [lo, hi].
@@ -44,7 +44,7 @@ class IntegerRange(NamedTuple):
 
 
 class Form(Frozen):
-    """What is uniform over one subnet, and what CQAP is conditioned on (paper section 3.4)."""
+    """What is uniform over one subnet, and what CQAP is conditioned on."""
 
     weight_granularity: Granularity = Granularity.PER_CHANNEL
     weight_symmetry: Symmetry = Symmetry.SYMMETRIC

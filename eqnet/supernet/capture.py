@@ -256,7 +256,7 @@ def _layer(graph: fx.GraphModule, node: fx.Node, norms: dict[str, str]) -> Layer
         channels, positions = module.out_channels, _elements(node)
     return LayerInfo(
         name=str(node.target),
-        group=group,  # type: ignore[arg-type]
+        group=group,  # type: ignore[arg-type]  # narrowed by the caller
         input=_name(source),
         weights=module.weight.numel(),
         out_channels=channels,
@@ -271,7 +271,7 @@ def _insert_layers(graph: fx.GraphModule) -> None:
         elastic = (
             ElasticConv2d.from_float(module)
             if isinstance(module, nn.Conv2d)
-            else ElasticLinear.from_float(module)  # type: ignore[arg-type]
+            else ElasticLinear.from_float(module)  # type: ignore[arg-type]  # narrowed by the caller
         )
         graph.set_submodule(str(node.target), elastic)
 
@@ -281,7 +281,7 @@ def _insert_quantizers(graph: fx.GraphModule, nodes: list[fx.Node], info: Networ
     for node in nodes:
         tensor = info.tensor(_name(node))
         quantizer = ActivationQuantizer(tensor.non_negative, tensor.upper)
-        graph.get_submodule(QUANTIZERS)[tensor.name] = quantizer  # type: ignore[operator]
+        graph.get_submodule(QUANTIZERS)[tensor.name] = quantizer  # type: ignore[operator]  # narrowed by the caller
         readers = list(node.users)
         with graph.graph.inserting_after(node):
             pair = graph.graph.call_module(f"{QUANTIZERS}.{tensor.name}", (node,))

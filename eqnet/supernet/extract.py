@@ -127,8 +127,8 @@ def _float_layer(layer: ElasticConv2d | ElasticLinear, affine: _Affine) -> nn.Mo
     plain: nn.Conv2d | nn.Linear
     if isinstance(kept, ElasticConv2d):
         plain = nn.Conv2d(
-            kept.in_channels, kept.out_channels, kept.kernel_size, kept.stride,  # type: ignore[arg-type]
-            kept.padding, kept.dilation, kept.groups, True, kept.padding_mode,  # type: ignore[arg-type]
+            kept.in_channels, kept.out_channels, kept.kernel_size, kept.stride,  # type: ignore[arg-type]  # loose sizes
+            kept.padding, kept.dilation, kept.groups, True, kept.padding_mode,  # type: ignore[arg-type]  # loose sizes
         )  # fmt: skip
     else:
         plain = nn.Linear(kept.in_features, kept.out_features)

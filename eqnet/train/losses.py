@@ -12,7 +12,7 @@ UNIFORM_KURTOSIS = 1.8
 
 
 def skewness(weight: Tensor) -> Tensor:
-    """Third standardized moment of all entries of a tensor (paper Eq. 5)."""
+    """Third standardized moment of all entries of a tensor."""
     centred = weight - weight.mean()
     return (centred**3).mean() / (centred**2).mean().clamp_min(1e-12) ** 1.5
 
@@ -26,7 +26,7 @@ def kurtosis(weight: Tensor) -> Tensor:
 def weight_distribution_loss(
     weights: Sequence[Tensor], skewness_weight: float, kurtosis_weight: float
 ) -> Tensor:
-    """WDR: mean over layers of a Skew(W)^2 + b (Kurt(W) - 1.8)^2 (paper Eq. 6).
+    """WDR: mean over layers of a Skew(W)^2 + b (Kurt(W) - 1.8)^2.
 
     weights: the latent float weights, the first layer left out. A uniform distribution is what
     all grids, coarse and fine, lose least on.
@@ -40,7 +40,7 @@ def weight_distribution_loss(
 
 
 def guided_loss(logits: Tensor, labels: Tensor, guide: Tensor | None, guidance: float) -> Tensor:
-    """GPG's loss of one group: lambda KL(student, guide) + (1 - lambda) CE (paper Eq. 7 to 9).
+    """GPG's loss of one group: lambda KL(student, guide) + (1 - lambda) CE.
 
     logits, guide: float32 [N, K]; the guide is detached. Without a guide, cross entropy alone.
     """

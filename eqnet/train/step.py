@@ -20,7 +20,7 @@ class ElasticStep:
     """Draws a form and a placement for each step, and accumulates the gradients of its groups.
 
     H is the subnet of the highest bits, R one of random bits, L the one of the lowest; H
-    guides R and R guides L (paper section 3.3). A float teacher may guide H.
+    guides R and R guides L. A float teacher may guide H.
     """
 
     def __init__(

@@ -118,7 +118,7 @@ def _logger(trt: Any) -> tuple[Any, list[str]]:
     """A logger that keeps errors, warnings, the build's sums and the engine's layers."""
     lines: list[str] = []
 
-    class Logger(trt.ILogger):  # type: ignore[misc]
+    class Logger(trt.ILogger):  # type: ignore[misc]  # no types
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 
