@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 EXTRAS := all,dev,tensorrt-rtx
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-full lint format bundle clean
+.PHONY: help install demo test test-full golden lint format bundle clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ test: $(STAMP)  ## Run the tests
 
 test-full: $(STAMP)  ## Run the tests and the whole product of quantization forms
 	$(PYTEST) $(PYTEST_ARGS)
+
+golden: $(STAMP)  ## Write the golden graphs of tests/golden anew, to be reviewed as a diff
+	$(BIN)/python tests/golden_graphs.py
 
 lint: $(STAMP)  ## Check style, types and the import rule
 	$(BIN)/ruff check .

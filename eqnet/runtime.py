@@ -45,7 +45,7 @@ DTYPES = (np.uint8, np.float32)
 
 
 def load(artifact: Path | str, *, optimize: bool = True, threads: int | None = None) -> Model:
-    """Load an artifact folder into the runtime that it was exported for.
+    """Load an artifact folder into the runtime, precision and device that it was exported for.
 
     `optimize=False` turns the runtime's graph optimizations off; `threads=None` leaves their
     number to the runtime. Raises ArtifactError if the folder is damaged, and UsageError if this
@@ -55,8 +55,10 @@ def load(artifact: Path | str, *, optimize: bool = True, threads: int | None = N
     manifest = read_manifest(folder)
     check_files(folder, manifest)
     exporter = find_exporter(manifest.backend)
-    reason = exporter.unavailable()
+    reason = exporter.unavailable(manifest.profile)
     if reason is not None:
         raise UsageError(f"{folder}: backend '{manifest.backend}' cannot execute here: {reason}")
-    runner = exporter.open(folder / MODEL, optimize=optimize, threads=threads)
+    runner = exporter.open(
+        folder / MODEL, optimize=optimize, threads=threads, profile=manifest.profile
+    )
     return Model(manifest, exporter.runtime_version(), runner)

@@ -40,6 +40,35 @@ def test_isa_unknown_without_cpuinfo(tmp_path):
     assert "cannot tell" in host.missing_isa("vnni", tmp_path / "absent")
 
 
+@pytest.mark.parametrize(
+    ("isa", "machine", "foreign"),
+    [
+        (None, "x86_64", None),
+        ("vnni", "x86_64", None),
+        ("avx2", "AMD64", None),
+        ("dotprod", "aarch64", None),
+        ("i8mm", "arm64", None),
+        ("bf16", "x86_64", None),  # both have one of that name
+        ("bf16", "aarch64", None),
+        ("dotprod", "x86_64", "'dotprod' is of ARM processors, and this machine is x86_64"),
+        ("vnni", "arm64", "'vnni' is of x86 processors, and this machine is arm64"),
+    ],
+)
+def test_isa_of_another_architecture(isa, machine, foreign):
+    assert host.foreign_isa(isa, machine) == foreign
+
+
+def test_kernels_are_others_where_the_cpu_has_more_than_the_target(cpuinfo):
+    more, just = cpuinfo(X86), cpuinfo("flags : fpu avx2 avx512f\n")
+    reason = "this CPU has 'vnni' beyond 'avx2', so runtimes choose other int8 kernels"
+    assert host.other_kernels("avx2", more) == reason
+    assert host.other_kernels("avx2", just) is None
+    assert host.other_kernels("avx512", just) is None
+    assert host.other_kernels("vnni", more) is None
+    assert host.other_kernels(None, more) is None
+    assert "lacks 'vnni'" in host.other_kernels("vnni", just)
+
+
 def test_describe_is_complete_and_repeatable():
     one, two = host.describe(), host.describe()
     assert one == two

@@ -118,7 +118,7 @@ class Elsewhere:
 
     name = "elsewhere"
 
-    def unavailable(self):
+    def unavailable(self, profile=None):
         return "no NVIDIA GPU to run on"
 
 

@@ -6,6 +6,9 @@ import pytest
 from artifacts import profile
 
 from eqnet.backend.discovery import find_exporter
+from eqnet.backend.refusals import accepted_refusals, keeps_int8
+from eqnet.spec.errors import ProfileError
+from eqnet.spec.profile import HardwareProfile
 
 ACCEPTED = {
     "onnxruntime": {},
@@ -17,6 +20,7 @@ ACCEPTED = {
     },
 }
 SIGNED = {"symmetry": "symmetric", "storage": "int8"}
+SHIFTED = {"symmetry": "symmetric", "scales": "power_of_two"}
 
 
 def refusals(backend: str, **changes: object) -> list[str]:
@@ -35,7 +39,7 @@ def test_an_opset_that_no_exporter_writes(backend, opset):
     assert refusals(backend, opset=opset) == [f"opset: {opset} (allowed: 21)"]
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "lowbit", "openvino"])
+@pytest.mark.parametrize("backend", ["onnxruntime", "lowbit"])
 def test_a_zero_point_of_0_where_storage_would_move_it(backend):
     (line,) = refusals(backend, activations={**SIGNED, "zero_point": "zero"})
     assert line == "activations.zero_point: zero (allowed: free)"
@@ -62,3 +66,89 @@ def test_a_pin_of_fewer_bits_than_the_target_runs(backend):
 
 def test_a_pin_of_few_bits_is_accepted_where_they_run():
     assert refusals("lowbit", pinned=[{"layers": "first", "bits": 4}]) == []
+
+
+def test_seven_bits_are_all_where_the_range_is_reduced():
+    weights = {"granularity": "per_channel", "symmetry": "symmetric", "reduce_range": True}
+    for backend in ACCEPTED:
+        assert refusals(backend, weights=weights, bits=[[7, 8]]) == []
+    (line,) = refusals("onnxruntime", weights=weights, bits=[[6, 8]])
+    assert line == "bits: 6 (allowed: 8 or more)"
+
+
+@pytest.mark.parametrize("backend", ACCEPTED)
+def test_powers_of_two_are_scales_like_others(backend):
+    weights = {"granularity": "per_channel", "symmetry": "symmetric", "scales": "power_of_two"}
+    changes = ACCEPTED[backend]
+    activations = {**changes.get("activations", {}), **SHIFTED}
+    assert refusals(backend, weights=weights, activations=activations) == []
+
+
+ASYMMETRIC = {"granularity": "per_channel", "symmetry": "asymmetric"}
+# What each backend executes exactly, though slowly: the key, what the profile says, the kind.
+EXACT = [
+    ("openvino", "weights.symmetry", {"weights": ASYMMETRIC}, "float"),
+    ("onnxruntime", "placement.add", {"placement": {"add": "skip"}}, "float"),
+    ("onnxruntime", "activations.storage", {"activations": SIGNED, "isa": "vnni"}, "slow"),
+    ("onnxruntime", "bits", {"bits": [[4, 8], [8, 8]]}, "slow"),
+    ("onnxruntime", "pinned", {"pinned": [{"layers": "first", "bits": 4}]}, "slow"),
+]
+# What would be computed wrongly, or not at all.
+NEVER = [
+    ("openvino", "activations.storage", {"activations": SIGNED}),
+    ("openvino", "activations.scales", {"activations": {**SHIFTED, "symmetry": "asymmetric"}}),
+    ("openvino", "placement.add", {"placement": {"add": "both"}}),
+    ("openvino", "activations.zero_point", {"activations": {**SIGNED, "zero_point": "zero"}}),
+    ("tensorrt", "weights.symmetry", {"weights": ASYMMETRIC}),
+    ("tensorrt", "activations.zero_point", {"activations": SIGNED}),
+    ("tensorrt", "bits", {"bits": [[4, 8]]}),
+    ("lowbit", "remainder", {"remainder": "float16"}),
+    ("onnxruntime", "opset", {"opset": 22}),
+]
+
+
+@pytest.mark.parametrize(("backend", "key", "changes", "kind"), EXACT)
+def test_an_exact_demand_is_refused_until_it_is_accepted(backend, key, changes, kind):
+    exporter, content = find_exporter(backend), {**ACCEPTED[backend], **changes}
+    with pytest.raises(ProfileError, match=rf"; exact but slow, .* accept_slow: \[{key}\]$"):
+        accepted_refusals(exporter, profile(backend, **content))
+    (found,) = accepted_refusals(exporter, profile(backend, **content, accept_slow=[key]))
+    assert (found.key, found.kind) == (key, kind)
+    assert keeps_int8([found]) == (kind == "slow")
+
+
+@pytest.mark.parametrize(("backend", "key", "changes"), NEVER)
+def test_an_inexact_or_impossible_demand_is_never_accepted(backend, key, changes):
+    content = {**ACCEPTED[backend], **changes}
+    with pytest.raises(ProfileError) as error:
+        accepted_refusals(find_exporter(backend), profile(backend, **content, accept_slow=[key]))
+    assert f"{key}: " in str(error.value)
+    assert f"[{key}" not in str(error.value)
+
+
+def test_accepting_one_demand_accepts_no_other():
+    changes = {"placement": {"add": "both"}, "weights": ASYMMETRIC}
+    target = profile("openvino", **changes, accept_slow=["weights.symmetry"])
+    with pytest.raises(ProfileError) as error:
+        accepted_refusals(find_exporter("openvino"), target)
+    assert "placement.add: both" in str(error.value)
+    assert "weights.symmetry" not in str(error.value)
+
+
+def test_accepting_what_is_not_refused_changes_nothing():
+    target = profile("onnxruntime", accept_slow=["weights.symmetry"])
+    assert accepted_refusals(find_exporter("onnxruntime"), target) == ()
+
+
+class Plain:
+    """A third party's exporter, whose refusals are plain lines."""
+
+    name = "plain"
+
+    def refusals(self, target: HardwareProfile) -> list[str]:
+        return ["weights.symmetry: symmetric (allowed: asymmetric)"]
+
+
+def test_a_plain_line_is_final():
+    with pytest.raises(ProfileError, match=r"'by_hand' on plain: weights\.symmetry: symmetric"):
+        accepted_refusals(Plain(), profile(accept_slow=["weights.symmetry"]))

@@ -32,28 +32,68 @@ class DataDependent(Base):
         return self.head(x)
 
 
-class FunctionalConv(Base):
+class Item(Base):
     def forward(self, x):
-        return self.head(functional.conv2d(x, self.conv.weight))
+        return self.head(self.conv(x)) * x.mean().item()
 
 
-class FunctionalLinear(Base):
+class CountDependent(Base):
     def forward(self, x):
-        return functional.linear(self.conv(x).mean((2, 3)), self.fc.weight)
+        if x.shape[0] > 2:
+            x = x + 1
+        return self.head(self.conv(x))
 
 
-class SharedLayer(Base):
+class OverImages(Base):
     def forward(self, x):
-        return self.head(self.conv(self.conv(x)))
+        return self.fc(torch.stack([image.mean((1, 2)) for image in self.conv(x)]))
 
 
-class SharedNorm(Base):
+class Squeezed(Base):
+    def forward(self, x):
+        return self.fc(self.conv(x).mean((2, 3), keepdim=True).squeeze())
+
+
+class Complex(Base):
+    def forward(self, x):
+        return self.head(torch.fft.fft2(self.conv(x)).real)
+
+
+class Assigning(Base):
+    def forward(self, x):
+        x = self.conv(x)
+        x[:, :2] = 0
+        return self.head(x)
+
+
+class ChangedView(Base):
+    def forward(self, x):
+        x = self.conv(x)
+        functional.relu_(x[:, :2])
+        return self.head(x)
+
+
+class Inner(nn.Module):
+    def forward(self, x):
+        return x.view(x.shape[0], 5, -1)
+
+
+class Failing(Base):
     def __init__(self):
         super().__init__()
-        self.second = nn.Conv2d(3, 3, 1)
+        self.block = nn.Sequential(nn.Identity(), Inner())
 
     def forward(self, x):
-        return self.head(self.bn(self.second(self.bn(self.conv(x)))))
+        return self.block(self.conv(x))
+
+
+class Statistics(Base):
+    def __init__(self):
+        super().__init__()
+        self.bn = nn.BatchNorm2d(3, track_running_stats=False)
+
+    def forward(self, x):
+        return self.head(self.bn(self.conv(x)))
 
 
 class NoLayers(nn.Module):
@@ -121,10 +161,15 @@ CASES = {
     GraphAttribute: ("cannot capture GraphAttribute", ""),
     QuantizersAttribute: ("attribute 'quantizers'", "any other name"),
     DataDependent: ("test_capture_refusals.py:", "control flow"),
-    FunctionalConv: ("operation 'conv2d'", "nn.Conv2d and nn.Linear"),
-    FunctionalLinear: ("operation 'linear'", "nn.Conv2d and nn.Linear"),
-    SharedLayer: ("layer 'conv' is called more than once", "one call a layer"),
-    SharedNorm: ("batch norm 'bn' is called more than once", "one call"),
+    Item: ("test_capture_refusals.py:", "'item' depends on the content of the images"),
+    CountDependent: ("test_capture_refusals.py:", "'gt', which depends on the number of images"),
+    OverImages: ("test_capture_refusals.py:", "'conv'"),
+    Squeezed: ("test_capture_refusals.py:", "'squeeze' drops the dimension of the images"),
+    Complex: ("test_capture_refusals.py:", "'fft_fft2' gives complex numbers"),
+    Assigning: ("test_capture_refusals.py:", "assigns to a part of 'conv'"),
+    ChangedView: ("test_capture_refusals.py:", "'relu_' changes a part of 'conv' in place"),
+    Failing: ("test_capture_refusals.py:", "in 'block.1'", "'view' fails", "[3, 8, 8]"),
+    Statistics: ("test_capture_refusals.py:", "batch norm 'bn' has no running statistics"),
     NoLayers: ("no nn.Conv2d or nn.Linear", ""),
     TwoInputs: ("2 inputs", "one image tensor"),
     ImageOut: ("not one tensor of logits", ""),

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from eqnet.backend.discovery import find_exporter
+from eqnet.backend.discovery import exporter_names, find_exporter
 from eqnet.backend.protocol import Exporter
+from eqnet.backend.refusals import accepted_refusals
 from eqnet.cli.main import app
 from eqnet.spec.errors import ProfileError
 from eqnet.spec.profile import ActivationRules, CostModel, HardwareProfile, Placement
@@ -32,7 +33,7 @@ YAML = snippets(PROFILES, "yaml")
 
 
 def test_the_document_has_snippets():
-    assert len(YAML) == 5
+    assert len(YAML) >= 7
 
 
 @pytest.mark.parametrize("number", range(len(YAML)))
@@ -41,7 +42,28 @@ def test_every_profile_of_the_document_loads_and_is_accepted(number, tmp_path):
     path.write_text(YAML[number], encoding="utf-8")
     profile = load_profile(str(path))
     assert isinstance(profile, HardwareProfile)
-    assert find_exporter(profile.backend).refusals(profile) == []
+    accepted = accepted_refusals(find_exporter(profile.backend), profile)
+    assert tuple(one.key for one in accepted) == profile.accept_slow
+
+
+def test_the_quoted_refusal_is_the_real_one(tmp_path):
+    (snippet,) = (text for text in YAML if "accept_slow" in text)
+    path = tmp_path / "my_asym.yaml"
+    path.write_text(re.sub(r"accept_slow.*\n", "", snippet), encoding="utf-8")
+    profile = load_profile(str(path))
+    with pytest.raises(ProfileError) as error:
+        accepted_refusals(find_exporter(profile.backend), profile)
+    assert str(error.value) in " ".join(PROFILES.read_text(encoding="utf-8").split())
+
+
+def test_the_keys_that_can_be_accepted_are_those_of_the_exporters():
+    text = PROFILES.read_text(encoding="utf-8").partition("## What the target runs slowly")[2]
+    rows = re.findall(r"^\| `(\w+)` \| (`[\w.`, ]+`) \|", text, re.M)
+    told = {(backend, key) for backend, keys in rows for key in re.findall(r"[\w.]+", keys)}
+    found = {name: find_exporter(name).capabilities for name in exporter_names()}
+    declared = {(name, key) for name, can in found.items() for key in can.slow | can.in_float}
+    own = {("onnxruntime", "placement.add"), ("onnxruntime", "activations.storage")}
+    assert told == declared | own
 
 
 def test_the_python_snippet_says_what_its_comment_says(tmp_path, monkeypatch, capsys):

@@ -14,12 +14,17 @@ from eqnet.spec import schema
 from eqnet.spec.errors import ProfileError
 from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.profiles import MAX_BYTES, builtin_profiles, load_profile, profiles_dir, read_yaml
+from eqnet.spec.scheme import Scales
 
 BUILT_IN = [
     "custom_lowbit",
     "custom_lowbit_w4a8",
+    "custom_pow2",
+    "onnxruntime_arm",
+    "onnxruntime_avx2",
     "onnxruntime_x86",
     "openvino_asym",
+    "openvino_bf16",
     "tensorrt_int8",
 ]
 MINIMAL = """\
@@ -62,10 +67,11 @@ def test_built_in_profile_is_valid_named_and_served(name):
 
 
 def test_built_in_profiles_are_visibly_different():
+    told = {"name", "description", "bench", "isa", "cost"}
     profiles = [load_profile(name) for name in BUILT_IN]
+    assert len({profile.model_dump_json(exclude=told) for profile in profiles}) == len(BUILT_IN)
     forms = {(p.form().label(), p.activations.storage, p.activations.zero_point) for p in profiles}
-    assert len(forms) == 4, "openvino_asym and onnxruntime_x86 differ in placement alone"
-    assert len({(p.backend, p.bits, p.placement) for p in profiles}) == 5
+    assert len(forms) >= 5
 
 
 def test_what_each_built_in_profile_is():
@@ -79,6 +85,16 @@ def test_what_each_built_in_profile_is():
     assert lowbit.cost.model == "bit_serial"
     assert lowbit.budgets == {"avg_weight_bits": 4, "avg_activation_bits": 4}
     assert {(pin.layers, pin.bits) for pin in lowbit.pinned} == {("first", 8), ("last", 8)}
+    shifting = load_profile("custom_pow2")
+    assert shifting.weights.scales is shifting.activations.scales is Scales.POWER_OF_TWO
+    narrow = load_profile("onnxruntime_avx2")
+    assert (narrow.isa, narrow.bits, narrow.weights.storage_bits) == ("avx2", ((7, 8),), 7)
+    arm = load_profile("onnxruntime_arm")
+    assert (arm.isa, arm.activations.storage, arm.activations.zero_point) == (
+        "dotprod",
+        "int8",
+        "free",
+    )
     w4a8 = load_profile("custom_lowbit_w4a8")
     assert w4a8.bits == ((4, 8),)
     assert w4a8.form().label() == "per_tensor:asymmetric/asymmetric"
@@ -118,6 +134,16 @@ def test_a_path_loads_without_being_built_in(tmp_path):
             "activations: {symmetry: asymmetric, storage: int8, zero_point: zero}\n",
             r"activations: zero_point 'zero' needs symmetry 'symmetric'",
         ),
+        (
+            "weights: {granularity: per_channel, symmetry: symmetric, reduce_range: true}\n",
+            r"bits: 8-bit weights with weights\.reduce_range \(allowed: 2 to 7\)",
+        ),
+        (
+            "weights: {granularity: per_channel, symmetry: symmetric, scales: power_of_2}\n",
+            r"weights\.scales: Input should be 'free' or 'power_of_two'",
+        ),
+        ("accept_slow: [weights.symetry]\n", r"accept_slow: unknown key 'weights\.symetry'; did"),
+        ("accept_slow: [cost.model]\n", r"accept_slow: unknown key 'cost\.model'"),
         ("parity: {top1_agreement: 99.5}\n", r"parity\.top1_agreement.*less than or equal to 1"),
     ],
 )
@@ -128,6 +154,27 @@ def test_a_wrong_value_names_file_key_found_and_allowed(tmp_path, change, said):
     line = problem(path)
     assert line.startswith(f"{path}: ")
     assert re.search(said, line), line
+
+
+NARROW = "weights: {granularity: per_channel, symmetry: symmetric, reduce_range: true}\n"
+
+
+@pytest.mark.parametrize(("bits", "allowed"), [("7", True), ("8", False), ("remainder", True)])
+def test_a_pin_fits_in_a_reduced_range(tmp_path, bits, allowed):
+    text = re.sub("weights: .*\n", NARROW, MINIMAL)
+    path = write(
+        tmp_path, f"{text}bits: [[7, 8], [2, 8]]\npinned: [{{layers: last, bits: {bits}}}]\n"
+    )
+    if allowed:
+        assert load_profile(path).pinned[0].bits == (7 if bits == "7" else "remainder")
+    else:
+        assert "pinned: 8-bit weights with weights.reduce_range (allowed: 2 to 7)" in problem(path)
+
+
+def test_every_key_that_a_backend_refuses_can_be_accepted(tmp_path):
+    keys = "weights.symmetry, placement.add, activations.storage, bits, pinned"
+    path = write(tmp_path, MINIMAL + f"accept_slow: [{keys}]\n")
+    assert load_profile(path).accept_slow == tuple(keys.split(", "))
 
 
 def test_a_missing_key(tmp_path):

@@ -13,6 +13,7 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 from torch import nn
 
+from eqnet import __version__
 from eqnet.spec.scheme import Form, Granularity, Symmetry
 from eqnet.supernet.choices import PAPER_STYLE, build_spec, uniform
 from eqnet.supernet.extract import extract
@@ -64,7 +65,11 @@ class Exported:
         """The model with the output of every quantizer as an output, and their names."""
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
-        points = {n.name[:-3]: n.output[0] for n in model.graph.node if n.name.endswith(".dq")}
+        points = {
+            n.name[:-3]: n.output[0]
+            for n in model.graph.node
+            if n.name.endswith((".carrier.dq", ".narrow.dq"))
+        }
         for value in points.values():
             model.graph.output.append(onnx.helper.make_empty_tensor_value_info(value))
         return model, list(points)
@@ -193,11 +198,12 @@ def test_equal_scales_of_two_tensors_do_not_mix_up_their_names():
             for parameter in net.activation(name).log_scale.values():
                 parameter.fill_(5.0)
     exported = Exported(net, uniform(net.info, style(), Form(), 4, 4))
-    scales = {}
-    for node in exported.model.graph.node:
-        if node.op_type == "QuantizeLinear":
-            scales.setdefault(node.input[1], []).append(node.name)
-    assert any(len(names) > 1 for names in scales.values())
+    constants = {
+        item.name: numpy_helper.to_array(item) for item in exported.model.graph.initializer
+    }
+    nodes = [n for n in exported.model.graph.node if n.op_type == "QuantizeLinear"]
+    assert len({constants[node.input[1]].item() for node in nodes}) < len(nodes)
+    assert [node.input[1] for node in nodes] == [f"{node.name[:-2]}.scale" for node in nodes]
     test_names_of_layers_and_quantizers(exported)
     test_every_integer_is_pytorchs_but_for_counted_ties(exported, in_onnxruntime)
 
@@ -213,3 +219,35 @@ def test_a_layer_in_the_remainder_has_a_float_weight(supernet):
     assert constants[node.input[1]].dtype == np.float32
     assert constants[node.input[1]].shape == (8, 1, 3, 3)
     test_every_integer_is_pytorchs_but_for_counted_ties(exported, in_onnxruntime)
+
+
+def test_every_constant_and_value_is_named_after_whose_it_is(exported):
+    graph = exported.model.graph
+    read = [name for node in graph.node for name in node.input]
+    assert {item.name for item in graph.initializer} <= set(read), "an unused constant"
+    for node in graph.node:
+        if node.op_type in ("Conv", "Gemm"):
+            assert node.input[1] == f"{node.name}.weight.dq.output"
+            assert list(node.input[2:]) in ([], [f"{node.name}.bias"])
+        elif node.name.endswith(".weight.dq"):
+            weight = node.name.removesuffix(".dq")
+            assert list(node.input) == [weight, f"{weight}.scale", f"{weight}.zero_point"]
+        for name in node.output:
+            assert name in (f"{node.name}.output", "logits")
+
+
+def test_the_graph_says_what_it_is_and_nothing_of_where_it_was_made(exported):
+    model = exported.model
+    assert (model.producer_name, model.producer_version) == ("eqnet", __version__)
+    assert "normalized" in model.graph.input[0].doc_string
+    assert model.graph.output[0].doc_string == "logits [N, classes]"
+    text = str(model)
+    assert not any(word in text for word in ("site-packages", "pkg.torch", "namespace", ".py"))
+    inferred = onnx.shape_inference.infer_shapes(
+        model, check_type=True, strict_mode=True, data_prop=True
+    )
+    known = {value.name: value.type for value in inferred.graph.value_info}
+    stated = {value.name: value.type for value in model.graph.value_info}
+    made = {n.output[0] for n in model.graph.node if n.output[0] != "logits"}
+    assert made <= set(known)
+    assert {name: stated[name] for name in made} == {name: known[name] for name in made}

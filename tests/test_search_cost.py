@@ -157,13 +157,13 @@ class FakeTarget:
     def __init__(self, reason=None):
         self.reason, self.now, self.inputs = reason, 0.0, []
 
-    def unavailable(self):
+    def unavailable(self, profile=None):
         return self.reason
 
     def lower(self, reference, rules):
         return reference
 
-    def open(self, path, *, threads):
+    def open(self, path, *, threads, profile):
         import onnx
 
         kinds = [node.op_type for node in onnx.load(path).graph.node]

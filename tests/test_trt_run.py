@@ -61,6 +61,7 @@ class FakeTrt:
     __name__, __version__ = "fake_trt", "1.0"
     cuda: FakeCuda
     num_io_tensors = 2
+    least = 1
 
     def Runtime(self, logger):
         return self
@@ -76,11 +77,15 @@ class FakeTrt:
     def get_tensor_name(self, index):
         return ("input", "logits")[index]
 
+    def get_tensor_profile_shape(self, name, index):
+        assert (name, index) == ("input", 0)
+        return [(size, 3, 2, 2) for size in (self.least, 2, 4)]
+
     def get_tensor_mode(self, name):
         return {"input": "in", "logits": "out"}[name]
 
     def set_input_shape(self, name, shape):
-        assert shape[0] <= 4, "beyond the engine's profile"
+        assert self.least <= shape[0] <= 4, "beyond the engine's profile"
         self.shape = shape
 
     def get_tensor_shape(self, name):
@@ -101,7 +106,7 @@ class FakeTrt:
 def test_runner_copies_runs_and_splits_large_batches():
     trt, cuda = FakeTrt(), FakeCuda()
     trt.cuda = cuda
-    runner = TensorRtRunner(trt, b"plan", cuda, largest=4)
+    runner = TensorRtRunner(trt, b"plan", cuda)
     x = np.random.default_rng(0).normal(size=(10, 3, 2, 2)).astype(np.float32)
     sums = x.sum(axis=(1, 2, 3))
     np.testing.assert_allclose(runner(x), np.stack([sums, -sums], 1), rtol=1e-5, atol=1e-5)
@@ -109,6 +114,15 @@ def test_runner_copies_runs_and_splits_large_batches():
     assert cuda.freed == [], "buffers of the largest batch are reused"
     with pytest.raises(EqnetError, match="another GPU"):
         TensorRtRunner(trt, b"other", cuda)
+
+
+def test_a_batch_below_the_least_of_the_engine_is_filled_up():
+    trt, cuda = FakeTrt(), FakeCuda()
+    trt.cuda, trt.least = cuda, 3
+    x = np.random.default_rng(0).normal(size=(5, 3, 2, 2)).astype(np.float32)
+    sums = x.sum(axis=(1, 2, 3))
+    found = TensorRtRunner(trt, b"plan", cuda)(x)
+    np.testing.assert_allclose(found, np.stack([sums, -sums], 1), rtol=1e-5, atol=1e-5)
 
 
 @pytest.fixture

@@ -149,7 +149,7 @@ def test_missing_isa_is_skipped_with_a_reason(tmp_path):
 
 def test_backend_that_cannot_execute_is_stood_in_for(artifact, monkeypatch):
     found = execute.find_exporter("lowbit")
-    monkeypatch.setattr(type(found), "unavailable", lambda self: "no GPU")
+    monkeypatch.setattr(type(found), "unavailable", lambda self, profile=None: "no GPU")
     rewrite(artifact, backend="lowbit")
     report = verify(artifact, threads=1)
     assert report.verdict == "skipped"

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from eqnet.backend.protocol import Capabilities
+from eqnet.backend.refusals import Kind, Refusal
 from eqnet.spec.profile import HardwareProfile
+from eqnet.spec.scheme import Scales, Symmetry
 
 OPSET = 21  # of the neutral graph and so of every model.onnx; no exporter converts it
 
 
 def capability_refusals(profile: HardwareProfile, can: Capabilities) -> list[str]:
-    """One line, ``key: found (allowed: ...)``, for each demand outside the capabilities."""
+    """A `Refusal`, ``key: found (allowed: ...)``, for each demand outside the capabilities.
+
+    7-bit weights are a full width where the profile leaves no more of the storage.
+    """
     demands: list[tuple[str, str, Iterable[str]]] = [
         ("weights.granularity", profile.weights.granularity, can.weight_granularities),
         ("weights.symmetry", profile.weights.symmetry, can.weight_symmetries),
@@ -20,18 +25,56 @@ def capability_refusals(profile: HardwareProfile, can: Capabilities) -> list[str
         ("activations.zero_point", profile.activations.zero_point, can.zero_points),
         ("opset", str(profile.opset), (str(OPSET),)),
         ("remainder", profile.remainder, can.remainders),
+        *(("device", kind, can.devices) for kind in profile.device_kinds()),
     ]
-    lines = [
-        f"{key}: {found} (allowed: {', '.join(sorted(allowed))})"
+    lines: list[str] = [
+        Refusal(f"{key}: {found} (allowed: {', '.join(sorted(allowed))})", _kind(key, can))
         for key, found, allowed in demands
         if found not in allowed
     ]
-    fewest = min(min(pair) for pair in profile.bits)
-    if fewest < can.min_bits:
-        lines.append(f"bits: {fewest} (allowed: {can.min_bits} or more)")
-    lines += [
-        f"pinned.{pin.layers}: {pin.bits} bits (allowed: {can.min_bits} or more, or 'remainder')"
-        for pin in profile.pinned
-        if isinstance(pin.bits, int) and pin.bits < can.min_bits
+    return [
+        *lines,
+        *_odd_zero_points(profile, can),
+        *_few_bits(profile, can),
+        *_few_pinned_bits(profile, can),
     ]
-    return lines
+
+
+def _kind(key: str, can: Capabilities) -> Kind:
+    if key in can.in_float:
+        return "float"
+    return "slow" if key in can.slow else "impossible"
+
+
+def _odd_zero_points(profile: HardwareProfile, can: Capabilities) -> list[Refusal]:
+    rules = profile.activations
+    exact = can.rounds_before_zero_point or rules.symmetry is not Symmetry.ASYMMETRIC
+    if rules.scales is not Scales.POWER_OF_TWO or exact:
+        return []
+    line = (
+        "activations.scales: power_of_two with asymmetric activations, whose halves this target "
+        "rounds after it adds the zero-point (allowed: free, or activations.symmetry: symmetric)"
+    )
+    return [Refusal(line)]
+
+
+def _few_bits(profile: HardwareProfile, can: Capabilities) -> list[Refusal]:
+    least = min(can.min_bits, profile.weights.storage_bits)
+    weights, activations = (min(pair[side] for pair in profile.bits) for side in (0, 1))
+    if weights >= least and activations >= can.min_bits:
+        return []
+    line = f"bits: {min(weights, activations)} (allowed: {can.min_bits} or more)"
+    return [Refusal(line, _kind("bits", can))]
+
+
+def _few_pinned_bits(profile: HardwareProfile, can: Capabilities) -> list[Refusal]:
+    least = min(can.min_bits, profile.weights.storage_bits)
+    return [
+        Refusal(
+            f"pinned.{pin.layers}: {pin.bits} bits (allowed: {least} or more, or 'remainder')",
+            _kind("pinned", can),
+            "pinned",
+        )
+        for pin in profile.pinned
+        if isinstance(pin.bits, int) and pin.bits < least
+    ]

@@ -27,10 +27,20 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "vnni": ("avx512_vnni", "avx_vnni"),
     "avx512": ("avx512f",),
     "amx": ("amx_int8",),
+    "bf16": ("avx512_bf16", "amx_bf16", "bf16"),
     "neon": ("asimd", "neon"),
     "dotprod": ("asimddp",),
     "armv8.2-dotprod": ("asimddp",),
     "sse4.2": ("sse4_2",),
+}
+
+
+# Instruction sets that a CPU may have beyond a profile's `isa`, with other int8 kernels.
+BEYOND = {"avx2": "vnni", "avx512": "vnni"}
+# How the names of instruction sets of one processor architecture begin, and of its machines.
+ARCHITECTURES = {
+    "ARM": (("neon", "asimd", "dotprod", "armv", "i8mm", "sve", "sme"), ("aarch64", "arm")),
+    "x86": (("sse", "avx", "vnni", "amx", "x86"), ("x86", "amd64", "i386", "i686")),
 }
 
 
@@ -63,6 +73,30 @@ def missing_isa(isa: str | None, cpuinfo: Path = CPUINFO) -> str | None:
     if flags.isdisjoint(wanted):
         return f"this CPU lacks '{isa}' (it has: {', '.join(_notable(flags)) or 'none known'})"
     return None
+
+
+def foreign_isa(isa: str | None, machine: str = "") -> str | None:
+    """Why no latency here can stand for one with `isa`: another processor architecture; or None.
+
+    machine: such as ``x86_64``; this host's own by default.
+    """
+    here = machine or platform.machine()
+    for name, (prefixes, machines) in ARCHITECTURES.items():
+        if (isa or "").lower().startswith(prefixes) and not here.lower().startswith(machines):
+            return f"'{isa}' is of {name} processors, and this machine is {here}"
+    return None
+
+
+def other_kernels(isa: str | None, cpuinfo: Path = CPUINFO) -> str | None:
+    """Why this host runs other int8 kernels than a target with `isa`, or None.
+
+    It lacks the instruction set, or has one beyond it that runtimes use instead.
+    """
+    missing = missing_isa(isa, cpuinfo)
+    beyond = BEYOND.get((isa or "").lower())
+    if missing is not None or beyond is None or missing_isa(beyond, cpuinfo) is not None:
+        return missing
+    return f"this CPU has '{beyond}' beyond '{isa}', so runtimes choose other int8 kernels"
 
 
 def _notable(flags: frozenset[str]) -> list[str]:

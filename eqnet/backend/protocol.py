@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import onnx_ir as ir
@@ -18,6 +18,11 @@ from numpy.typing import NDArray
 
 from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.scheme import Granularity, Symmetry
+
+if TYPE_CHECKING:
+    from eqnet.backend.artifact import Parity
+    from eqnet.spec.manifest import BuildReport
+    from eqnet.spec.reports import Check
 
 Array = NDArray[np.float32]
 
@@ -28,6 +33,12 @@ class Capabilities:
 
     A profile that asks for more is refused at search and export, never silently changed.
     zero_points: values of the profile's ``activations.zero_point`` that `lower` keeps exactly.
+    devices: kinds that the profile's `device` may name.
+    slow, in_float: keys of the profile whose other values `lower` keeps exactly too, in slower
+    integer kernels or in float kernels; a profile may accept that by naming them.
+    rounds_before_zero_point: False for a target that computes round(x / s + z), which differs
+    from round(x / s) + z where x / s is halfway between two integers and z is odd. Scales that are
+    powers of two make such values common, so there they go with symmetric activations only.
     """
 
     weight_granularities: frozenset[Granularity]
@@ -37,6 +48,10 @@ class Capabilities:
     min_bits: int
     remainders: frozenset[str]
     zero_points: frozenset[str] = frozenset({"free"})
+    devices: frozenset[str] = frozenset({"CPU"})
+    slow: frozenset[str] = frozenset()
+    in_float: frozenset[str] = frozenset()
+    rounds_before_zero_point: bool = True
 
 
 class Runner(Protocol):
@@ -54,8 +69,11 @@ class Exporter(Protocol):
     name: str
     capabilities: Capabilities
 
-    def unavailable(self) -> str | None:
-        """Why the runtime cannot execute on this machine, or None if it can."""
+    def unavailable(self, profile: HardwareProfile | None = None) -> str | None:
+        """Why the runtime cannot execute on this machine, or None if it can.
+
+        With a profile: on the device that it names.
+        """
         ...
 
     def runtime_version(self) -> str:
@@ -63,7 +81,11 @@ class Exporter(Protocol):
         ...
 
     def refusals(self, profile: HardwareProfile) -> list[str]:
-        """One line for each demand of the profile that this target cannot execute well."""
+        """One line for each demand of the profile that this target cannot execute well.
+
+        A plain line is final. An `eqnet.backend.refusals.Refusal` may say that the demand is
+        exact but slow, which the profile's ``accept_slow`` overrides.
+        """
         ...
 
     def lower(self, reference: ir.Model, profile: HardwareProfile) -> ir.Model:
@@ -78,17 +100,47 @@ class Exporter(Protocol):
         """
         ...
 
-    def open(self, model: Path, *, optimize: bool = True, threads: int | None = None) -> Runner:
+    def open(
+        self,
+        model: Path,
+        *,
+        optimize: bool = True,
+        threads: int | None = None,
+        profile: HardwareProfile | None = None,
+    ) -> Runner:
         """Load an ONNX file (an artifact's model, or its float twin) for execution.
 
-        `optimize=False` turns the runtime's graph optimizations off: the graph's semantics.
+        `optimize=False` turns the runtime's graph optimizations off: the graph's semantics, in
+        float32. `profile` says in which precision the remainder runs and on which device; None
+        is float32 on the backend's own device.
         """
         ...
 
-    def int8_layers(self, folder: Path, layers: Mapping[str, str]) -> list[str]:
+    def int8_layers(
+        self, folder: Path, layers: Mapping[str, str], profile: HardwareProfile | None = None
+    ) -> list[str] | None:
         """Names of the layers that the runtime itself reports as running in int8.
 
         `layers` maps the layer names of the manifest to the ONNX op type. The proof comes
         from the runtime (its optimized graph, runtime graph or build log), not from the file.
+        None where the runtime has no way to tell. `profile`: as in `open`.
         """
+        ...
+
+
+@runtime_checkable
+class ExtraChecks(Protocol):
+    """What an exporter may have besides: checks of its own files, which `eqnet verify` adds."""
+
+    def extra_checks(self, folder: Path, parity: Parity) -> list[Check]:
+        """Checks of the artifact in `folder` that need no runtime of the target's."""
+        ...
+
+
+@runtime_checkable
+class BuildReports(Protocol):
+    """What an exporter may have besides: what the target's own compiler said of the artifact."""
+
+    def build_report(self, folder: Path) -> BuildReport:
+        """Read from the files that `finish` wrote; goes into the manifest, which shows it."""
         ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from eqnet.spec.reports import BenchReport
+from eqnet.spec.reports import BenchReport, Latency
 
 NS_PER_MS = 1e6
 
@@ -28,7 +28,7 @@ def to_github_action(report: BenchReport) -> list[dict[str, Any]]:
             "extra": extra,
         }
     ]
-    for name, latency in (("quantized", report.quantized), ("float32", report.float32)):
+    for name, latency in _latencies(report):
         entries.append(
             {
                 "name": f"{report.profile}: {name}",
@@ -54,5 +54,11 @@ def to_bencher(report: BenchReport) -> dict[str, Any]:
             },
             "throughput": {"value": latency.throughput},
         }
-        for name, latency in (("quantized", report.quantized), ("float32", report.float32))
+        for name, latency in _latencies(report)
     }
+
+
+def _latencies(report: BenchReport) -> list[tuple[str, Latency]]:
+    """The sessions that were timed, the float one under the name of its precision."""
+    both = (("quantized", report.quantized), (report.float_precision, report.float32))
+    return [(name, latency) for name, latency in both if latency is not None]

@@ -16,8 +16,9 @@ from eqnet.backend.preprocess import preprocess
 from eqnet.backend.protocol import Array, Exporter
 from eqnet.backend.timing import interleave
 from eqnet.spec.manifest import MODEL, REFERENCE, Manifest
-from eqnet.spec.profile import BenchRules
+from eqnet.spec.profile import BenchRules, HardwareProfile
 from eqnet.spec.progress import Progress
+from eqnet.spec.reports import FloatPrecision
 
 CHUNKS = 20
 WARMUP = 5
@@ -37,18 +38,28 @@ class Setup:
 def measure(setup: Setup, rng: np.random.Generator) -> tuple[list[float], list[float]]:
     """Milliseconds of the artifact's model and of its float twin, pair by pair.
 
-    New sessions are opened on every call. Both get the same batch of stored parity images.
+    The twin runs on the artifact's device, in `float_precision`. New sessions are opened on
+    every call. Both get the same batch of stored parity images.
     """
     images = batch_of(setup, rng)
     with tempfile.TemporaryDirectory(prefix="eqnet-bench-") as temporary:
         twin = Path(temporary) / "float.onnx"
         ir.save(strip_qdq(ir.load(setup.folder / REFERENCE)), twin)
-        threads = setup.rules.threads
-        quantized = setup.exporter.open(setup.folder / MODEL, threads=threads)
-        float32 = setup.exporter.open(twin, threads=threads)
+        threads, profile = setup.rules.threads, setup.manifest.profile
+        quantized = setup.exporter.open(setup.folder / MODEL, threads=threads, profile=profile)
+        plain = profile.model_copy(update={"remainder": float_precision(profile)})
+        float32 = setup.exporter.open(twin, threads=threads, profile=plain)
         return _paired(
             lambda: quantized(images), lambda: float32(images), setup.rules.repeats, setup.progress
         )
+
+
+def float_precision(profile: HardwareProfile) -> FloatPrecision:
+    """What the float twin runs in: bfloat16 where the artifact's remainder does, else float32.
+
+    A target with bfloat16 runs the float model faster in it, so float32 would be no rival.
+    """
+    return "bfloat16" if profile.remainder == "bfloat16" else "float32"
 
 
 def batch_of(setup: Setup, rng: np.random.Generator) -> Array:

@@ -8,10 +8,10 @@ import numpy as np
 
 from eqnet.backend.artifact import check_files, read_manifest
 from eqnet.backend.discovery import find_exporter
-from eqnet.backend.host import describe, missing_isa
+from eqnet.backend.host import describe, foreign_isa, other_kernels
 from eqnet.backend.timing import paired_ratio, summarize
 from eqnet.bench.gate import gate, read_baseline
-from eqnet.bench.measure import Setup, measure
+from eqnet.bench.measure import Setup, float_precision, measure
 from eqnet.spec.errors import UsageError
 from eqnet.spec.manifest import Manifest
 from eqnet.spec.profile import BenchRules
@@ -35,7 +35,8 @@ def bench(
     repeats, batch, threads: default to the profile's. max_regression: fraction by which the
     ratio to float may grow over `baseline`, a bench.json of this machine.
 
-    Returns a report whose verdict is "skipped" where the runtime cannot execute here, "failed"
+    Returns a report whose verdict is "skipped" where the runtime cannot execute here or the
+    profile is of another processor architecture, "failed"
     where the artifact is slower than the baseline allows (the command line turns that into a
     RegressionError after writing the report), and "passed" otherwise; `reason` says why. Raises
     ArtifactError for a damaged folder, UsageError for settings outside their range or a
@@ -49,7 +50,7 @@ def bench(
     host = describe()
     before = read_baseline(baseline, manifest, rules, host) if baseline is not None else None
     exporter = find_exporter(manifest.backend)
-    reason = exporter.unavailable()
+    reason = exporter.unavailable(manifest.profile) or foreign_isa(manifest.profile.isa)
     if reason is not None:
         return _empty(artifact, manifest, rules, host).model_copy(update={"reason": reason})
     setup = Setup(artifact, manifest, exporter, rules, progress or Silent())
@@ -93,13 +94,14 @@ def _measured(
 ) -> BenchReport:
     quantized, float32 = measure(setup, rng)
     ratio, interval = paired_ratio(quantized, float32, rng)
-    isa = missing_isa(setup.manifest.profile.isa)
+    isa = other_kernels(setup.manifest.profile.isa)
     return _empty(artifact, setup.manifest, setup.rules, host).model_copy(
         update={
             "verdict": "passed",
             "reason": f"not the target's latency: {isa}" if isa else "",
             "quantized": summarize(quantized, setup.rules.batch),
             "float32": summarize(float32, setup.rules.batch),
+            "float_precision": float_precision(setup.manifest.profile),
             "ratio": ratio,
             "ratio_interval": interval,
         }

@@ -112,7 +112,10 @@ def _print(report: BenchReport, target: Path) -> None:
     made = table(
         f"{report.profile}: batch {report.batch}, {report.threads} threads", columns, columns[1:]
     )
-    for name, latency in (("quantized", report.quantized), ("float32", report.float32)):
+    for name, latency in (
+        ("quantized", report.quantized),
+        (report.float_precision, report.float32),
+    ):
         if latency is not None:
             made.add_row(name, *_row(latency))
     out = console()

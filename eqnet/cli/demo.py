@@ -9,7 +9,7 @@ import typer
 
 from eqnet.cli.options import Data, Json, Quiet, Seed, Supernet
 
-HELP = """Search, export, verify and bench every built-in profile; then one table and one page.
+HELP = """Search, export, verify and bench the built-in profiles; then one table and one page.
 
 Writes OUT/PROFILE/ for each profile and OUT/report.html. A profile that fails has its reason in
 its row, the others go on, and the exit code is 11.
@@ -17,14 +17,15 @@ its row, the others go on, and the exit code is 11.
 \b
 Examples:
   eqnet demo
-  eqnet demo --out artifacts --profiles openvino_asym,custom_lowbit --seed 1"""
+  eqnet demo --out artifacts --profiles openvino_asym,custom_lowbit --seed 1
+  eqnet demo --profiles onnxruntime_avx2,onnxruntime_arm,custom_pow2"""
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for artifacts and page.")] = Path("artifacts"),
     profiles: Annotated[
         str | None,
-        typer.Option(help="Names, with commas.", show_default="every built-in profile"),
+        typer.Option(help="Names, with commas.", show_default="one of each kind"),
     ] = None,
     supernet: Supernet = None,
     data: Data = None,
@@ -39,7 +40,7 @@ def demo(
     from eqnet.spec.errors import CheckpointError, DataError, VerificationError
     from eqnet.spec.profiles import builtin_profiles
 
-    names = parse_names("--profiles", profiles, builtin_profiles())
+    named = parse_names("--profiles", profiles, builtin_profiles())
     require_folder("--supernet", supernet, CheckpointError)
     require_folder("--data", data, DataError)
     require_writable(out, folder=True)
@@ -48,7 +49,12 @@ def demo(
 
     with progress(quiet) as listener:
         result = run(
-            out, profiles=names, supernet=supernet, data=data, seed=seed, progress=listener
+            out,
+            profiles=named if profiles else None,
+            supernet=supernet,
+            data=data,
+            seed=seed,
+            progress=listener,
         )
     if as_json:
         print_json(result)

@@ -15,6 +15,7 @@ Examples:
   eqnet eval --bits w4a4
   eqnet eval --bits w4a4 --weights per_tensor:asymmetric \\
     --activations symmetric
+  eqnet eval --bits w8a8 --scales power_of_two
   eqnet eval --bits w2a2 --placement paper --split validation --json"""
 
 
@@ -31,6 +32,9 @@ def evaluate(
     supernet: Supernet = None,
     data: Data = None,
     split: Annotated[str, typer.Option(help="test or validation.")] = "test",
+    scales: Annotated[
+        str, typer.Option(help="free or power_of_two, of weights and activations.")
+    ] = "free",
     seed: Seed = 0,
     allow_code: AllowCode = False,
     as_json: Json = False,
@@ -41,10 +45,11 @@ def evaluate(
     from eqnet.cli.output import console, facts, print_json, share
     from eqnet.cli.progress import progress
     from eqnet.spec.errors import CheckpointError, DataError
+    from eqnet.spec.scheme import Scales
 
     weight_bits, activation_bits = parse_bits(bits)
     form = parse_form(weights, activations)
-    _check_names(placement, split)
+    _check_names(placement, split, scales)
     require_folder("--supernet", supernet, CheckpointError)
     require_folder("--data", data, DataError)
     from eqnet.supernet.evaluate import evaluate as run
@@ -58,6 +63,7 @@ def evaluate(
             placement=placement,
             data=data,
             split=split,
+            scales=Scales(scales),
             seed=seed,
             allow_code=allow_code,
             progress=listener,
@@ -79,9 +85,10 @@ def evaluate(
     )
 
 
-def _check_names(placement: str, split: str) -> None:
+def _check_names(placement: str, split: str, scales: str) -> None:
     from eqnet.spec.errors import ProfileError, UsageError, unknown
     from eqnet.spec.profiles import builtin_profiles
+    from eqnet.spec.scheme import Scales
 
     placements = [*builtin_profiles(), "paper"]
     if placement not in placements and not placement.endswith((".yaml", ".yml")):
@@ -89,3 +96,5 @@ def _check_names(placement: str, split: str) -> None:
     splits = ("test", "validation")
     if split not in splits:
         raise UsageError(f"--split: {unknown('split', split, splits)}")
+    if scales not in tuple(Scales):
+        raise UsageError(f"--scales: {unknown('choice', scales, Scales)}")

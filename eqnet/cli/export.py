@@ -37,6 +37,9 @@ def export(
     ] = None,
     data: Data = None,
     allow_code: AllowCode = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace an artifact of another supernet or profile.")
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -64,6 +67,7 @@ def export(
             out=out,
             data=data,
             allow_code=allow_code,
+            force=force,
             progress=listener,
         )
     if as_json:
@@ -73,10 +77,12 @@ def export(
 
 
 def _print(manifest: Manifest, folder: Path) -> None:
-    from eqnet.cli.output import console, facts, share
+    from eqnet.cli.output import build_table, console, facts, share
 
     subnet, model = manifest.subnet, manifest.model
     accuracy = manifest.parity.accuracy
+    if manifest.build is not None:
+        console().print(build_table(manifest.build))
     console().print(
         facts(
             {
@@ -86,11 +92,13 @@ def _print(manifest: Manifest, folder: Path) -> None:
                 "form": subnet.form.label(),
                 "model": f"{model.source}, input {list(model.input_shape)}",
                 "int8": f"{len(manifest.int8_layers)} of {len(manifest.layers)} layers promised",
+                "slow": "; ".join(manifest.slow) or None,
                 "weights": f"{manifest.weight_bytes / 1024:.1f} KiB",
                 "accuracy": None
                 if accuracy is None
                 else f"{share(accuracy)} in PyTorch, on {manifest.parity.images} parity images",
                 "files": ", ".join(sorted(manifest.files)),
+                **(manifest.build.facts if manifest.build else {}),
                 "next": f"eqnet verify {folder}",
             }
         )

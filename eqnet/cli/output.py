@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from eqnet.spec.manifest import BuildReport
     from eqnet.spec.reports import Check
 
 _STYLE = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
@@ -92,6 +93,14 @@ def checks_table(title: str, checks: Iterable[Check]) -> Table:
             quantity(check.limit, check.unit),
             _plain(check.reason),
         )
+    return made
+
+
+def build_table(report: BuildReport) -> Table:
+    """What the target's own compiler made of the layers."""
+    made = table("as built by the target's compiler", report.columns)
+    for row in report.rows:
+        made.add_row(*(_plain(cell) for cell in row))
     return made
 
 

@@ -108,6 +108,7 @@ def _print(report: SearchReport, folder: Path) -> None:
                 if measured is None
                 else f"{share(measured.accuracy)} on {measured.images} images, "
                 f"{quantity(measured.cost, measured.unit or '')}",
+                "slow": "; ".join(report.slow) or None,
                 "budgets": ", ".join(f"{k} <= {v:g}" for k, v in report.budgets.items()) or None,
                 "predictor": None
                 if report.kendall_tau is None

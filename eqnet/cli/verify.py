@@ -57,10 +57,21 @@ def verify(
     if as_json:
         print_json(report)
     else:
+        _print_build(artifact)
         _print(report, target)
     if report.verdict == "failed":
         failed = [check.name for check in report.checks if check.verdict == "failed"]
         raise VerificationError(f"{artifact}: verification failed: {', '.join(failed)}")
+
+
+def _print_build(artifact: Path) -> None:
+    """The table that the target's own compiler left in the artifact, where it has one."""
+    from eqnet.backend.artifact import read_manifest
+    from eqnet.cli.output import build_table, console
+
+    build = read_manifest(artifact).build
+    if build is not None:
+        console().print(build_table(build))
 
 
 def _print(report: VerifyReport, target: Path) -> None:

@@ -16,11 +16,12 @@ from safetensors.numpy import save
 from torch import fx
 
 from eqnet import __version__
-from eqnet.backend.artifact import foreign_content
+from eqnet.backend.artifact import foreign_content, read_manifest
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.files import new_folder, sha256_file, write_file
-from eqnet.backend.protocol import Exporter
-from eqnet.spec.errors import CheckpointError, EqnetError, ProfileError
+from eqnet.backend.protocol import BuildReports, Exporter
+from eqnet.backend.refusals import accepted_refusals, keeps_int8
+from eqnet.spec.errors import ArtifactError, CheckpointError, EqnetError, OutputError
 from eqnet.spec.manifest import (
     MANIFEST,
     MODEL,
@@ -68,28 +69,47 @@ def export(
     data: Path | None = None,
     allow_code: bool = False,
     searches: Path = Path("runs/search"),
+    force: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
     """Export a subnet for a profile into the folder `out` (None: artifacts/<profile name>).
 
     subnet: a subnet file; None takes `searches`/<profile>/subnet.json where it was searched in
-    this supernet under this profile, else the profile's default subnet. Raises ProfileError
-    for what the target cannot execute well, OutputError where `out` cannot be written.
+    this supernet under this profile, else the profile's default subnet. force: replace an
+    artifact in `out` even if it is of another supernet or profile. Raises ProfileError for what
+    the target cannot execute well, OutputError where `out` cannot be written or is kept.
     """
     rules = load_profile(profile)
     exporter = checked_exporter(rules)
     session = open_session(supernet, data, allow_code=allow_code)
     chosen = choose_subnet(session, rules, subnet, searches)
     folder = out or Path("artifacts") / rules.name
+    if not force:
+        _require_replaceable(folder, session, rules)
     return export_in(session, rules, exporter, chosen, folder, progress)
+
+
+def _require_replaceable(folder: Path, session: Session, profile: HardwareProfile) -> None:
+    """Refuse to replace what exporting again would not bring back: another net or profile."""
+    if not (folder / MANIFEST).is_file():
+        return
+    try:
+        found = read_manifest(folder)
+    except ArtifactError:
+        return  # whoever makes the folder says what it holds
+    if (found.subnet.supernet, found.profile.name) != (session.identity, profile.name):
+        raise OutputError(
+            f"{folder}: holds an artifact of {found.model.source}, supernet "
+            f"{found.subnet.supernet[:12]}, for profile '{found.profile.name}' (allowed: another "
+            f"path, or --force to replace it by supernet {session.identity[:12]}, profile "
+            f"'{profile.name}')"
+        )
 
 
 def checked_exporter(profile: HardwareProfile) -> Exporter:
     """The exporter of a profile. Raises ProfileError for what it cannot execute well."""
     exporter = find_exporter(profile.backend)
-    refusals = exporter.refusals(profile)
-    if refusals:
-        raise ProfileError(f"profile '{profile.name}' on {exporter.name}: {'; '.join(refusals)}")
+    accepted_refusals(exporter, profile)
     return exporter
 
 
@@ -208,6 +228,7 @@ def _manifest(
     folder: Path,
 ) -> Manifest:
     info, header = session.supernet.info, session.header
+    slow = accepted_refusals(exporter, profile)
     return Manifest(
         backend=exporter.name,
         profile=profile,
@@ -220,8 +241,10 @@ def _manifest(
         preprocessing=session.dataset.preprocessing,
         parity=parity,
         layers=tuple(layer.name for layer in info.layers),
-        int8_layers=tuple(chosen.spec.quantized_layers()),
+        int8_layers=tuple(chosen.spec.quantized_layers()) if keeps_int8(slow) else (),
+        slow=tuple(str(one) for one in slow),
         weight_bytes=weight_bytes(info, chosen.spec, profile),
+        build=exporter.build_report(folder) if isinstance(exporter, BuildReports) else None,
         versions=_versions(),
         files={
             path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.is_file()

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
@@ -34,6 +36,18 @@ def fake_quantize(
         return _in_place(x.float(), scale, z, lo, hi)
     result: Tensor = _FakeQuantize.apply(x.float(), scale, zero_point, lo, hi, gradient_scale)
     return result
+
+
+def power_of_two(x: Tensor, shrink: float = math.sqrt(2.0)) -> Tensor:
+    """A power of two next to each positive value, exactly, in its own floating type and shape.
+
+    It is the one below where that is x / `shrink` at least, and else the one above. With the
+    default it is ``2^round(log2 x)``. No logarithm is taken: its rounding would decide values
+    near the middle, and a power that is computed from an exponent need not be exact.
+    """
+    mantissa, _ = torch.frexp(x)
+    power = x / mantissa  # the mantissa is in [0.5, 1), so this is the power of two above x
+    return torch.where(mantissa < shrink / 2, power / 2, power)
 
 
 def _in_place(x: Tensor, scale: Tensor, z: Tensor, lo: int, hi: int) -> Tensor:

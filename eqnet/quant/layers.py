@@ -1,35 +1,98 @@
-"""Elastic layers: a float layer whose weight passes through an elastic quantizer."""
+"""Elastic layers: a float layer whose weight passes through an elastic quantizer.
+
+Each holds its weight with the output channels first, has `to_float` and `to_static`, and takes
+over the parameters of the float layer that it stands for.
+"""
 
 from __future__ import annotations
 
-import torch
+from typing import Any
+
 from torch import Tensor, nn
+from torch.nn import functional
 
 from eqnet.quant.quantizers import WeightQuantizer
+from eqnet.quant.static import IntegerWeight, StaticConv2d, StaticConvTranspose2d, StaticLinear
+from eqnet.spec.errors import CaptureError
+
+Pads = tuple[int, int, int, int]
+
+
+class PaddedConv2d(nn.Conv2d):
+    """A convolution behind a padding with zeros that differs from side to side.
+
+    pads: (left, right, top, bottom); `padding` itself is 0.
+    """
+
+    pads: Pads = (0, 0, 0, 0)
+
+    @staticmethod
+    def of(conv: nn.Conv2d, pads: Pads) -> nn.Conv2d:
+        """`conv` with these pads alone; a plain convolution where both sides have the same."""
+        left, right, top, bottom = pads
+        even = left == right and top == bottom
+        kind = nn.Conv2d if even else PaddedConv2d
+        made = kind(**(_arguments(conv) | {"padding": (top, left) if even else 0}), device="meta")
+        made.weight, made.bias = conv.weight, conv.bias
+        if isinstance(made, PaddedConv2d):
+            made.pads = pads
+        return made.train(conv.training)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[N, I, H, W] -> [N, O, H', W']."""
+        return super().forward(functional.pad(input, self.pads))
+
+
+def _arguments(conv: nn.Conv2d | nn.ConvTranspose2d) -> dict[str, Any]:
+    return {
+        "in_channels": conv.in_channels,
+        "out_channels": conv.out_channels,
+        "kernel_size": conv.kernel_size,
+        "stride": conv.stride,
+        "padding": conv.padding,
+        "dilation": conv.dilation,
+        "groups": conv.groups,
+        "bias": conv.bias is not None,
+        "padding_mode": conv.padding_mode,
+    }
 
 
 class ElasticConv2d(nn.Conv2d):
     """Conv2d whose weight [O, I/groups, kh, kw] is quantized in the active form."""
 
     weight_quantizer: WeightQuantizer
+    pads: Pads | None
 
     @classmethod
     def from_float(cls, conv: nn.Conv2d) -> ElasticConv2d:
         """Take over a float convolution's parameters (shared, not copied)."""
-        layer = cls(
-            conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride,  # type: ignore[arg-type]  # loose sizes
-            conv.padding, conv.dilation, conv.groups, conv.bias is not None,  # type: ignore[arg-type]  # loose sizes
-            conv.padding_mode, device="meta",
-        )  # fmt: skip
+        layer = cls(**_arguments(conv), device="meta")
         layer.weight, layer.bias = conv.weight, conv.bias
+        layer.pads = conv.pads if isinstance(conv, PaddedConv2d) else None
         layer.weight_quantizer = WeightQuantizer(conv.out_channels)
         return layer
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, I, H, W] -> [N, O, H', W']."""
+        x = x if self.pads is None else functional.pad(x, self.pads)
         weight: Tensor = self.weight_quantizer(self.weight)
         result: Tensor = self._conv_forward(x, weight, self.bias)
         return result
+
+    def to_float(self, weight: Tensor, bias: Tensor) -> nn.Conv2d:
+        """A float convolution of this geometry with other parameters."""
+        kind = nn.Conv2d if self.pads is None else PaddedConv2d
+        plain = kind(**(_arguments(self) | {"bias": True}), device="meta")
+        plain.weight, plain.bias = nn.Parameter(weight), nn.Parameter(bias)
+        if isinstance(plain, PaddedConv2d) and self.pads is not None:
+            plain.pads = self.pads
+        return plain
+
+    def to_static(self, weight: IntegerWeight, bias: Tensor | None) -> nn.Module:
+        """The convolution with an integer weight. Raises CaptureError for padding by values."""
+        if self.padding_mode != "zeros":
+            raise CaptureError(f"padding mode '{self.padding_mode}' (allowed: zeros)")
+        return StaticConv2d(self, weight, bias, self.pads)
 
 
 class ElasticLinear(nn.Linear):
@@ -46,9 +109,75 @@ class ElasticLinear(nn.Linear):
         return layer
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, I] -> [N, O]."""
+        """[N, ..., I] -> [N, ..., O]."""
         weight: Tensor = self.weight_quantizer(self.weight)
-        return torch.nn.functional.linear(x, weight, self.bias)
+        return functional.linear(x, weight, self.bias)
+
+    def to_float(self, weight: Tensor, bias: Tensor) -> nn.Linear:
+        """A float layer of these sizes with other parameters."""
+        plain = nn.Linear(self.in_features, self.out_features, device="meta")
+        plain.weight, plain.bias = nn.Parameter(weight), nn.Parameter(bias)
+        return plain
+
+    def to_static(self, weight: IntegerWeight, bias: Tensor | None) -> nn.Module:
+        """The layer with an integer weight."""
+        return StaticLinear(weight, bias)
 
 
-ElasticLayer = ElasticConv2d | ElasticLinear
+class ElasticConvTranspose2d(nn.Module):
+    """ConvTranspose2d whose weight is quantized in the active form, by output channel.
+
+    weight: [O, I, kh, kw], the float layer's [I, O, kh, kw] with its first two axes swapped; for
+    a depthwise one [O, 1, kh, kw], as it is. `supports` says which others have no such form.
+    """
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+    weight_quantizer: WeightQuantizer
+
+    def __init__(self, conv: nn.ConvTranspose2d) -> None:
+        super().__init__()
+        self.geometry = _arguments(conv) | {"output_padding": conv.output_padding}
+        self.swaps = conv.groups == 1
+        self.weight = nn.Parameter(self.natural(conv.weight.detach()).contiguous())
+        self.bias = conv.bias  # type: ignore[assignment]  # torch types a parameter as a tensor
+        self.weight_quantizer = WeightQuantizer(conv.out_channels)
+
+    @staticmethod
+    def supports(conv: nn.ConvTranspose2d) -> bool:
+        """Whether one axis of the weight tells the output channels apart."""
+        depthwise = conv.groups == conv.in_channels == conv.out_channels
+        return conv.groups == 1 or depthwise
+
+    @classmethod
+    def from_float(cls, conv: nn.ConvTranspose2d) -> ElasticConvTranspose2d:
+        """Take over a float layer's bias and a copy of its weight."""
+        return cls(conv)
+
+    def natural(self, weight: Tensor) -> Tensor:
+        """Between output channels first and torch's own order of axes; its own inverse."""
+        return weight.transpose(0, 1) if self.swaps else weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, I, H, W] -> [N, O, H', W']."""
+        weight = self.natural(self.weight_quantizer(self.weight))
+        return functional.conv_transpose2d(
+            x, weight, self.bias, self.geometry["stride"], self.geometry["padding"],
+            self.geometry["output_padding"], self.geometry["groups"], self.geometry["dilation"],
+        )  # fmt: skip
+
+    def to_float(self, weight: Tensor, bias: Tensor) -> nn.ConvTranspose2d:
+        """A float layer of this geometry with other parameters; weight: [O, ...]."""
+        plain = nn.ConvTranspose2d(**(self.geometry | {"bias": True}), device="meta")
+        plain.weight = nn.Parameter(self.natural(weight).contiguous())
+        plain.bias = nn.Parameter(bias)
+        return plain
+
+    def to_static(self, weight: IntegerWeight, bias: Tensor | None) -> nn.Module:
+        """The layer with an integer weight."""
+        stored = weight.with_axis(1) if self.swaps else weight
+        return StaticConvTranspose2d(self.geometry, stored, bias)
+
+
+ElasticLayer = ElasticConv2d | ElasticLinear | ElasticConvTranspose2d
+ELASTIC = (ElasticConv2d, ElasticLinear, ElasticConvTranspose2d)

@@ -27,13 +27,16 @@ def _(x: Tensor, scale: Tensor, zero_point: Tensor, lo: int, hi: int) -> Tensor:
 
 
 @torch.library.custom_op("eqnet::dequantize", mutates_args=())
-def dequantize(integers: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
-    """Real values of a weight: integers int8 [C, ...], scale float32 [C], zero_point int8 [C]."""
-    shape = (-1,) + (1,) * (integers.dim() - 1)
+def dequantize(integers: Tensor, scale: Tensor, zero_point: Tensor, axis: int = 0) -> Tensor:
+    """Real values of a weight: integers int8, scale float32 [C], zero_point int8 [C].
+
+    axis: that of the C channels among the integers' axes.
+    """
+    shape = [-1 if dim == axis else 1 for dim in range(integers.dim())]
     centred = integers.to(torch.float32) - zero_point.to(torch.float32).view(shape)
     return centred * scale.view(shape)
 
 
 @dequantize.register_fake
-def _(integers: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+def _(integers: Tensor, scale: Tensor, zero_point: Tensor, axis: int = 0) -> Tensor:
     return torch.empty_like(integers, dtype=torch.float32)

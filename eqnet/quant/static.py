@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from eqnet.quant.ops import dequantize, quantize_dequantize
-from eqnet.spec.scheme import IntegerRange
-
-STORAGE_BITS = 8
+from eqnet.spec.scheme import STORAGE_BITS, IntegerRange
 
 
 class QuantizationPoint(nn.Module):
@@ -55,26 +56,44 @@ class StaticQuantizer(nn.Module):
 class IntegerWeight(nn.Module):
     """A weight as int8 [C, ...] with scale float32 [C] and zero-point int8 [C].
 
+    axis: the one of the channels; 1 for the weight [I, O, kh, kw] of a transposed convolution.
+
     Integers of b bits lie shifted left by 8 - b, with the scale divided by 2^(8 - b): the same
-    real values, on which a runtime's integer bias has a finer grid.
+    real values, on which a runtime's integer bias has a finer grid. With 7 bits of storage they
+    lie shifted by 7 - b, so that the highest bit stays unused.
     """
 
     integers: Tensor
     scale: Tensor
     zero_point: Tensor
 
-    def __init__(self, integers: Tensor, scale: Tensor, zero_point: Tensor, bits: int) -> None:
+    def __init__(
+        self,
+        integers: Tensor,
+        scale: Tensor,
+        zero_point: Tensor,
+        bits: int,
+        storage_bits: int = STORAGE_BITS,
+    ) -> None:
         super().__init__()
-        shift = STORAGE_BITS - bits
+        shift = storage_bits - bits
         self.bits = bits
+        self.axis = 0
         self.register_buffer("integers", (integers << shift).to(torch.int8))
         self.register_buffer("scale", scale / float(1 << shift))
         self.register_buffer("zero_point", (zero_point << shift).to(torch.int8))
 
     def forward(self) -> Tensor:
-        """The real values, float32 [C, ...]."""
-        result: Tensor = dequantize(self.integers, self.scale, self.zero_point)
+        """The real values, float32, in the shape of the integers."""
+        result: Tensor = dequantize(self.integers, self.scale, self.zero_point, self.axis)
         return result
+
+    def with_axis(self, axis: int) -> IntegerWeight:
+        """The same weight with the axis of the channels, which is 0, in another place."""
+        moved = copy.deepcopy(self)
+        moved.integers = self.integers.transpose(0, axis).contiguous()
+        moved.axis = axis
+        return moved
 
 
 class StaticConv2d(nn.Module):
@@ -82,15 +101,24 @@ class StaticConv2d(nn.Module):
 
     bias: Tensor | None
 
-    def __init__(self, like: nn.Conv2d, weight: IntegerWeight, bias: Tensor | None) -> None:
+    def __init__(
+        self,
+        like: nn.Conv2d,
+        weight: IntegerWeight,
+        bias: Tensor | None,
+        pads: tuple[int, int, int, int] | None = None,
+    ) -> None:
+        """`pads` are zeros (left, right, top, bottom) beside the padding of `like`."""
         super().__init__()
         self.weight = weight
         self.register_buffer("bias", bias)
         self.stride, self.dilation, self.groups = like.stride, like.dilation, like.groups
         self.padding = like.padding
+        self.pads = pads
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, I, H, W] -> [N, O, H', W']."""
+        x = x if self.pads is None else functional.pad(x, self.pads)
         return functional.conv2d(
             x, self.weight(), self.bias, self.stride, self.padding, self.dilation, self.groups
         )
@@ -107,5 +135,29 @@ class StaticLinear(nn.Module):
         self.register_buffer("bias", bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, I] -> [N, O]."""
+        """[N, ..., I] -> [N, ..., O]."""
         return functional.linear(x, self.weight(), self.bias)
+
+
+class StaticConvTranspose2d(nn.Module):
+    """A transposed convolution with an integer weight, [I, O, kh, kw] or depthwise [O, 1, kh, kw].
+
+    geometry: the arguments of nn.ConvTranspose2d.
+    """
+
+    bias: Tensor | None
+
+    def __init__(
+        self, geometry: dict[str, Any], weight: IntegerWeight, bias: Tensor | None
+    ) -> None:
+        super().__init__()
+        self.weight = weight
+        self.register_buffer("bias", bias)
+        self.geometry = geometry
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, I, H, W] -> [N, O, H', W']."""
+        return functional.conv_transpose2d(
+            x, self.weight(), self.bias, self.geometry["stride"], self.geometry["padding"],
+            self.geometry["output_padding"], self.geometry["groups"], self.geometry["dilation"],
+        )  # fmt: skip

@@ -147,7 +147,7 @@ def _plots(inputs: Inputs, rows: Sequence[Row]) -> dict[str, Any]:
                 "latency",
                 plots.latency_figure(artifacts, PAGE),
                 "Latency",
-                "Artifact and float32 of the same net in the same runtime, run in turn.",
+                "Artifact and the float model of the same net in the same runtime, run in turn.",
             ),
             "searches": [
                 (

@@ -136,7 +136,7 @@ def draw_strip(axes: Axes, bits: Mapping[str, int | str], y: float, scale: float
 
 
 def latency_figure(artifacts: Sequence[Artifact], palette: Palette) -> Figure | None:
-    """Distributions of all timed runs, float32 beside quantized; None when nothing was timed."""
+    """Distributions of all timed runs, the artifact's and the float model's, or None."""
     timed = [(index, item) for index, item in enumerate(artifacts) if _is_timed(item)]
     if not timed:
         return None
@@ -200,7 +200,7 @@ def _latency_legend(axes: Axes, palette: Palette) -> None:
     from matplotlib.patches import Patch
 
     handles = [
-        Patch(facecolor=palette.grid, edgecolor=palette.ink, label="float32, same runtime"),
+        Patch(facecolor=palette.grid, edgecolor=palette.ink, label="float model, same runtime"),
         Patch(facecolor=palette.of(0), edgecolor=palette.ink, label="artifact (its own colour)"),
     ]
     axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)

@@ -36,7 +36,7 @@ def measure_latency(
     Batch norm statistics do not matter to latency and are left as they are. Raises
     MissingExtraError where the runtime cannot execute.
     """
-    reason = exporter.unavailable()
+    reason = exporter.unavailable(profile)
     if reason is not None:
         raise MissingExtraError(f"cost model 'measured' needs {exporter.name}: {reason}")
     shape = supernet.info.input_shape
@@ -48,7 +48,7 @@ def measure_latency(
             path = Path(scratch) / f"{index}.onnx"
             reference = to_onnx(extract(supernet, spec), shape)
             ir.save(exporter.lower(reference, profile), path)
-            runner = exporter.open(path, threads=profile.bench.threads)
+            runner = exporter.open(path, threads=profile.bench.threads, profile=profile)
             runs.append(partial(runner, inputs.astype(np.float32)))
             progress.advance()
         samples = interleave(runs, REPEATS, WARM_UP)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.files import write_file
+from eqnet.backend.refusals import accepted_refusals
 from eqnet.search.cost import UNITS, Cost, analytic_cost
 from eqnet.search.cqap import FILE as CQAP_FILE
 from eqnet.search.cqap import load_cqap
@@ -21,7 +22,6 @@ from eqnet.search.reach import EXHAUSTIVE, require_cost, require_reachable
 from eqnet.search.scoring import Candidate, Scorer
 from eqnet.search.space import Genome, Space
 from eqnet.spec.errors import InfeasibleError, ProfileError
-from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.profiles import load_profile, profiles_dir
 from eqnet.spec.progress import Progress, Silent
 from eqnet.spec.reports import FrontPoint, SearchReport
@@ -62,7 +62,7 @@ def search(
     started = time.perf_counter()
     progress = progress or Silent()
     rules = load_profile(profile)
-    _refuse(rules)
+    slow = accepted_refusals(find_exporter(rules.backend), rules)
     limits = dict(rules.budgets) | dict(budgets or {})
     session = open_session(supernet, data, allow_code=allow_code)
     space = Space.of(Target.of(session.supernet.info, rules), session.identity)
@@ -80,19 +80,13 @@ def search(
         profile=rules.name, supernet=session.label, budgets=limits, unit=UNITS[rules.cost.model],
         evaluations=len(scorer.known), front=tuple(_point(one) for one in found.front),
         best=_scored(best, UNITS[rules.cost.model]), seconds=time.perf_counter() - started,
-        stop_reason=found.reason,
+        stop_reason=found.reason, slow=tuple(str(one) for one in slow),
         kendall_tau=predictor.header.kendall_tau if predictor.header else None,
         pearson=predictor.header.pearson if predictor.header else None,
     )  # fmt: skip
     write_file(out / "search.json", report.model_dump_json(indent=2))
     write_file(out / "subnet.json", report.best.model_dump_json(indent=2))
     return report
-
-
-def _refuse(profile: HardwareProfile) -> None:
-    refusals = find_exporter(profile.backend).refusals(profile)
-    if refusals:
-        raise ProfileError(f"profile '{profile.name}' on {profile.backend}: {'; '.join(refusals)}")
 
 
 def _folder(profile: str) -> Path:

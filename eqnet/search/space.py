@@ -9,15 +9,17 @@ from dataclasses import dataclass
 
 from eqnet.spec.subnet import SubnetSpec
 from eqnet.supernet.choices import groups_of
-from eqnet.supernet.target import Target
+from eqnet.supernet.target import ACTIVATED, Target
 
 Genome = tuple[int, ...]
+STEM = "stem"
 
 
 @dataclass(frozen=True)
 class Space:
     """One gene for each free layer (which allowed pair of bits), then one for each op group
-    that may be left in the remainder (0: quantized, 1: float)."""
+    that may be left in the remainder (0: quantized, 1: float; of "stem" the number of the cut,
+    counted from 1, before which everything is float)."""
 
     target: Target
     supernet: str
@@ -27,14 +29,17 @@ class Space:
     @classmethod
     def of(cls, target: Target, supernet: str) -> Space:
         """The space that a profile leaves open in a network."""
-        present = (*groups_of(target.info), "add")
+        present = [*groups_of(target.info), "add", *((STEM,) if target.cuts() else ())]
+        if any(layer.activated for layer in target.info.layers):
+            present.append(ACTIVATED)
         groups = tuple(group for group in target.profile.search_groups if group in present)
         single = len(target.profile.bits) == 1
         return cls(target, supernet, () if single else tuple(target.free_layers()), groups)
 
     def choices(self) -> tuple[int, ...]:
         """How many values each gene has."""
-        return (len(self.target.profile.bits),) * len(self.layers) + (2,) * len(self.groups)
+        ends = (1 + len(self.target.cuts()) if group == STEM else 2 for group in self.groups)
+        return (len(self.target.profile.bits),) * len(self.layers) + tuple(ends)
 
     def size(self) -> int:
         """How many genomes there are."""
@@ -50,6 +55,19 @@ class Space:
         pairs = range(len(self.target.profile.bits)) if self.layers else range(1)
         return [(index,) * len(self.layers) + zeros for index in pairs]
 
+    def label(self, genome: Sequence[int]) -> str:
+        """A short name: what is left in float, or "all quantized"."""
+        floats, stem = self._floats(genome)
+        named = [*sorted(floats), *([f"all before {stem}"] if stem else [])]
+        return "float " + ", ".join(named) if named else "all quantized"
+
+    def _floats(self, genome: Sequence[int]) -> tuple[frozenset[str], str | None]:
+        """The op groups in float, and the first layer that is not of a float stem."""
+        genes = dict(zip(self.groups, genome[len(self.layers) :], strict=True))
+        cut = genes.pop(STEM, 0)
+        floats = frozenset(group for group, gene in genes.items() if gene)
+        return floats, self.target.cuts()[cut - 1] if cut else None
+
     def subnet(self, genome: Sequence[int]) -> SubnetSpec:
         """The subnet of a genome."""
         bits = self.target.profile.bits
@@ -58,7 +76,5 @@ class Space:
             pairs = {name: bits[gene] for name, gene in zip(self.layers, genome[:cut], strict=True)}
         else:
             pairs = dict.fromkeys(self.target.free_layers(), bits[0])
-        floats = frozenset(
-            group for group, gene in zip(self.groups, genome[cut:], strict=True) if gene
-        )
-        return self.target.subnet(pairs, supernet=self.supernet, float_groups=floats)
+        floats, stem = self._floats(genome)
+        return self.target.subnet(pairs, supernet=self.supernet, float_groups=floats, stem=stem)

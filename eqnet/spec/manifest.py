@@ -48,6 +48,17 @@ class ParitySet(Frozen):
     accuracy: float | None = Field(default=None, description="PyTorch subnet, in [0, 1]")
 
 
+class BuildReport(Frozen):
+    """What a target's own compiler said of an artifact, for people to read.
+
+    facts: such as the command that repeats the build. columns and rows: one table.
+    """
+
+    facts: dict[str, str] = Field(default_factory=dict)
+    columns: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+
+
 class Manifest(Frozen):
     """manifest.json."""
 
@@ -61,6 +72,12 @@ class Manifest(Frozen):
     parity: ParitySet
     layers: tuple[str, ...] = Field(description="every Conv and Linear, in graph order")
     int8_layers: tuple[str, ...] = Field(description="those that the runtime must run in int8")
+    slow: tuple[str, ...] = Field(
+        default=(), description="demands that the target runs slowly, accepted by the profile"
+    )
     weight_bytes: int = Field(description="sum of bits of all weights and biases / 8, rounded up")
+    build: BuildReport | None = Field(
+        default=None, description="what the target's own compiler said, where it has one"
+    )
     versions: dict[str, str]
     files: dict[str, str] = Field(description="file name -> sha256")

@@ -6,10 +6,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from eqnet.spec.scheme import Form, Frozen
+from eqnet.spec.scheme import Form, Frozen, Scales
 from eqnet.spec.subnet import SubnetSpec
 
 Verdict = Literal["passed", "failed", "skipped"]
+FloatPrecision = Literal["float32", "bfloat16"]
 
 
 class Check(Frozen):
@@ -69,9 +70,12 @@ class BenchReport(Frozen):
     batch: int
     threads: int
     quantized: Latency | None = None
-    float32: Latency | None = None
+    float32: Latency | None = Field(
+        default=None, description="the float model's, which ran in `float_precision`"
+    )
+    float_precision: FloatPrecision = "float32"
     ratio: float | None = Field(
-        default=None, description="median of paired quantized / float32 times; below 1 is faster"
+        default=None, description="median of paired quantized / float times; below 1 is faster"
     )
     ratio_interval: tuple[float, float] | None = Field(
         default=None, description="95% bootstrap interval of the ratio"
@@ -88,6 +92,7 @@ class EvalReport(Frozen):
     weight_bits: int
     activation_bits: int
     placement: str = Field(description="name of the profile whose quantizers were used, or 'paper'")
+    scales: Scales = Field(default=Scales.FREE, description="of weights and of activations")
     dataset: str
     split: str
     images: int
@@ -97,7 +102,8 @@ class EvalReport(Frozen):
     @property
     def label(self) -> str:
         """A short name, such as ``w4a4 per_tensor:asymmetric/symmetric``."""
-        return f"w{self.weight_bits}a{self.activation_bits} {self.form.label()}"
+        scales = "" if self.scales is Scales.FREE else f" {self.scales}"
+        return f"w{self.weight_bits}a{self.activation_bits} {self.form.label()}{scales}"
 
 
 class FrontPoint(Frozen):
@@ -123,6 +129,9 @@ class SearchReport(Frozen):
     best: SubnetSpec
     seconds: float
     stop_reason: str = Field(description="what ended the search")
+    slow: tuple[str, ...] = Field(
+        default=(), description="demands that the target runs slowly, accepted by the profile"
+    )
     kendall_tau: float | None = Field(
         default=None, description="rank correlation of the predictor with measured accuracies"
     )

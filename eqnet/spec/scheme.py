@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
 BITS: tuple[int, ...] = (2, 3, 4, 5, 6, 7, 8)
 CARRIER_BITS = 8
+STORAGE_BITS: Literal[8] = 8
 
 
 class Frozen(BaseModel):
@@ -34,6 +35,13 @@ class Symmetry(StrEnum):
 
     SYMMETRIC = "symmetric"
     ASYMMETRIC = "asymmetric"
+
+
+class Scales(StrEnum):
+    """Which scales quantizers may have: any, or powers of two, by which hardware just shifts."""
+
+    FREE = "free"
+    POWER_OF_TWO = "power_of_two"
 
 
 class IntegerRange(NamedTuple):

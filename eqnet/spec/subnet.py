@@ -7,15 +7,16 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from eqnet.spec.errors import CheckpointError
 from eqnet.spec.fields import first_problem
-from eqnet.spec.scheme import BITS, Form, Frozen
+from eqnet.spec.scheme import BITS, STORAGE_BITS, Form, Frozen, Scales
 
 SCHEMA_VERSION: Literal[1] = 1
 REMAINDER: Literal["remainder"] = "remainder"
 WeightChoice = int | Literal["remainder"]
+STORAGE = ("weight_scales", "activation_scales", "weight_storage_bits")
 
 
 class Score(Frozen):
@@ -34,6 +35,9 @@ class SubnetSpec(Frozen):
     activations: tensor name -> bits that the Conv and Linear readers of the tensor see.
     carriers: tensor name -> bits of the tensor as every other reader (Add, pool) sees it.
     A tensor that is in neither mapping is float.
+    weight_scales: whether the scales that batch norm leaves are powers of two, and
+    activation_scales: the same for tensors. weight_storage_bits: of the 8 that integer weights
+    are stored in, those that they may use.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -44,6 +48,9 @@ class SubnetSpec(Frozen):
     weights: dict[str, WeightChoice]
     activations: dict[str, int]
     carriers: dict[str, int]
+    weight_scales: Scales = Scales.FREE
+    activation_scales: Scales = Scales.FREE
+    weight_storage_bits: Literal[7, 8] = STORAGE_BITS
     avg_weight_bits: float
     avg_activation_bits: float
     predicted: Score | None = None
@@ -57,11 +64,24 @@ class SubnetSpec(Frozen):
                 raise ValueError(f"{name}: {bits} bits (allowed: {BITS[0]} to {BITS[-1]})")
         return value
 
+    @model_validator(mode="after")
+    def _fits_in_storage(self) -> SubnetSpec:
+        for name, bits in self.weights.items():
+            if bits != REMAINDER and int(bits) > self.weight_storage_bits:
+                raise ValueError(
+                    f"weights.{name}: {bits} bits (allowed: {BITS[0]} to "
+                    f"{self.weight_storage_bits}, the subnet's weight_storage_bits)"
+                )
+        return self
+
     def choices_json(self) -> str:
-        """The choices alone, as canonical JSON: what two equal subnets share."""
-        kept = self.model_dump(
-            mode="json", include={"supernet", "form", "weights", "activations", "carriers"}
-        )
+        """The choices alone, as canonical JSON: what two equal subnets share.
+
+        Choices of storage are part of it where they are not the default.
+        """
+        names = {"supernet", "form", "weights", "activations", "carriers"}
+        names |= {name for name in STORAGE if getattr(self, name) != _default(name)}
+        kept = self.model_dump(mode="json", include=names)
         return json.dumps(kept, sort_keys=True, separators=(",", ":"))
 
     def sha256(self) -> str:
@@ -71,6 +91,10 @@ class SubnetSpec(Frozen):
     def quantized_layers(self) -> list[str]:
         """Names of the layers whose weights are integers."""
         return [name for name, bits in self.weights.items() if bits != REMAINDER]
+
+
+def _default(name: str) -> object:
+    return SubnetSpec.model_fields[name].default
 
 
 def load_subnet(path: Path) -> SubnetSpec:

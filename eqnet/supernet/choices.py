@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from eqnet.spec.profile import ActivationRules, HardwareProfile, OpGroup, Placement
-from eqnet.spec.scheme import BITS, CARRIER_BITS, Form, Symmetry
+from eqnet.spec.scheme import BITS, CARRIER_BITS, STORAGE_BITS, Form, Scales, Symmetry
 from eqnet.spec.subnet import REMAINDER, SubnetSpec, WeightChoice
 from eqnet.supernet.info import NetworkInfo, TensorInfo
 
@@ -51,11 +51,12 @@ def build_spec(
     *,
     supernet: str = "",
     profile: HardwareProfile | None = None,
+    float_tensors: frozenset[str] = frozenset(),
 ) -> SubnetSpec:
     """The subnet in which layer L has `weights[L]` and tensor T at most `activation_bits[T]`.
 
     Tensors that only layers in the remainder read stay in float; carriers follow from the
-    style's placement.
+    style's placement, but `float_tensors` have none unless a quantized layer reads them.
     """
     quantized = {name for name, bits in weights.items() if bits != REMAINDER}
     narrow = {
@@ -63,7 +64,12 @@ def build_spec(
         for tensor in info.read_tensors()
         if quantized.intersection(tensor.layers)
     }
-    carriers = _carriers(info, style, narrow)
+    placed = [
+        tensor
+        for tensor in info.tensors
+        if tensor.name in narrow or tensor.name not in float_tensors
+    ]
+    carriers = _carriers(placed, style, narrow)
     return SubnetSpec(
         supernet=supernet,
         profile=profile.name if profile else None,
@@ -72,14 +78,19 @@ def build_spec(
         weights=dict(weights),
         activations=narrow,
         carriers=carriers,
+        weight_scales=profile.weights.scales if profile else Scales.FREE,
+        activation_scales=profile.activations.scales if profile else Scales.FREE,
+        weight_storage_bits=profile.weights.storage_bits if profile else STORAGE_BITS,
         avg_weight_bits=average_weight_bits(info, weights),
         avg_activation_bits=average_activation_bits(info, narrow),
     )
 
 
-def _carriers(info: NetworkInfo, style: Style, narrow: Mapping[str, int]) -> dict[str, int]:
+def _carriers(
+    tensors: Iterable[TensorInfo], style: Style, narrow: Mapping[str, int]
+) -> dict[str, int]:
     found = {}
-    for tensor in info.tensors:
+    for tensor in tensors:
         if _is_shared(tensor, style, narrow) and style.placement.residual_bits == "same":
             found[tensor.name] = narrow[tensor.name]
         elif _is_shared(tensor, style, narrow) or _wants_carrier(tensor, style.placement):

@@ -10,7 +10,7 @@ from eqnet.spec.errors import UsageError
 from eqnet.spec.profiles import load_profile
 from eqnet.spec.progress import Progress, Silent
 from eqnet.spec.reports import EvalReport
-from eqnet.spec.scheme import Form
+from eqnet.spec.scheme import Form, Scales
 from eqnet.supernet.choices import PAPER_STYLE, Style, uniform
 from eqnet.supernet.measure import accuracy
 from eqnet.supernet.session import Session, open_session
@@ -28,13 +28,15 @@ def evaluate(
     placement: str = "onnxruntime_x86",
     data: Path | None = None,
     split: str = "test",
+    scales: Scales = Scales.FREE,
     seed: int = 0,
     allow_code: bool = False,
     progress: Progress | None = None,
 ) -> EvalReport:
     """Measure the subnet that has these bits everywhere but in the first and last layer (8).
 
-    placement: "paper" (quantizers at Conv and Linear inputs) or the name of a profile.
+    placement: "paper" (quantizers at Conv and Linear inputs) or the name of a profile, of which
+    nothing else is taken. scales: of weights and activations alike.
     split: "validation" or "test". seed: of the interval's bootstrap; nothing else is random.
     Batch norm is recalibrated first.
     """
@@ -42,7 +44,9 @@ def evaluate(
         raise UsageError(f"unknown split '{split}' (allowed: {', '.join(SPLITS)})")
     session = open_session(supernet, data, allow_code=allow_code)
     style = PAPER_STYLE if placement == "paper" else Style.of(load_profile(placement))
-    return evaluate_in(session, style, form, weight_bits, activation_bits, split, seed, progress)
+    return evaluate_in(
+        session, style, form, weight_bits, activation_bits, split, seed, progress, scales
+    )
 
 
 def evaluate_in(
@@ -54,20 +58,22 @@ def evaluate_in(
     split: str,
     seed: int = 0,
     progress: Progress | None = None,
+    scales: Scales = Scales.FREE,
 ) -> EvalReport:
     """As `evaluate`, in a session that is open: for tables of many subnets."""
     progress = progress or Silent()
     images = getattr(session.dataset, split)()
     progress.start(f"w{weight_bits}a{activation_bits}", None)
-    spec = uniform(session.supernet.info, style, form, weight_bits, activation_bits)
+    plain = uniform(session.supernet.info, style, form, weight_bits, activation_bits)
+    spec = plain.model_copy(update={"weight_scales": scales, "activation_scales": scales})
     session.settle(spec, session.calibration())
     batches = session.batches(images)
     found = accuracy(session.supernet.graph, batches)
     progress.finish()
     return EvalReport(
         supernet=session.label, form=form, weight_bits=weight_bits,
-        activation_bits=activation_bits, placement=style.name, dataset=session.header.dataset,
-        split=split, images=len(batches), accuracy=found,
+        activation_bits=activation_bits, placement=style.name, scales=scales,
+        dataset=session.header.dataset, split=split, images=len(batches), accuracy=found,
         interval=interval_of(found, len(batches), seed),
     )  # fmt: skip
 

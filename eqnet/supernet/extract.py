@@ -13,21 +13,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
-from eqnet.quant.layers import ElasticConv2d, ElasticLinear
+from eqnet.quant.functional import power_of_two
+from eqnet.quant.layers import ELASTIC, ElasticLayer
 from eqnet.quant.quantizers import ActivationQuantizer
 from eqnet.quant.static import (
-    STORAGE_BITS,
     IntegerWeight,
     QuantizationPoint,
-    StaticConv2d,
-    StaticLinear,
     StaticQuantizer,
 )
-from eqnet.spec.errors import CaptureError, CheckpointError
+from eqnet.spec.errors import CheckpointError
 from eqnet.spec.subnet import SubnetSpec
 from eqnet.supernet.capture import QUANTIZERS
 from eqnet.supernet.info import LayerInfo
-from eqnet.supernet.supernet import Supernet
+from eqnet.supernet.supernet import Supernet, factor_of
 
 MAX_BIAS_STEPS = float(1 << 30)
 DEAD_BIAS_STEPS = float(1 << 22)
@@ -56,7 +54,7 @@ def extract(supernet: Supernet, spec: SubnetSpec) -> fx.GraphModule:
         points[tensor.name] = static.read_point()
         graph.set_submodule(f"{QUANTIZERS}.{tensor.name}", static)
     for layer in supernet.info.layers:
-        _replace_layer(graph, layer, points[layer.input])
+        _replace_layer(graph, layer, points[layer.input], spec.weight_storage_bits)
     graph.graph.lint()
     graph.recompile()
     graph.delete_all_unused_submodules()
@@ -78,10 +76,10 @@ def _point(quantizer: ActivationQuantizer, bits: int) -> QuantizationPoint:
 
 
 def _replace_layer(
-    graph: fx.GraphModule, layer: LayerInfo, point: QuantizationPoint | None
+    graph: fx.GraphModule, layer: LayerInfo, point: QuantizationPoint | None, storage_bits: int
 ) -> None:
     elastic = graph.get_submodule(layer.name)
-    assert isinstance(elastic, (ElasticConv2d, ElasticLinear))
+    assert isinstance(elastic, ELASTIC)
     affine = _affine(graph, layer)
     if elastic.weight_quantizer.bits is not None and point is None:
         raise CheckpointError(
@@ -91,7 +89,7 @@ def _replace_layer(
     if elastic.weight_quantizer.bits is None or point is None:
         static = _float_layer(elastic, affine)
     else:
-        static = _integer_layer(elastic, affine, point.scale, elastic.weight_quantizer.bits)
+        static = _integer_layer(elastic, affine, point.scale, storage_bits)
     graph.set_submodule(layer.name, static)
     if layer.batch_norm is not None:
         node = next(n for n in graph.graph.nodes if n.target == layer.batch_norm)
@@ -104,74 +102,61 @@ def _affine(graph: fx.GraphModule, layer: LayerInfo) -> _Affine:
         return _Affine(torch.ones(layer.out_channels), torch.zeros(layer.out_channels))
     norm = graph.get_submodule(layer.batch_norm)
     assert isinstance(norm, (nn.BatchNorm2d, nn.BatchNorm1d))
-    if norm.running_mean is None or norm.running_var is None:
-        raise CaptureError(f"'{layer.batch_norm}': batch norm without running statistics")
-    factor = torch.rsqrt(norm.running_var.double() + norm.eps)
-    if norm.weight is not None:
-        factor = factor * norm.weight.double()
+    factor = factor_of(norm, layer.batch_norm)
+    assert norm.running_mean is not None
     offset = -norm.running_mean.double() * factor
     if norm.bias is not None:
         offset = offset + norm.bias.double()
     return _Affine(factor, offset)
 
 
-def _whole_bias(layer: ElasticConv2d | ElasticLinear, affine: _Affine) -> Tensor:
+def _whole_bias(layer: ElasticLayer, affine: _Affine) -> Tensor:
     own = torch.zeros_like(affine.offset) if layer.bias is None else layer.bias
     return own.double() * affine.factor + affine.offset
 
 
-def _float_layer(layer: ElasticConv2d | ElasticLinear, affine: _Affine) -> nn.Module:
+def _float_layer(layer: ElasticLayer, affine: _Affine) -> nn.Module:
     """A layer of the remainder: batch norm folded into a float weight."""
     shape = (-1,) + (1,) * (layer.weight.dim() - 1)
-    kept = copy.copy(layer)
-    plain: nn.Conv2d | nn.Linear
-    if isinstance(kept, ElasticConv2d):
-        plain = nn.Conv2d(
-            kept.in_channels, kept.out_channels, kept.kernel_size, kept.stride,  # type: ignore[arg-type]  # loose sizes
-            kept.padding, kept.dilation, kept.groups, True, kept.padding_mode,  # type: ignore[arg-type]  # loose sizes
-        )  # fmt: skip
-    else:
-        plain = nn.Linear(kept.in_features, kept.out_features)
-    plain.weight.copy_((layer.weight.double() * affine.factor.view(shape)).float())
-    assert plain.bias is not None
-    plain.bias.copy_(_whole_bias(layer, affine).float())
-    return plain
+    weight = (layer.weight.double() * affine.factor.view(shape)).float()
+    return layer.to_float(weight, _whole_bias(layer, affine).float())
 
 
 def _integer_layer(
-    layer: ElasticConv2d | ElasticLinear, affine: _Affine, input_scale: Tensor, bits: int
+    layer: ElasticLayer, affine: _Affine, input_scale: Tensor, storage_bits: int
 ) -> nn.Module:
     integers, scale, zero_point = layer.weight_quantizer.integers(layer.weight)
+    bits = layer.weight_quantizer.bits
+    assert bits is not None
     bias = _whole_bias(layer, affine)
-    scale = (scale.double() * affine.factor).float()
-    dead = _dead_channels(scale, bias, input_scale, bits)
+    scale = scale.double() * affine.factor
+    shift = storage_bits - bits
+    dead = _dead_channels(scale, bias, input_scale, shift)
     shape = (-1,) + (1,) * (integers.dim() - 1)
     integers = torch.where(dead.view(shape), zero_point.view(shape), integers)
-    scale = torch.where(dead, _safe_scale(bias, input_scale, bits), scale)
-    weight = IntegerWeight(integers, scale, zero_point, bits)
+    scale = torch.where(dead, _safe_scale(bias, input_scale, shift), scale)
+    if layer.weight_quantizer.snapped is not None:
+        scale = power_of_two(scale)  # but for dead channels it is one, up to float32 rounding
+    weight = IntegerWeight(integers, scale.float(), zero_point, bits, storage_bits)
     has_bias = layer.bias is not None or bool((bias != 0).any())
     on_grid = _on_grid(bias, input_scale, weight.scale) if has_bias else None
-    if isinstance(layer, ElasticConv2d):
-        if layer.padding_mode != "zeros":
-            raise CaptureError(f"padding mode '{layer.padding_mode}' (allowed: zeros)")
-        return StaticConv2d(layer, weight, on_grid)
-    return StaticLinear(weight, on_grid)
+    return layer.to_static(weight, on_grid)
 
 
-def _dead_channels(scale: Tensor, bias: Tensor, input_scale: Tensor, bits: int) -> Tensor:
+def _dead_channels(scale: Tensor, bias: Tensor, input_scale: Tensor, shift: int) -> Tensor:
     """Channels whose weights cannot be told from zero beside their bias, bool [C].
 
     A gamma of 0, a scale that underflows, or a bias of more than 2^30 integer steps, which
     would overflow an int32 accumulator without a word.
     """
-    step = (scale * input_scale).double() / float(1 << (STORAGE_BITS - bits))
+    step = scale * input_scale.double() / float(1 << shift)
     return (step < MIN_NORMAL) | (bias.abs() > MAX_BIAS_STEPS * step)
 
 
-def _safe_scale(bias: Tensor, input_scale: Tensor, bits: int) -> Tensor:
+def _safe_scale(bias: Tensor, input_scale: Tensor, shift: int) -> Tensor:
     """A scale [C] on which the bias alone is a number of moderate size."""
-    unit = bias.abs() / (DEAD_BIAS_STEPS * input_scale.double()) * float(1 << (STORAGE_BITS - bits))
-    return torch.where(bias == 0, torch.ones_like(unit), unit.clamp_min(1e-20)).float()
+    unit = bias.abs() / (DEAD_BIAS_STEPS * input_scale.double()) * float(1 << shift)
+    return torch.where(bias == 0, torch.ones_like(unit), unit.clamp_min(1e-20))
 
 
 def _on_grid(bias: Tensor, input_scale: Tensor, weight_scale: Tensor) -> Tensor:

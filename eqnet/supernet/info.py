@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-LayerGroup = Literal["conv", "depthwise_conv", "linear"]
-ReaderGroup = Literal["add", "concat", "pool", "mul", "other"]
+LayerGroup = Literal["conv", "depthwise_conv", "conv_transpose", "linear"]
+ReaderGroup = Literal["add", "concat", "pool", "mul", "activation", "other"]
 
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """A Conv or Linear: its weight tensor and the work that it does for one image."""
+    """A Conv, ConvTranspose or Linear: its weight tensor and its work for one image.
+
+    activated: its output goes to a function that no integer kernel absorbs (Swish, sigmoid, ...).
+    """
 
     name: str
     group: LayerGroup
@@ -20,6 +23,7 @@ class LayerInfo:
     out_channels: int
     macs: int
     batch_norm: str | None
+    activated: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
 """From an extracted subnet to the neutral ONNX QDQ graph (`reference.onnx`).
 
 PyTorch's exporter maps the two quantization operators of `eqnet.quant.ops` straight to
-QuantizeLinear, Clip and DequantizeLinear; afterwards nodes and values get the names that layers
-and tensors have in the subnet.
+QuantizeLinear, Clip and DequantizeLinear; afterwards nodes, values and constants get the names
+that layers and tensors have in the subnet.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import logging
 import warnings
@@ -19,13 +20,17 @@ import torch
 from onnxscript import opset21 as op
 from torch import fx, nn
 
-from eqnet.quant.static import StaticConv2d, StaticLinear, StaticQuantizer
+from eqnet.quant.static import StaticConv2d, StaticConvTranspose2d, StaticLinear, StaticQuantizer
 from eqnet.spec.errors import CaptureError
 from eqnet.supernet.capture import QUANTIZERS
+from eqnet.supernet.graph_forms import module_of_node, pad_in_conv, transpose_weights
+from eqnet.supernet.naming import name_everything
 
 OPSET = 21
 FULL_RANGES = ((0, 255), (-128, 127))
-LAYERS = (StaticConv2d, StaticLinear, nn.Conv2d, nn.Linear)
+LAYERS = (
+    StaticConv2d, StaticConvTranspose2d, StaticLinear, nn.Conv2d, nn.ConvTranspose2d, nn.Linear,
+)  # fmt: skip
 LAYER_OPS = ("Conv", "Gemm", "MatMul", "ConvTranspose")
 
 
@@ -39,8 +44,8 @@ def _quantize_dequantize(x: Any, scale: Any, zero_point: Any, lo: int, hi: int) 
     return op.DequantizeLinear(integers, scale, zero_point)
 
 
-def _dequantize(integers: Any, scale: Any, zero_point: Any) -> Any:
-    return op.DequantizeLinear(integers, scale, zero_point, axis=0)
+def _dequantize(integers: Any, scale: Any, zero_point: Any, axis: int = 0) -> Any:
+    return op.DequantizeLinear(integers, scale, zero_point, axis=axis)
 
 
 def _scalar(value: int, kind: ir.DataType) -> Any:
@@ -64,7 +69,7 @@ def to_onnx(net: fx.GraphModule, input_shape: tuple[int, int, int]) -> ir.Model:
     example = torch.zeros(2, *input_shape)
     batch = torch.export.Dim("N", min=1)
     try:
-        with _quiet():
+        with _quiet(), _uncollected():
             program = torch.onnx.export(
                 net, (example,), dynamo=True, opset_version=OPSET,
                 input_names=["input"], output_names=["logits"],
@@ -77,6 +82,8 @@ def to_onnx(net: fx.GraphModule, input_shape: tuple[int, int, int]) -> ir.Model:
     assert program is not None
     model: ir.Model = program.model
     pool_globally(model)
+    pad_in_conv(model)
+    transpose_weights(model)
     name_graph(model, net)
     return model
 
@@ -94,21 +101,34 @@ def _quiet() -> Iterator[None]:
             logging.getLogger("torch.onnx").setLevel(level)
 
 
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without garbage collection: a trace only grows, and going over it takes a tenth longer."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def name_graph(model: ir.Model, net: fx.GraphModule) -> None:
     """Name layers after the subnet's layers, and quantizers after its tensors.
 
-    PyTorch's exporter keeps the order of calls, and shares equal constants between nodes, so
-    order identifies a node where the names of its constants do not.
+    PyTorch's exporter says of each node which module it comes from. It shares equal constants
+    between nodes, so their names would not tell.
     """
-    layers = [node for node in model.graph if _is_layer(node)]
-    for node, name in zip(layers, _layer_names(net), strict=True):
-        node.name = name
-    quantizers = [node for node in model.graph if node.op_type == "QuantizeLinear"]
-    for node, name in zip(quantizers, _point_names(net), strict=True):
-        _name_quantizer(node, name)
-    for item in (*model.graph, *_values(model), model):
-        item.metadata_props.clear()
-    model.producer_name = "eqnet"
+    layers, points = set(_layer_names(net)), set(_point_names(net))
+    for node in model.graph:
+        module = module_of_node(node)
+        if module in layers and node.op_type in LAYER_OPS:
+            node.name = module
+        elif node.op_type == "QuantizeLinear":
+            point = module.removeprefix(f"{QUANTIZERS}.")
+            assert point in points
+            _name_quantizer(node, point)
+    name_everything(model, layers, frozenset(net.state_dict()))
 
 
 def _calls(net: fx.GraphModule) -> Iterator[tuple[str, nn.Module]]:
@@ -129,26 +149,6 @@ def _point_names(net: fx.GraphModule) -> list[str]:
             points = {"carrier": module.carrier, "narrow": module.narrow}
             names += [f"{tensor}.{role}" for role, point in points.items() if point is not None]
     return names
-
-
-def _values(model: ir.Model) -> Iterator[ir.Value]:
-    yield from model.graph.inputs
-    yield from model.graph.initializers.values()
-    for node in model.graph:
-        yield from node.outputs
-
-
-def _is_layer(node: ir.Node) -> bool:
-    """Whether a node is a Conv or Linear: its weight is an initializer, quantized or not."""
-    if node.op_type not in LAYER_OPS:
-        return False
-    value = node.inputs[1]
-    while value is not None and not value.is_initializer():
-        source = value.producer()
-        if source is None or source.op_type not in ("DequantizeLinear", "Transpose", "Identity"):
-            return False
-        value = source.inputs[0]
-    return value is not None
 
 
 def _name_quantizer(node: ir.Node, point: str) -> None:
@@ -174,6 +174,7 @@ def pool_globally(model: ir.Model) -> None:
             continue
         if keeps and sorted(axis % 4 for axis in axes.const_value.numpy().tolist()) == [2, 3]:
             pool = ir.node("GlobalAveragePool", [node.inputs[0]], name=f"{node.name}_pool")
+            pool.metadata_props.update(node.metadata_props)
             ir.convenience.replace_nodes_and_values(
                 model.graph, node, [node], [pool], node.outputs, pool.outputs
             )

@@ -1,11 +1,12 @@
-"""What capture refuses: weights that several calls share, and a name that it needs itself."""
+"""What capture refuses, each in one line: a form of model that is no image classifier."""
 
 from __future__ import annotations
 
-from torch import fx, nn
+from torch import fx
 
 from eqnet.spec.errors import CaptureError
-from eqnet.supernet.signs import function_of, module_of
+from eqnet.supernet.tensors import shape_of
+from eqnet.supernet.tracer import LINE
 
 
 def refuse_reserved_name(graph: fx.GraphModule, name: str) -> None:
@@ -14,33 +15,33 @@ def refuse_reserved_name(graph: fx.GraphModule, name: str) -> None:
         raise CaptureError(f"the model has an attribute '{name}' (allowed: any other name)")
 
 
-def refuse_shared_layers(graph: fx.GraphModule, kinds: tuple[type[nn.Module], ...]) -> None:
-    """Every layer of `kinds` is a module that is called once. Raises CaptureError."""
-    seen: set[str] = set()
-    for node in graph.graph.nodes:
-        if node.op == "call_function" and function_of(node) in ("conv2d", "linear"):
-            raise CaptureError(
-                f"operation '{node.name}': functional {function_of(node)} holds its weight outside "
-                "a module (allowed: nn.Conv2d and nn.Linear)"
-            )
-    for node in graph.graph.nodes:
-        if not isinstance(module_of(graph, node), kinds):
-            continue
-        if str(node.target) in seen:
-            raise CaptureError(
-                f"layer '{node.target}' is called more than once (allowed: one call a layer)"
-            )
-        seen.add(str(node.target))
-    if not seen:
+def refuse_other_inputs(graph: fx.GraphModule) -> None:
+    """The model reads one tensor. Raises CaptureError."""
+    count = sum(node.op == "placeholder" for node in graph.graph.nodes)
+    if count != 1:
+        raise CaptureError(f"the model has {count} inputs (allowed: one image tensor)")
+
+
+def refuse_other_outputs(graph: fx.GraphModule) -> None:
+    """The model returns one tensor of logits. Raises CaptureError."""
+    output = next(node for node in graph.graph.nodes if node.op == "output")
+    found = output.args[0]
+    if not isinstance(found, fx.Node) or len(shape_of(found)) != 2:
+        raise CaptureError("the model's output is not one tensor of logits [N, classes]")
+
+
+def refuse_no_layers(layers: list[fx.Node]) -> None:
+    """The model has something to quantize. Raises CaptureError."""
+    if not layers:
         raise CaptureError("the model has no nn.Conv2d or nn.Linear to quantize")
 
 
-def refuse_shared_norms(graph: fx.GraphModule, norms: set[str]) -> None:
-    """A batch norm after two convolutions cannot be absorbed into both. Raises CaptureError."""
-    nodes = [node for node in graph.graph.nodes if node.op == "call_module"]
-    calls = [str(node.target) for node in nodes if str(node.target) in norms]
-    for name in calls:
-        if calls.count(name) > 1:
+def refuse_complex(graph: fx.GraphModule) -> None:
+    """No value is complex: no target computes with such. Raises CaptureError."""
+    for node in graph.graph.nodes:
+        kind = getattr(node.meta.get("tensor_meta"), "dtype", None)
+        if kind is not None and kind.is_complex:
             raise CaptureError(
-                f"batch norm '{name}' is called more than once (allowed: one call a batch norm)"
+                f"{node.meta.get(LINE, 'unknown line')}: operation '{node.name}' gives complex "
+                "numbers (allowed: real ones)"
             )

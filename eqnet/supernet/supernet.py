@@ -8,9 +8,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, fx, nn
 
-from eqnet.quant.layers import ElasticConv2d, ElasticLinear
+from eqnet.quant.layers import ELASTIC, ElasticLayer
 from eqnet.quant.quantizers import ActivationQuantizer, WeightQuantizer
-from eqnet.spec.errors import CheckpointError
+from eqnet.spec.errors import CaptureError, CheckpointError
+from eqnet.spec.scheme import Scales
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
 from eqnet.supernet.capture import QUANTIZERS, capture
 from eqnet.supernet.info import NetworkInfo
@@ -30,12 +31,13 @@ class Supernet:
         self.graph: fx.GraphModule = graph
         self.info: NetworkInfo = info
         self._layers = {layer.name: self._weight_quantizer(layer.name) for layer in info.layers}
+        self._norm_of = {layer.name: layer.batch_norm for layer in info.layers}
         self._tensors = {tensor.name: self.activation(tensor.name) for tensor in info.tensors}
 
-    def layer(self, name: str) -> ElasticConv2d | ElasticLinear:
+    def layer(self, name: str) -> ElasticLayer:
         """The elastic layer of that name."""
         layer = self.graph.get_submodule(name)
-        assert isinstance(layer, (ElasticConv2d, ElasticLinear))
+        assert isinstance(layer, ELASTIC)
         return layer
 
     def _weight_quantizer(self, name: str) -> WeightQuantizer:
@@ -48,17 +50,36 @@ class Supernet:
         return quantizer
 
     def apply(self, spec: SubnetSpec) -> None:
-        """Compute as `spec` from now on. Raises CheckpointError if it names other layers."""
+        """Compute as `spec` from now on. Raises CheckpointError if it names other layers.
+
+        Powers of two as weight scales depend on the batch norm statistics that are in force.
+        """
         self._check_names(spec)
         for name, weight in self._layers.items():
             choice = spec.weights[name]
             weight.bits = None if choice == REMAINDER else int(choice)
             weight.granularity = spec.form.weight_granularity
             weight.symmetry = spec.form.weight_symmetry
+            weight.snapped = None
+            if spec.weight_scales is Scales.POWER_OF_TWO and weight.bits is not None:
+                self._snap(name)
         for name, tensor in self._tensors.items():
             tensor.carrier_bits = spec.carriers.get(name)
             tensor.narrow_bits = spec.activations.get(name)
             tensor.symmetry = spec.form.activation_symmetry
+            tensor.scales = spec.activation_scales
+
+    @torch.no_grad()
+    def _snap(self, name: str) -> None:
+        """Let a layer's scales be powers of two once its batch norm, as it is, is absorbed."""
+        layer, norm = self.layer(name), self._norm_of[name]
+        if norm is None:
+            factor = layer.weight.new_ones(layer.weight_quantizer.channels, dtype=torch.float64)
+        else:
+            module = self.graph.get_submodule(norm)
+            assert isinstance(module, NORMS)
+            factor = factor_of(module, norm)
+        layer.weight_quantizer.snap(factor)
 
     def apply_float(self) -> None:
         """Compute in float from now on."""
@@ -111,9 +132,22 @@ class Supernet:
         """Reset the batch norm statistics and collect them for the subnet in force.
 
         batches: float32 [N, C, H, W], always the same images, so that the result does not
-        depend on what was evaluated before.
+        depend on what was evaluated before. For weight scales that are powers of two they are
+        collected twice: the variances with the scales as they were learned, and then, as each
+        scale follows from a variance, the means alone.
         """
         self.graph.eval()
+        snapped = {name: one for name, one in self._layers.items() if one.snapped is not None}
+        for weight in snapped.values():
+            weight.snapped = None
+        images = list(batches) if snapped else batches
+        self._collect(images)
+        if snapped:
+            for name in snapped:
+                self._snap(name)
+            self._collect_means(images)
+
+    def _collect(self, batches: Iterable[Tensor]) -> None:
         with self._normalizing_by_batch() as norms:
             pooled = [_Pooled() for _ in norms]
             for batch in batches:
@@ -122,6 +156,36 @@ class Supernet:
                     statistics.add(norm, len(batch))
         for norm, statistics in zip(norms, pooled, strict=True):
             statistics.store(norm)
+
+    def _collect_means(self, batches: Iterable[Tensor]) -> None:
+        """Means of the batch norms' inputs, each batch centred by its own, variances kept."""
+        norms = [norm for norm in self.batch_norms() if norm.track_running_stats]
+        pooled = [_Pooled() for _ in norms]
+        hooks = [norm.register_forward_pre_hook(_center) for norm in norms]
+        for batch in batches:
+            self.graph(batch)
+            for norm, statistics in zip(norms, pooled, strict=True):
+                statistics.add(norm, len(batch))
+        for hook in hooks:
+            hook.remove()
+        for norm, statistics in zip(norms, pooled, strict=True):
+            statistics.store_mean(norm)
+
+
+def factor_of(norm: nn.BatchNorm2d | nn.BatchNorm1d, name: str) -> Tensor:
+    """gamma / sigma of a batch norm, float64 [C]. Raises CaptureError if it has no statistics."""
+    if norm.running_mean is None or norm.running_var is None:
+        raise CaptureError(f"'{name}': batch norm without running statistics")
+    factor = torch.rsqrt(norm.running_var.double() + norm.eps)
+    return factor if norm.weight is None else factor * norm.weight.double()
+
+
+def _center(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Let a batch norm in eval mode subtract this batch's mean: inputs [N, C, ...]."""
+    assert isinstance(module, NORMS)
+    assert module.running_mean is not None
+    (x,) = inputs
+    module.running_mean.copy_(x.mean([axis for axis in range(x.dim()) if axis != 1]))
 
 
 class _Pooled:
@@ -153,3 +217,8 @@ class _Pooled:
         variance = torch.as_tensor(self.square) / self.images - mean.square()
         norm.running_mean.copy_(mean)
         norm.running_var.copy_(variance.clamp_min(0.0))
+
+    def store_mean(self, norm: nn.BatchNorm2d | nn.BatchNorm1d) -> None:
+        """Write the mean alone into `norm`; without any batch, leave it as it is."""
+        if self.images and norm.running_mean is not None:
+            norm.running_mean.copy_(torch.as_tensor(self.mean) / self.images)

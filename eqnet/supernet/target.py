@@ -11,8 +11,10 @@ from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.subnet import REMAINDER, SubnetSpec, WeightChoice
 from eqnet.supernet.choices import Style, build_spec
 from eqnet.supernet.info import NetworkInfo
+from eqnet.supernet.stem import before, stem_cuts
 
 Pair = tuple[int, int]
+ACTIVATED = "activated"
 
 
 @dataclass(frozen=True)
@@ -53,16 +55,23 @@ class Target:
         *,
         supernet: str = "",
         float_groups: frozenset[str] = frozenset(),
+        stem: str | None = None,
     ) -> SubnetSpec:
         """The subnet with (weight bits, activation bits) for each free layer.
 
         A tensor that several layers read takes the widest of their activation bits. Each free
         layer holds a pair of the profile even so: with the tensor's bits it takes the least
         allowed weight bits that are not below its own, or else the most that are allowed.
-        float_groups: op groups (and "add") that are left in the remainder.
+        float_groups: op groups (and "add") that are left in the remainder; "activated" are the
+        layers whose output goes to a Swish, a sigmoid or their like. stem: the first
+        layer, one of `cuts`, that is not: with the free layers before it everything is.
         """
+        layers, tensors = before(self.info, stem)
         chosen = {
-            layer.name: self._choice(layer.name, layer.group, pairs, float_groups)
+            layer.name: (REMAINDER, 0)
+            if (layer.name in layers or (layer.activated and ACTIVATED in float_groups))
+            and layer.name not in self.pinned
+            else self._choice(layer.name, layer.group, pairs, float_groups)
             for layer in self.info.layers
         }
         read = self._read_bits(chosen)
@@ -72,8 +81,12 @@ class Target:
         }
         return build_spec(
             self.info, self._style(float_groups), self.profile.form(), weights, read,
-            supernet=supernet, profile=self.profile,
+            supernet=supernet, profile=self.profile, float_tensors=tensors,
         )  # fmt: skip
+
+    def cuts(self) -> tuple[str, ...]:
+        """Layers before which a leading part of the network may be left in the remainder."""
+        return stem_cuts(self.info)
 
     def _choice(
         self, name: str, group: str, pairs: Mapping[str, Pair], float_groups: frozenset[str]

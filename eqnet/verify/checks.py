@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eqnet.backend.artifact import Parity
-from eqnet.backend.host import missing_isa
+from eqnet.backend.host import other_kernels
 from eqnet.backend.protocol import Array
 from eqnet.spec.manifest import Manifest
 from eqnet.spec.reports import Check, Verdict
@@ -124,10 +124,21 @@ def int8_layers(proved: Sequence[str], promised: Sequence[str]) -> Check:
     )
 
 
+def int8_unpromised(proved: Sequence[str], manifest: Manifest) -> Check:
+    """How many layers run in int8 where the profile accepts that some run in float."""
+    return Check(
+        name="int8_layers",
+        verdict="skipped",
+        value=float(len(proved)),
+        unit="layers",
+        reason=f"none promised, as the profile accepts: {'; '.join(manifest.slow)}",
+    )
+
+
 def isa(manifest: Manifest) -> Check:
-    """Whether this host has the instruction set of the profile; latency depends on it."""
-    missing = missing_isa(manifest.profile.isa)
-    return Check(name="isa", verdict="passed") if missing is None else skipped("isa", missing)
+    """Whether this host runs the kernels of the profile's instruction set, as latency needs."""
+    reason = other_kernels(manifest.profile.isa)
+    return Check(name="isa", verdict="passed") if reason is None else skipped("isa", reason)
 
 
 def verdict_of(checks: Sequence[Check], executed: bool) -> Verdict:

@@ -42,7 +42,7 @@ class Target:
 def choose_target(manifest: Manifest) -> Target:
     """The manifest's backend, with ONNX Runtime to stand in where it cannot execute."""
     exporter = find_exporter(manifest.backend)
-    reason = exporter.unavailable()
+    reason = exporter.unavailable(manifest.profile)
     executor = exporter if reason is None else find_exporter(STAND_IN)
     return Target(exporter, executor, reason)
 
@@ -78,8 +78,9 @@ class Execution:
 def open_graph(
     executor: Exporter, path: Path, manifest: Manifest, *, optimize: bool, threads: int | None
 ) -> Execution:
-    """Load a graph of the artifact for execution."""
-    return Execution(path, executor.open(path, optimize=optimize, threads=threads), manifest)
+    """Load a graph of the artifact for execution, as its profile says."""
+    runner = executor.open(path, optimize=optimize, threads=threads, profile=manifest.profile)
+    return Execution(path, runner, manifest)
 
 
 def run_all(

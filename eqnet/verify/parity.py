@@ -11,7 +11,7 @@ from eqnet.backend import host
 from eqnet.backend.artifact import Parity, check_files, read_manifest, read_parity
 from eqnet.backend.files import write_file
 from eqnet.backend.graphs import layers_of
-from eqnet.backend.protocol import Array
+from eqnet.backend.protocol import Array, ExtraChecks
 from eqnet.spec.errors import EqnetError
 from eqnet.spec.manifest import MODEL, Manifest
 from eqnet.spec.reports import Check, VerifyReport
@@ -62,6 +62,7 @@ def verify(
         *found.checks,
         int8_check,
         checks.isa(manifest),
+        *_extra(artifact, target, parity),
     ]
     test_accuracy, test_images = None, None
     if data is not None:
@@ -98,6 +99,12 @@ def _execution(target: Target) -> Check:
     return checks.skipped(
         "execution", f"{target.reason}; the same graph was checked in {target.runtime}"
     )
+
+
+def _extra(artifact: Path, target: Target, parity: Parity) -> list[Check]:
+    """The checks that the backend's exporter has of its own."""
+    exporter = target.exporter
+    return exporter.extra_checks(artifact, parity) if isinstance(exporter, ExtraChecks) else []
 
 
 def _compare(
@@ -142,11 +149,15 @@ def _prove_int8(artifact: Path, manifest: Manifest, target: Target) -> tuple[Che
     operators = layers_of(ir.load(artifact / MODEL))
     known = {name: operators[name] for name in manifest.layers if name in operators}
     try:
-        proved = target.exporter.int8_layers(artifact, known)
+        proved = target.exporter.int8_layers(artifact, known, manifest.profile)
     except EqnetError as error:
         if target.reason is None:
             raise
         return checks.skipped("int8_layers", f"{target.reason}: {error}"), None
+    if proved is None:
+        return checks.skipped("int8_layers", f"{target.runtime} cannot tell what ran in int8"), None
     if target.reason is not None and not proved and manifest.int8_layers:
         return checks.skipped("int8_layers", target.reason), None
+    if manifest.slow and not manifest.int8_layers:
+        return checks.int8_unpromised(proved, manifest), len(proved)
     return checks.int8_layers(proved, manifest.int8_layers), len(proved)

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from eqnet.backend.capabilities import capability_refusals
 from eqnet.backend.protocol import Capabilities, Runner
+from eqnet.backend.refusals import Refusal
 from eqnet.spec.manifest import MODEL
 from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.scheme import Granularity, Symmetry
@@ -17,6 +18,7 @@ from eqnet_exporters.passes.activation_storage import activation_storage
 from eqnet_exporters.passes.fold_activations import fold_activations
 from eqnet_exporters.passes.guard_requantization import guard_requantization
 from eqnet_exporters.passes.integer_bias import integer_bias
+from eqnet_exporters.passes.own_zero_points import own_zero_points
 from eqnet_exporters.passes.share_quantizers import share_quantizers
 from eqnet_exporters.passes.tidy import tidy
 
@@ -34,9 +36,11 @@ class OnnxRuntimeExporter:
         storages=frozenset({"uint8", "int8"}),
         min_bits=8,
         remainders=frozenset({"float32"}),
+        # Fewer bits run as 8-bit integers behind a Clip: exact, and no faster than 8.
+        slow=frozenset({"bits", "pinned"}),
     )
 
-    def unavailable(self) -> str | None:
+    def unavailable(self, profile: HardwareProfile | None = None) -> str | None:
         """Why ONNX Runtime cannot execute here, or None."""
         return ort.unavailable()
 
@@ -61,6 +65,7 @@ class OnnxRuntimeExporter:
         activation_storage(model, profile.activations.storage)
         guard_requantization(model)
         integer_bias(model)
+        own_zero_points(model)
         tidy(model)
         return model
 
@@ -68,11 +73,20 @@ class OnnxRuntimeExporter:
         """ONNX Runtime needs no file beside ``model.onnx``."""
         return []
 
-    def open(self, model: Path, *, optimize: bool = True, threads: int | None = None) -> Runner:
+    def open(
+        self,
+        model: Path,
+        *,
+        optimize: bool = True,
+        threads: int | None = None,
+        profile: HardwareProfile | None = None,
+    ) -> Runner:
         """Load an ONNX file on the CPU. Raises ArtifactError if ONNX Runtime refuses it."""
         return ort.open_model(model, optimize=optimize, threads=threads)
 
-    def int8_layers(self, folder: Path, layers: Mapping[str, str]) -> list[str]:
+    def int8_layers(
+        self, folder: Path, layers: Mapping[str, str], profile: HardwareProfile | None = None
+    ) -> list[str]:
         """Layers that ONNX Runtime's optimized graph runs as QLinearConv, QGemm and the like."""
         return ort.int8_layers(folder / MODEL, layers)
 
@@ -80,17 +94,16 @@ class OnnxRuntimeExporter:
 def _slow_storage(profile: HardwareProfile) -> list[str]:
     isa = (profile.isa or "").lower()
     if profile.activations.storage == "int8" and isa.startswith(X86_ISA):
-        return [
-            f"activations.storage: int8 runs 3 to 8 times slower than uint8 on '{isa}' "
-            "(allowed: uint8)"
-        ]
+        line = f"activations.storage: int8 runs 3 to 8 times slower than uint8 on '{isa}'"
+        return [Refusal(f"{line} (allowed: uint8)", "slow")]
     return []
 
 
 def _float_sums(profile: HardwareProfile) -> list[str]:
     if profile.placement.add != "both":
-        return [
+        line = (
             f"placement.add: '{profile.placement.add}' leaves convolutions before a sum in float, "
             "because QLinearConv needs a quantized output (allowed: both)"
-        ]
+        )
+        return [Refusal(line, "float")]
     return []

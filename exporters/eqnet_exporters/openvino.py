@@ -1,62 +1,57 @@
 """OpenVINO on Intel CPUs: the QDQ graph is folded to its int8 kernels by the CPU plugin.
 
-The graph needs no lowering beyond storage: OpenVINO absorbs ReLU and ReLU6 before a quantizer,
-and data movers between two. Weights with a zero-point would drop their layer to float32, so
-they are refused.
+OpenVINO absorbs a quantizer and the ReLU or ReLU6 before it into the layer that they follow, so
+the lowering moves quantizers to the layers and changes their storage, nothing else. Weights with
+a zero-point would drop their layer to float32, so they are refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
 from eqnet.backend.capabilities import capability_refusals
-from eqnet.backend.graphs import LAYER_OPS
-from eqnet.backend.protocol import Array, Capabilities, Runner
-from eqnet.spec.errors import ArtifactError, EqnetError, MissingExtraError, OutputError
+from eqnet.backend.protocol import Capabilities, Runner
+from eqnet.spec.errors import MissingExtraError, OutputError
 from eqnet.spec.manifest import MODEL
 from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.scheme import Granularity, Symmetry
+from eqnet_exporters import ov_run
 from eqnet_exporters.passes.activation_storage import activation_storage
+from eqnet_exporters.passes.hoist_quantizers import hoist_quantizers
 from eqnet_exporters.passes.tidy import tidy
 
 IR_XML, IR_BIN = "model.xml", "model.bin"
-# Integer weights of depthwise and transposed convolutions are of these runtime types too.
-LAYER_TYPES = frozenset({"Convolution", "GroupConvolution", "Deconvolution", "FullyConnected"})
-LAYER_TYPES |= {"MatMul"}
-# The CPU plugin's own switch for its low-precision transformations: with it off, quantizers
-# stay in the graph as they are and every layer multiplies in float32.
-LOW_PRECISION = "LP_TRANSFORMS_MODE"
 
 
 class OpenVinoExporter:
-    """Intel CPUs through OpenVINO."""
+    """Intel CPUs through OpenVINO, and the GPUs and NPUs that OpenVINO finds."""
 
     name = "openvino"
     capabilities = Capabilities(
         weight_granularities=frozenset(Granularity),
         weight_symmetries=frozenset({Symmetry.SYMMETRIC}),
         activation_symmetries=frozenset(Symmetry),
-        storages=frozenset({"uint8", "int8"}),
+        storages=frozenset({"uint8", "by_sign"}),
         min_bits=2,
-        remainders=frozenset({"float32"}),
+        remainders=frozenset(ov_run.HINTS),
+        in_float=frozenset({"weights.symmetry"}),
+        rounds_before_zero_point=False,
+        devices=frozenset({"CPU", "GPU", "NPU", *ov_run.PLUGINS}),
     )
 
-    def unavailable(self) -> str | None:
-        """Why OpenVINO cannot run here, or None."""
+    def unavailable(self, profile: HardwareProfile | None = None) -> str | None:
+        """Why OpenVINO cannot run here, or not on the profile's device, or None."""
         try:
-            _openvino()
+            return ov_run.absent_device((profile.device if profile else None) or ov_run.CPU)
         except MissingExtraError as error:
             return str(error)
-        return None
 
     def runtime_version(self) -> str:
         """Such as ``openvino 2026.4.1``. Raises MissingExtraError if not installed."""
-        return f"openvino {_openvino().__version__.split('-', 1)[0]}"
+        return f"openvino {ov_run.openvino().__version__.split('-', 1)[0]}"
 
     def refusals(self, profile: HardwareProfile) -> list[str]:
         """Demands without exact int8 kernels: weights with a zero-point, sums of two quantizers.
@@ -70,13 +65,20 @@ class OpenVinoExporter:
             found.append(
                 "placement.add: both makes OpenVINO round sums differently (allowed: skip, none)"
             )
+        if profile.remainder == "float16" and ov_run.CPU in (profile.device or ov_run.CPU):
+            found.append("remainder: float16 on the CPU (allowed: float32, bfloat16)")
         return found
 
     def lower(self, reference: ir.Model, profile: HardwareProfile) -> ir.Model:
-        """A copy with the same integers, its activations in the profile's storage."""
+        """A copy with the same integers, its activations in the profile's storage.
+
+        A quantizer behind max pooling or reshaping moves in front of it, into the layer's kernel.
+        """
         model = reference.clone()
         tidy(model)
-        activation_storage(model, profile.activations.storage)
+        hoist_quantizers(model)
+        if profile.activations.storage != "by_sign":  # the neutral graph is in that form
+            activation_storage(model, profile.activations.storage)
         tidy(model)
         return model
 
@@ -86,8 +88,8 @@ class OpenVinoExporter:
         Raises EqnetError when OpenVINO cannot read the graph, OutputError when the folder
         cannot be written.
         """
-        ov = _openvino()
-        model = _read(ov, ov.Core(), folder / MODEL)
+        ov = ov_run.openvino()
+        model = ov_run.read(ov, ov.Core(), folder / MODEL)
         temporary = folder / f".{IR_XML}.tmp.xml"
         try:
             ov.save_model(model, str(temporary), compress_to_fp16=False)
@@ -96,108 +98,40 @@ class OpenVinoExporter:
         except (OSError, RuntimeError) as error:
             for leftover in (temporary, temporary.with_suffix(".bin")):
                 leftover.unlink(missing_ok=True)
-            raise OutputError(f"{folder}: cannot write the IR: {_one_line(error)}") from error
+            raise OutputError(f"{folder}: cannot write the IR: {ov_run.one_line(error)}") from error
         return [IR_XML, IR_BIN]
 
-    def open(self, model: Path, *, optimize: bool = True, threads: int | None = None) -> Runner:
-        """Compile for the CPU, in float32 where the graph is float (OpenVINO's own default is
-        bfloat16 where the CPU has it).
+    def open(
+        self,
+        model: Path,
+        *,
+        optimize: bool = True,
+        threads: int | None = None,
+        profile: HardwareProfile | None = None,
+    ) -> Runner:
+        """Compile for the profile's device, the graph's floats in the remainder's precision
+        (float32 without a profile; OpenVINO's own default is bfloat16 where the CPU has it).
 
         optimize=False turns the low-precision transformations off: every quantizer is executed
-        as it stands and layers multiply in float32. Constant folding and the fusion of float
-        ops stay, which change no integer except at rounding ties.
+        as it stands and layers multiply in float32, on the CPU. Constant folding and the fusion
+        of float ops stay, which change no integer except at rounding ties.
 
         An artifact's ``model.onnx`` stands for the IR beside it: ``model.xml`` is what runs
         where there is one, optimized or not. Raises ArtifactError for a file that OpenVINO
-        cannot load.
+        cannot load, EqnetError for a device that is not here.
         """
-        return OpenVinoRunner(_compile(_shipped(model), optimize=optimize, threads=threads))
+        setting = ov_run.Setting.of(profile, optimize=optimize, threads=threads)
+        return ov_run.OpenVinoRunner(ov_run.compile_model(_shipped(model), setting))
 
-    def int8_layers(self, folder: Path, layers: Mapping[str, str]) -> list[str]:
+    def int8_layers(
+        self, folder: Path, layers: Mapping[str, str], profile: HardwareProfile | None = None
+    ) -> list[str]:
         """Layers whose primitive is an int8 one in the compiled model's runtime graph."""
-        compiled = _compile(_shipped(folder / MODEL))
-        aliases = _aliases(folder / MODEL, layers)
-        proved = {aliases[name] for name in _int8_names(compiled) if name in aliases}
-        return [name for name in layers if name in proved]
-
-
-class OpenVinoRunner:
-    """A compiled model with one input and one output."""
-
-    def __init__(self, compiled: Any) -> None:
-        self._request = compiled.create_infer_request()
-
-    def __call__(self, inputs: Array) -> Array:
-        """float32 [N, C, H, W] -> float32 [N, classes], a copy that stays valid."""
-        source = np.ascontiguousarray(inputs, dtype=np.float32)
-        result = self._request.infer({0: source}, share_inputs=True, share_outputs=True)
-        return np.array(result[0], dtype=np.float32)
+        onnx, setting = folder / MODEL, ov_run.Setting.of(profile)
+        return ov_run.int8_layers(_shipped(onnx), onnx, layers, setting)
 
 
 def _shipped(model: Path) -> Path:
     """The IR beside an artifact's ``model.onnx``; any other file, or one without IR, itself."""
     xml = model.with_name(IR_XML)
     return xml if model.name == MODEL and xml.is_file() else model
-
-
-def _openvino() -> Any:
-    try:
-        import openvino
-    except ImportError as error:
-        raise MissingExtraError(
-            "OpenVINO is not installed (install it: pip install 'eqnet[openvino]')"
-        ) from error
-    return openvino
-
-
-def _read(ov: Any, core: Any, path: Path) -> Any:
-    if not path.is_file():
-        raise ArtifactError(f"{path}: no such file (allowed: an ONNX or OpenVINO model)")
-    try:
-        return core.read_model(str(path))
-    except RuntimeError as error:
-        raise ArtifactError(
-            f"{path}: OpenVINO {ov.__version__} cannot read it: {_one_line(error)}"
-        ) from error
-
-
-def _compile(path: Path, *, optimize: bool = True, threads: int | None = None) -> Any:
-    ov = _openvino()
-    core = ov.Core()
-    model = _read(ov, core, path)
-    config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    if threads is not None:
-        config["INFERENCE_NUM_THREADS"] = threads
-    if not optimize:
-        config[LOW_PRECISION] = "NO"
-    try:
-        return core.compile_model(model, "CPU", config)
-    except RuntimeError as error:
-        raise EqnetError(f"{path}: OpenVINO cannot compile it: {_one_line(error)}") from error
-
-
-def _aliases(path: Path, layers: Mapping[str, str]) -> dict[str, str]:
-    """Names that OpenVINO may give a layer -> the layer's name.
-
-    OpenVINO calls a node by its ONNX name, or, as for Gemm, by the name of its output.
-    """
-    found = {}
-    for node in ir.load(path).graph:
-        if node.op_type in LAYER_OPS and node.name is not None and node.name in layers:
-            found[str(node.outputs[0].name)] = node.name
-    return found | {name: name for name in layers}
-
-
-def _int8_names(compiled: Any) -> Iterator[str]:
-    """Names of the original nodes behind every int8 layer of a runtime graph."""
-    for node in compiled.get_runtime_model().get_ordered_ops():
-        info = {key: value.astype(str) for key, value in node.get_rt_info().items()}
-        primitive = info.get("primitiveType", "").lower()
-        if info.get("layerType") in LAYER_TYPES and primitive.endswith(("_i8", "_int8")):
-            yield from info.get("originalLayersNames", "").split(",")
-
-
-def _one_line(error: BaseException) -> str:
-    """The last line of OpenVINO's message that says something; the first ones name C++ files."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:300]

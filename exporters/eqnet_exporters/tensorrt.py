@@ -2,31 +2,36 @@
 
 Beside ``model.onnx`` (float32 remainder, the parity graph that ONNX Runtime can execute too) the
 artifact holds ``model.fp16.onnx`` when the profile's remainder is float16, one engine for each
-compute capability, ``build.log`` with what the builder said, and ``build.json`` with its sums.
+compute capability, ``build.log`` with what the builder said, and ``build.json`` with its sums and
+with what became of each layer.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
+from eqnet.backend.artifact import Parity
 from eqnet.backend.capabilities import capability_refusals
 from eqnet.backend.files import write_file
-from eqnet.backend.graphs import constant, layers_of
 from eqnet.backend.protocol import Capabilities, Runner
 from eqnet.spec.errors import ArtifactError, EqnetError
-from eqnet.spec.manifest import MODEL
+from eqnet.spec.manifest import MODEL, BuildReport
 from eqnet.spec.profile import HardwareProfile
+from eqnet.spec.reports import Check
 from eqnet.spec.scheme import Granularity, Symmetry
-from eqnet_exporters import trt_build, trt_float16, trt_log, trt_lower, trt_rules
+from eqnet_exporters import trt_build, trt_float16, trt_log, trt_lower, trt_report, trt_rules
 from eqnet_exporters.passes.tidy import tidy
+from eqnet_exporters.trt_build import Batches
 from eqnet_exporters.trt_cuda import Cuda, gpu_problem
+from eqnet_exporters.trt_report import WITHOUT_INT8_CONVOLUTION
 from eqnet_exporters.trt_run import TensorRtRunner
-from eqnet_exporters.trt_shipped import BUILD_SUMS, engine_name, load_shipped
+from eqnet_exporters.trt_shipped import BUILD_SUMS, engine_name, load_shipped, read_sums
+from eqnet_exporters.trt_worker import build_all
 
 FLOAT16_MODEL = "model.fp16.onnx"
 BUILD_LOG = "build.log"
@@ -34,9 +39,6 @@ SECTION = "===== engine for "
 # An int8 weight takes 1 byte, and 2 or more if it was expanded; scales and padding need the rest.
 BYTES_PER_INT8_WEIGHT = 1.5
 FIXED_BYTES = 16 * 1024
-# Turing stores int8 weights and multiplies in float16 (seen in its engine's layers), so the
-# proof of int8 arithmetic is asked of the later ones.
-WITHOUT_INT8_CONVOLUTION = ("SM75",)
 
 
 class TensorRtExporter:
@@ -51,9 +53,10 @@ class TensorRtExporter:
         min_bits=8,
         remainders=frozenset({"float32", "float16"}),
         zero_points=frozenset({"zero"}),
+        devices=frozenset({"GPU"}),
     )
 
-    def unavailable(self) -> str | None:
+    def unavailable(self, profile: HardwareProfile | None = None) -> str | None:
         """Why engines cannot run here: no NVIDIA GPU, or no TensorRT."""
         if (reason := gpu_problem()) is not None:
             return reason
@@ -66,8 +69,24 @@ class TensorRtExporter:
         return trt_build.version(trt_build.find_tensorrt())
 
     def refusals(self, profile: HardwareProfile) -> list[str]:
-        """Demands that TensorRT cannot execute: anything but int8 with zero-point 0."""
-        return capability_refusals(profile, self.capabilities)
+        """Demands that TensorRT cannot execute: anything but int8 with zero-point 0.
+
+        TensorRT parses a transposed convolution with int8 weights and computes it in float16,
+        which is not what the integers say.
+        """
+        found = capability_refusals(profile, self.capabilities)
+        if "conv_transpose" in profile.placement.quantize:
+            found.append(
+                "placement.quantize: conv_transpose, for which TensorRT has no int8 kernels "
+                "(allowed: conv, depthwise_conv, linear)"
+            )
+        unbuilt = trt_build.left_out(profile.remainder)
+        for target in set(profile.engines.targets) & set(unbuilt):
+            found.append(
+                f"engines.targets: {target} with remainder {profile.remainder}: "
+                f"{unbuilt[target]} (allowed: SM80 and later, or remainder: float16)"
+            )
+        return found
 
     def lower(self, reference: ir.Model, profile: HardwareProfile) -> ir.Model:
         """int8 with zero-point 0 throughout, float biases. Raises ProfileError if it cannot be."""
@@ -92,22 +111,39 @@ class TensorRtExporter:
             source, built = FLOAT16_MODEL, trt_float16.to_float16(model)
             write_file(folder / source, _serialized(built))
             written.append(source)
-        trt = trt_build.find_tensorrt()
-        onnx = (folder / source).read_bytes()
-        engines = [
-            trt_build.build(trt, onnx, target=target, batch=profile.bench.batch)
-            for target in trt_build.targets(trt)
-        ]
+        trt, batches = trt_build.find_tensorrt(), Batches.of(profile)
+        targets = trt_build.targets(trt, profile.engines.targets, profile.remainder)
+        engines = build_all(trt, folder / source, targets, batches)
         limit = _weights_limit(built)
         for engine in engines:
             _require_int8_weights(engine, limit)
             write_file(folder / engine_name(engine.target), engine.plan)
             written.append(engine_name(engine.target))
-        command = trtexec(model, source, profile.bench.batch)
-        sums = _sums(trt_build.version(trt), engines, model, limit, command)
-        write_file(folder / BUILD_LOG, _log(sums["builder"], command, engines))
+        command = trtexec(model, source, batches)
+        sums = _sums(trt_build.version(trt), engines, built, limit, command)
+        sums["left_out"] = _left_out(profile, targets)
+        write_file(folder / BUILD_LOG, _log(sums, engines))
         write_file(folder / BUILD_SUMS, json.dumps(sums, indent=2) + "\n")
         return [*written, BUILD_LOG, BUILD_SUMS]
+
+    def build_report(self, folder: Path) -> BuildReport:
+        """What the builder made of the layers, from ``build.json``. Raises ArtifactError."""
+        return trt_report.build_report(read_sums(folder / BUILD_SUMS))
+
+    def extra_checks(self, folder: Path, parity: Parity) -> list[Check]:
+        """TensorRT's rules on the graph, which need no TensorRT and so hold on any machine."""
+        found = trt_rules.problems(ir.load(folder / MODEL))
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        return [
+            Check(
+                name="tensorrt_rules",
+                verdict="failed" if found else "passed",
+                value=len(found),
+                limit=0,
+                unit="broken",
+                reason=f"{found[0]}{more}" if found else "checked on the graph, without TensorRT",
+            )
+        ]
 
     def open(
         self,
@@ -115,6 +151,7 @@ class TensorRtExporter:
         *,
         optimize: bool = True,
         threads: int | None = None,
+        profile: HardwareProfile | None = None,
     ) -> Runner:
         """Load the engine for the GPU that is present; `threads` means nothing on a GPU.
 
@@ -134,7 +171,9 @@ class TensorRtExporter:
         engine = trt_build.build(trt, source.read_bytes(), target="CURRENT", optimize=optimize)
         return TensorRtRunner(trt, engine.plan, cuda)
 
-    def int8_layers(self, folder: Path, layers: Mapping[str, str]) -> list[str]:
+    def int8_layers(
+        self, folder: Path, layers: Mapping[str, str], profile: HardwareProfile | None = None
+    ) -> list[str]:
         """Layers whose kernels read int8 in every engine that can (SM80 and later).
 
         Proved by the engines' own layers, as the builder listed them in build.log. Raises
@@ -153,13 +192,13 @@ class TensorRtExporter:
         return [name for name in layers if types and all(t.get(name) == "Int8" for t in types)]
 
 
-def trtexec(model: ir.Model, source: str, batch: int) -> str:
+def trtexec(model: ir.Model, source: str, batches: Batches) -> str:
     """The command of NVIDIA's own tool that builds and times the same engine."""
     value = model.graph.inputs[0]
     assert value.shape is not None
     image = "x".join(str(size) for size in list(value.shape)[1:])
-    sizes = {"min": 1, "opt": batch, "max": max(batch, trt_build.LARGEST_BATCH)}
-    shapes = " ".join(f"--{key}Shapes={value.name}:{n}x{image}" for key, n in sizes.items())
+    sizes = zip(("min", "opt", "max"), batches, strict=True)
+    shapes = " ".join(f"--{key}Shapes={value.name}:{size}x{image}" for key, size in sizes)
     return f"trtexec --onnx={source} --stronglyTyped {shapes} --saveEngine=model.engine"
 
 
@@ -168,27 +207,16 @@ def _serialized(model: ir.Model) -> bytes:
     return content
 
 
-def _weight_counts(model: ir.Model) -> dict[str, tuple[int, int]]:
-    """Layer name -> number of weights and bytes for each: 1 in int8, 2 in float16."""
-    counts = {}
-    for node in model.graph:
-        if node.name in layers_of(model) and node.inputs[1] is not None:
-            maker = node.inputs[1].producer()
-            value = maker.inputs[0] if maker is not None else node.inputs[1]
-            array = constant(value)
-            if array is not None:
-                counts[node.name] = (int(array.size), array.dtype.itemsize)
-    return counts
-
-
 def _weights_limit(model: ir.Model) -> int:
     """Most bytes of weights that still mean: every int8 weight stayed in int8.
 
     model: the graph that is built, in which a float weight has the width it keeps.
     """
-    counts = _weight_counts(model).values()
     return FIXED_BYTES + int(
-        sum(count * (BYTES_PER_INT8_WEIGHT if size == 1 else size) for count, size in counts)
+        sum(
+            layer.amount * (BYTES_PER_INT8_WEIGHT if layer.width == 1 else layer.width)
+            for layer in trt_report.layers(model)
+        )
     )
 
 
@@ -207,13 +235,13 @@ def _require_int8_weights(engine: trt_build.Engine, limit: int) -> None:
 
 
 def _sums(
-    builder: str, engines: list[trt_build.Engine], model: ir.Model, limit: int, command: str
+    builder: str, engines: list[trt_build.Engine], built: ir.Model, limit: int, command: str
 ) -> dict[str, Any]:
-    layers = layers_of(model)
+    rows = trt_report.layer_rows(built, engines)
     return {
         "builder": builder,
         "trtexec": command,
-        "weights": sum(count for count, _ in _weight_counts(model).values()),
+        "weights": sum(row["weights"] for row in rows),
         "weights_bytes_limit": limit,
         "engines": [
             {
@@ -221,10 +249,10 @@ def _sums(
                 "capability": _capability(engine.target),
                 "file": engine_name(engine.target),
                 "weights_bytes": trt_log.weights_memory(engine.log),
-                "compute_types": trt_log.compute_types(engine.log, layers),
             }
             for engine in engines
         ],
+        "layers": rows,
     }
 
 
@@ -232,8 +260,16 @@ def _capability(target: str) -> str:
     return Cuda().capability() if target == "CURRENT" else target
 
 
-def _log(builder: str, command: str, engines: list[trt_build.Engine]) -> str:
-    parts = [f"{builder}\nthe same with NVIDIA's tool: {command}\n"]
+def _left_out(profile: HardwareProfile, targets: Sequence[str]) -> dict[str, str]:
+    """Capabilities that would have had an engine by default, and why they have none."""
+    if profile.engines.targets or "CURRENT" in targets:
+        return {}
+    return trt_build.left_out(profile.remainder)
+
+
+def _log(sums: Mapping[str, Any], engines: list[trt_build.Engine]) -> str:
+    parts = [f"{sums['builder']}\nthe same with NVIDIA's tool: {sums['trtexec']}\n"]
+    parts += [f"no engine for {name}: {reason}\n" for name, reason in sums["left_out"].items()]
     parts += [f"{SECTION}{engine.target} =====\n{engine.log}\n" for engine in engines]
     return "\n".join(parts)
 

@@ -7,15 +7,33 @@ itself builds for the GPU that is present, and cannot build without one.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from eqnet.spec.errors import EqnetError, MissingExtraError
+from eqnet.spec.errors import EqnetError, MissingExtraError, ProfileError
+from eqnet.spec.profile import HardwareProfile
 from eqnet_exporters.trt_cuda import gpu_problem
 
 MODULES = ("tensorrt", "tensorrt_rtx")
 TARGETS = ("SM75", "SM80", "SM86", "SM89", "SM120")
 LARGEST_BATCH = 32
+# What the builder says of a net with a Linear layer for SM75: "FP32 GEMM is not supported".
+WITHOUT_FLOAT32 = {"SM75": "TensorRT compiles no float32 matrix products for it"}
+
+
+class Batches(NamedTuple):
+    """The batches of an engine's optimization profile: least, fastest and most."""
+
+    least: int = 1
+    best: int = 1
+    most: int = LARGEST_BATCH
+
+    @classmethod
+    def of(cls, profile: HardwareProfile) -> Batches:
+        """What a hardware profile asks for."""
+        best, rules = profile.bench.batch, profile.engines
+        return cls(rules.min_batch, best, rules.max_batch or max(best, LARGEST_BATCH))
 
 
 @dataclass(frozen=True)
@@ -62,15 +80,36 @@ def version(trt: Any) -> str:
     return f"{trt.__name__} {trt.__version__}"
 
 
-def targets(trt: Any) -> tuple[str, ...]:
-    """Compute capabilities to build for: the five of TARGETS, or only the GPU present."""
-    return TARGETS if builds_without_gpu(trt) else ("CURRENT",)
+def left_out(remainder: str) -> dict[str, str]:
+    """Compute capabilities that no engine with this remainder is built for, and why."""
+    return WITHOUT_FLOAT32 if remainder == "float32" else {}
 
 
-def build(trt: Any, onnx: bytes, *, target: str, batch: int = 1, optimize: bool = True) -> Engine:
+def targets(trt: Any, wanted: Sequence[str] = (), remainder: str = "float16") -> tuple[str, ...]:
+    """Compute capabilities to build for: those wanted, else TARGETS less those left out.
+
+    TensorRT itself builds for the GPU that is present, whatever is wanted. Raises ProfileError
+    for a capability that the builder does not offer.
+    """
+    if not builds_without_gpu(trt):
+        return ("CURRENT",)
+    offered = sorted(name for name in trt.ComputeCapability.__members__ if name.startswith("SM"))
+    for name in wanted:
+        if name not in offered:
+            raise ProfileError(
+                f"engines.targets: {version(trt)} cannot build for {name} "
+                f"(allowed: {', '.join(offered)})"
+            )
+    unwanted = left_out(remainder)
+    return tuple(dict.fromkeys(wanted)) or tuple(t for t in TARGETS if t not in unwanted)
+
+
+def build(
+    trt: Any, onnx: bytes, *, target: str, batches: Batches | None = None, optimize: bool = True
+) -> Engine:
     """Parse a QDQ model and build one strongly typed engine with dynamic batch.
 
-    onnx: a serialized model whose one input is [N, C, H, W]. batch: the batch to tune for.
+    onnx: a serialized model whose one input is [N, C, H, W]. batches: the optimization profile.
     Raises EqnetError with TensorRT's first complaint.
     """
     logger, lines = _logger(trt)
@@ -83,7 +122,7 @@ def build(trt: Any, onnx: bytes, *, target: str, batch: int = 1, optimize: bool 
     if not parser.parse(onnx):
         said = parser.get_error(0).desc() if parser.num_errors else "no reason given"
         raise EqnetError(f"{version(trt)} cannot parse the model: {_one_line(said)}")
-    config = _config(trt, builder, network, batch, optimize)
+    config = _config(trt, builder, network, batches or Batches(), optimize)
     if target != "CURRENT" and builds_without_gpu(trt):
         config.num_compute_capabilities = 1
         config.set_compute_capability(getattr(trt.ComputeCapability, target), 0)
@@ -96,10 +135,12 @@ def build(trt: Any, onnx: bytes, *, target: str, batch: int = 1, optimize: bool 
 
 
 def _strongly_typed(trt: Any) -> int:
-    return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    """The flag of a strongly typed network; a TensorRT without the flag has no other kind."""
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    return 0 if flag is None else 1 << int(flag)
 
 
-def _config(trt: Any, builder: Any, network: Any, batch: int, optimize: bool) -> Any:
+def _config(trt: Any, builder: Any, network: Any, batches: Batches, optimize: bool) -> Any:
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if not optimize:
@@ -108,8 +149,7 @@ def _config(trt: Any, builder: Any, network: Any, batch: int, optimize: bool) ->
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
         image = tuple(tensor.shape)[1:]
-        largest = max(batch, LARGEST_BATCH)
-        profile.set_shape(tensor.name, (1, *image), (batch, *image), (largest, *image))
+        profile.set_shape(tensor.name, *((size, *image) for size in batches))
     config.add_optimization_profile(profile)
     return config
 

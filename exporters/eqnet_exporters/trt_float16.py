@@ -124,7 +124,8 @@ def _cast_outputs(model: ir.Model) -> None:
         name = value.name
         value.name, value.type = f"{name}.fp16", _half_type()
         cast = _cast(value, ir.DataType.FLOAT, str(name))
-        cast.outputs[0].shape = value.shape
+        cast.outputs[0].shape, cast.outputs[0].doc_string = value.shape, value.doc_string
+        value.doc_string = None
         model.graph.append(cast)
         model.graph.outputs[index] = cast.outputs[0]
 

@@ -48,7 +48,7 @@ def _require_representable(quantizer: Quantizer) -> None:
 
 def _retype(quantizer: Quantizer) -> None:
     graph, name = graph_of(quantizer.quantize), prefix(quantizer)
-    zero = initializer(graph, f"{name}.zero_point.int8", 0, ir.DataType.INT8)
+    zero = initializer(graph, f"{name}.zero_point", 0, ir.DataType.INT8)
     for node in (quantizer.quantize, quantizer.dequantize):
         node.resize_inputs(3)
         node.replace_input_with(2, zero)

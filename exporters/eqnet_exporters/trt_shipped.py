@@ -57,8 +57,19 @@ def load_shipped(trt: Any, cuda: Cuda, model: Path) -> Runner | None:
 def _read(path: Path) -> tuple[str, dict[str, str]]:
     """Who built the engines, and compute capability -> build target."""
     try:
-        content = json.loads(path.read_bytes())
+        content = read_sums(path)
         targets = {str(made["capability"]): str(made["target"]) for made in content["engines"]}
         return str(content["builder"]), targets
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (KeyError, TypeError) as error:
         raise ArtifactError(f"{path}: not a record of engines: {error!r}") from error
+
+
+def read_sums(path: Path) -> dict[str, Any]:
+    """The content of a ``build.json``. Raises ArtifactError for one that is damaged."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path}: not a record of engines: {error!r}") from error
+    if not isinstance(content, dict):
+        raise ArtifactError(f"{path}: not a record of engines: {type(content).__name__}")
+    return content

@@ -2,7 +2,8 @@
 
 MaxPool and the reshaping ops select or reorder values. Quantization is monotone, so it commutes
 with them: a quantizer behind a float data mover is repeated in front of it, and a quantizer in
-front is repeated behind it, where it changes nothing (its values lie on the grid already).
+front is repeated behind it, where it changes nothing (its values lie on the grid already). A
+Concat moves values too: what it joins then shares the one scale behind it.
 """
 
 from __future__ import annotations
@@ -18,28 +19,53 @@ MOVERS = ("MaxPool", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose")
 def share_quantizers(model: ir.Model) -> None:
     """Surround data movers with equal quantizers, in place."""
     for node in reversed(list(model.graph)):
-        if _is_mover(node):
+        if is_mover(node):
             _repeat_in_front(node)
+        elif node.op_type == "Concat" and (behind := only_quantizer(node)) is not None:
+            quantize_operands(node, behind)
+            set_bounds(behind, *STORAGE[behind.dtype])
     for node in list(model.graph):
-        if _is_mover(node):
+        if is_mover(node):
             _repeat_behind(node)
 
 
-def _is_mover(node: ir.Node) -> bool:
+def is_mover(node: ir.Node) -> bool:
     """Whether the node only moves values; MaxPool with its second output, indices, does not."""
     return node.op_type in MOVERS and not any(value.uses() for value in node.outputs[1:])
 
 
-def _repeat_in_front(node: ir.Node) -> None:
-    source, output = node.inputs[0], node.outputs[0]
+def only_quantizer(node: ir.Node) -> Quantizer | None:
+    """The quantizer that alone reads a node's output, or None."""
+    output = node.outputs[0]
     readers = [quantizer_at(reader) for reader in output.consumers()]
-    if source is None or output.is_graph_output() or len(readers) != 1 or readers[0] is None:
+    return readers[0] if len(readers) == 1 and not output.is_graph_output() else None
+
+
+def quantize_operands(concat: ir.Node, behind: Quantizer) -> None:
+    """Bring what a Concat joins onto the grid of the quantizer behind it, in place.
+
+    An operand on that grid already stays as it is.
+    """
+    for index, value in enumerate(concat.inputs):
+        producer = value.producer() if value is not None else None
+        if value is None or producer is None:
+            continue
+        own = quantizer_of(value)
+        if own is None or not own.same_grid(behind):
+            name = f"{prefix(behind)}.operand{index}"
+            concat.replace_input_with(
+                index, quantize_like(behind, value, producer, name, clipped=True).output
+            )
+
+
+def _repeat_in_front(node: ir.Node) -> None:
+    source, behind = node.inputs[0], only_quantizer(node)
+    if source is None or behind is None:
         return
     producer = source.producer()
     # A tensor with other readers stays float for them; splitting it here would gain nothing.
     if producer is None or quantizer_of(source) is not None or len(source.uses()) != 1:
         return
-    behind = readers[0]
     front = quantize_like(behind, source, producer, f"{prefix(behind)}.front", clipped=True)
     node.replace_input_with(0, front.output)
     set_bounds(behind, *STORAGE[behind.dtype])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+CONSTANTS = (".scale", ".zero_point", ".lo", ".hi")
+
 
 def tidy(model: ir.Model) -> None:
     """Clean up in place; layer names stay as they are."""
@@ -12,4 +14,16 @@ def tidy(model: ir.Model) -> None:
     common.IdentityEliminationPass()(model)
     common.RemoveUnusedNodesPass()(model)
     model.graph.sort()
+    _reclaim_names(model)
     common.NameFixPass()(model)
+
+
+def _reclaim_names(model: ir.Model) -> None:
+    """A constant that was made beside one of its name, since removed, takes that name."""
+    constants = model.graph.initializers
+    for name, value in list(constants.items()):
+        own, _, count = name.rpartition(".")
+        if count.isdigit() and own.endswith(CONSTANTS) and own not in constants:
+            constants.pop(name)
+            value.name = own
+            constants[own] = value

@@ -1,0 +1,60 @@
+"""What a target refuses of a profile, and what of that the profile may accept all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from eqnet.backend.protocol import Exporter
+from eqnet.spec.errors import ProfileError
+from eqnet.spec.profile import HardwareProfile
+
+Kind = Literal["impossible", "slow", "float"]
+
+
+class Refusal(str):
+    """Why a target refuses a demand, in one line: ``key: found (allowed: ...)``.
+
+    kind: "impossible" where the target would compute something else or nothing at all; "slow"
+    where its integer kernels compute exactly that, but slowly; "float" where it computes exactly
+    that, with layers in float kernels. A profile may accept all but the first. A plain string is
+    an impossible one. key: the profile's key, by default what the line begins with.
+    """
+
+    kind: Kind
+    key: str
+
+    def __new__(cls, line: str, kind: Kind = "impossible", key: str | None = None) -> Refusal:
+        """The line, with its kind and key."""
+        made = super().__new__(cls, line)
+        made.kind, made.key = kind, key or line.partition(":")[0]
+        return made
+
+
+def accepted_refusals(exporter: Exporter, profile: HardwareProfile) -> tuple[Refusal, ...]:
+    """The slow demands that the profile accepts with its ``accept_slow``, in order.
+
+    Raises ProfileError, in one line, for every other demand that the exporter refuses.
+    """
+    found = [
+        line if isinstance(line, Refusal) else Refusal(line) for line in exporter.refusals(profile)
+    ]
+    accepted = [one for one in found if one.kind != "impossible" and one.key in profile.accept_slow]
+    refused = [one for one in found if one not in accepted]
+    if refused:
+        raise ProfileError(
+            f"profile '{profile.name}' on {exporter.name}: {'; '.join(refused)}{_hint(refused)}"
+        )
+    return tuple(accepted)
+
+
+def _hint(refused: Iterable[Refusal]) -> str:
+    """How to accept what is only slow."""
+    keys = sorted({one.key for one in refused if one.kind != "impossible"})
+    listed = ", ".join(keys)
+    return f"; exact but slow, and accepted with accept_slow: [{listed}]" if keys else ""
+
+
+def keeps_int8(accepted: Iterable[Refusal]) -> bool:
+    """Whether every quantized layer still runs in integer kernels."""
+    return all(one.kind != "float" for one in accepted)

@@ -1,0 +1,230 @@
+"""Rewriting a traced graph so that each layer is one module that is called once.
+
+The float function stays the same in every step. A layer or batch norm that the model calls
+several times, or whose parameters it uses elsewhere too, becomes one of its own for each call:
+its weights are no longer tied to the others when the supernet is trained.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections import Counter
+from typing import Any
+
+from torch import fx, nn
+
+from eqnet.quant.layers import PaddedConv2d, Pads
+from eqnet.spec.errors import CaptureError
+from eqnet.supernet.functional_layers import add_modules
+from eqnet.supernet.signs import function_of, module_of
+from eqnet.supernet.swish import split_swish
+from eqnet.supernet.tracer import LINE, PROBES
+
+NORMS = (nn.BatchNorm2d, nn.BatchNorm1d)
+ONCE = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, *NORMS)
+VIEWS = {
+    "view", "reshape", "flatten", "getitem", "chunk", "split", "transpose", "permute", "squeeze",
+    "unsqueeze", "expand", "unbind", "narrow", "select", "t", "view_as", "Flatten", "Identity",
+}  # fmt: skip
+
+
+def canonicalize(graph: fx.GraphModule) -> None:
+    """Bring a traced graph into the form that capture reads. Raises CaptureError."""
+    _refuse_lost_images(graph)
+    _refuse_training_normalization(graph)
+    _follow_in_place(graph)
+    _drop_added_zeros(graph)
+    split_swish(graph)
+    add_modules(graph)
+    _name_first_arguments(graph)
+    _one_module_a_call(graph)
+    _own_parameters(graph)
+    _absorb_padding(graph)
+    graph.graph.eliminate_dead_code()
+    graph.delete_all_unused_submodules()
+    for node in graph.graph.nodes:
+        node.meta.pop(PROBES, None)  # shapes without data, which a copy of the graph cannot hold
+        node.meta.pop("nn_module_stack", None)  # of the traced modules, not of those made here
+    graph.graph.lint()
+    graph.recompile()
+
+
+def _refuse_lost_images(graph: fx.GraphModule) -> None:
+    """`squeeze` without a dimension drops the images' one for a single image."""
+    for node in graph.graph.nodes:
+        ranks = {getattr(value, "ndim", None) for value in node.meta.get(PROBES, ())}
+        if len(ranks) > 1:
+            raise CaptureError(
+                f"{node.meta.get(LINE, 'unknown line')}: operation '{node.name}' drops the "
+                "dimension of the images where there is one image (allowed: a named dimension)"
+            )
+
+
+def _name_first_arguments(graph: fx.GraphModule) -> None:
+    """`layer(input=x)` becomes `layer(x)`."""
+    for node in graph.graph.nodes:
+        if isinstance(module_of(graph, node), ONCE) and "input" in node.kwargs and not node.args:
+            rest = dict(node.kwargs)
+            node.args = (rest.pop("input"),)
+            node.kwargs = rest
+
+
+def _refuse_training_normalization(graph: fx.GraphModule) -> None:
+    """A batch norm without running statistics depends on the batch. Raises CaptureError."""
+    for node in graph.graph.nodes:
+        module = module_of(graph, node)
+        if isinstance(module, NORMS) and module.running_mean is None:
+            raise CaptureError(
+                f"{node.meta.get(LINE, 'unknown line')}: batch norm '{node.target}' has no running "
+                "statistics (allowed: track_running_stats=True)"
+            )
+
+
+def _follow_in_place(graph: fx.GraphModule) -> None:
+    """Readers of a value that was changed in place read the operation that changed it."""
+    order = {node: index for index, node in enumerate(graph.graph.nodes)}
+    for node in graph.graph.nodes:
+        target = node.args[0] if node.args and is_in_place(graph, node) else None
+        if not isinstance(target, fx.Node):
+            continue
+        later = [user for user in target.users if order[user] > order[node]]
+        for user in later:
+            user.replace_input_with(target, node)
+        _refuse_changed_view(graph, node, target, order)
+
+
+def is_in_place(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node writes into its first input."""
+    module = module_of(graph, node)
+    if module is not None:
+        return bool(getattr(module, "inplace", False))
+    name = function_of(node) or ""
+    if node.op == "call_function" and node.target in IN_PLACE_OPERATORS:
+        return True
+    dunder = name.startswith("__") and name.endswith("__")
+    return bool(node.kwargs.get("inplace")) or (name.endswith("_") and not dunder)
+
+
+IN_PLACE_OPERATORS = {
+    operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.ifloordiv,
+    operator.imod, operator.ipow, operator.iand, operator.ior, operator.ixor, operator.imatmul,
+}  # fmt: skip
+
+
+def _refuse_changed_view(
+    graph: fx.GraphModule, node: fx.Node, target: fx.Node, order: dict[fx.Node, int]
+) -> None:
+    """A part of a tensor that is changed in place changes the whole, which no edge shows."""
+    base = target
+    while _kind(graph, base) in VIEWS and isinstance(base.args[0], fx.Node):
+        base = base.args[0]
+        if any(order[user] > order[node] for user in base.users):
+            raise CaptureError(
+                f"{node.meta.get(LINE, 'unknown line')}: operation '{node.name}' changes a part of "
+                f"'{base.name}' in place, which is read afterwards (allowed: a new tensor)"
+            )
+
+
+def _kind(graph: fx.GraphModule, node: fx.Node) -> str:
+    module = module_of(graph, node)
+    return type(module).__name__ if module is not None else function_of(node) or ""
+
+
+def _drop_added_zeros(graph: fx.GraphModule) -> None:
+    """`sum([a, b])` begins with 0 + a, which is a."""
+    for node in list(graph.graph.nodes):
+        if function_of(node) not in ("add", "radd") or len(node.args) != 2 or node.kwargs:
+            continue
+        first, second = node.args
+        kept = second if _is_zero(first) else first if _is_zero(second) else None
+        if isinstance(kept, fx.Node):
+            node.replace_all_uses_with(kept)
+            graph.graph.erase_node(node)
+
+
+def _is_zero(value: Any) -> bool:
+    return type(value) is int and value == 0
+
+
+def _one_module_a_call(graph: fx.GraphModule) -> None:
+    """A layer or batch norm that is called again is a copy of its own: `name_2`, `name_3`."""
+    seen: set[str] = set()
+    for node in graph.graph.nodes:
+        module = module_of(graph, node)
+        if not isinstance(module, ONCE):
+            continue
+        name, number = str(node.target), 1
+        while name in seen or (number > 1 and _exists(graph, name)):
+            number += 1
+            name = f"{node.target}_{number}"
+        if number > 1:
+            graph.add_submodule(name, copy.deepcopy(module))
+            node.target = name
+        seen.add(name)
+
+
+def _exists(graph: fx.GraphModule, path: str) -> bool:
+    owner: Any = graph
+    for part in path.split("."):
+        if not hasattr(owner, part):
+            return False
+        owner = getattr(owner, part)
+    return True
+
+
+def _own_parameters(graph: fx.GraphModule) -> None:
+    """Layers and batch norms that share a parameter with anything else get a copy of it."""
+    named = list(graph.named_parameters(remove_duplicate=False))
+    uses = Counter(id(parameter) for _, parameter in named)
+    uses.update(_plain_reads(graph))
+    for node in graph.graph.nodes:
+        module = module_of(graph, node)
+        if not isinstance(module, ONCE):
+            continue
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if uses[id(parameter)] > 1:
+                uses[id(parameter)] -= 1
+                setattr(module, name, nn.Parameter(parameter.detach().clone()))
+
+
+def _plain_reads(graph: fx.GraphModule) -> list[int]:
+    """The parameters that the graph reads by name, once for each."""
+    targets = {str(node.target) for node in graph.graph.nodes if node.op == "get_attr"}
+    parameters = dict(graph.named_parameters(remove_duplicate=False))
+    return [id(parameters[target]) for target in targets if target in parameters]
+
+
+def _absorb_padding(graph: fx.GraphModule) -> None:
+    """Padding with zeros before a convolution becomes the convolution's own."""
+    for node in list(graph.graph.nodes):
+        conv = module_of(graph, node)
+        source = node.args[0] if node.args else None
+        if type(conv) is not nn.Conv2d or not isinstance(source, fx.Node) or len(source.users) > 1:
+            continue
+        pads = _zero_pads(graph, source)
+        if pads is None or isinstance(conv.padding, str):
+            continue
+        height, width = conv.padding
+        left, right, top, bottom = pads
+        pads = (left + width, right + width, top + height, bottom + height)
+        graph.set_submodule(str(node.target), PaddedConv2d.of(conv, pads))
+        node.args = (source.args[0], *node.args[1:])
+        graph.graph.erase_node(source)
+
+
+def _zero_pads(graph: fx.GraphModule, node: fx.Node) -> Pads | None:
+    """(left, right, top, bottom) of a node that pads the last two sizes with zeros."""
+    module = module_of(graph, node)
+    given: dict[str, Any] = {}
+    if isinstance(module, nn.ConstantPad2d):
+        given = {"pad": tuple(module.padding), "value": module.value}
+    elif node.op == "call_function" and function_of(node) == "pad":
+        names = ("input", "pad", "mode", "value")
+        given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+    pads = given.get("pad", ())
+    plain = given.get("mode", "constant") == "constant" and given.get("value") in (None, 0)
+    if not plain or len(pads) not in (2, 4) or any(type(p) is not int or p < 0 for p in pads):
+        return None
+    rows = tuple(pads[2:]) or (0, 0)
+    return pads[0], pads[1], rows[0], rows[1]

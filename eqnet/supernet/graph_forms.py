@@ -1,0 +1,83 @@
+"""Rewrites behind PyTorch's exporter: the one form that each operation has in the contract."""
+
+from __future__ import annotations
+
+import ast
+
+import numpy as np
+import onnx_ir as ir
+
+SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+def module_of_node(node: ir.Node) -> str:
+    """The path of the module that PyTorch's exporter made a node for, '' at the top."""
+    scopes = ast.literal_eval(node.metadata_props.get(SCOPES, "[]"))
+    return str(scopes[-2]) if len(scopes) > 1 else ""
+
+
+def pad_in_conv(model: ir.Model) -> None:
+    """Padding with zeros whose only reader is a Conv becomes the Conv's own `pads`."""
+    for node in list(model.graph):
+        if node.op_type != "Conv" or node.inputs[0] is None:
+            continue
+        pad = node.inputs[0].producer()
+        if pad is None or pad.op_type != "Pad" or len(list(pad.outputs[0].uses())) != 1:
+            continue
+        amounts = _zeros_around(pad)
+        own = node.attributes.get_ints("pads", [0] * 4)
+        if amounts is None or node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
+            continue
+        pads = [int(a) + int(b) for a, b in zip(amounts, own, strict=True)]
+        node.attributes["pads"] = ir.AttrInt64s("pads", pads)
+        node.attributes.pop("auto_pad", None)
+        node.replace_input_with(0, pad.inputs[0])
+        model.graph.remove(pad, safe=True)
+
+
+def _zeros_around(pad: ir.Node) -> list[int] | None:
+    """(top, left, bottom, right) of a Pad of [N, C, H, W] with zeros on H and W alone."""
+    if pad.attributes.get_string("mode", "constant") != "constant" or len(pad.inputs) > 3:
+        return None
+    value = pad.inputs[2] if len(pad.inputs) > 2 else None
+    if value is not None and (value.const_value is None or value.const_value.numpy().any()):
+        return None
+    amounts = pad.inputs[1]
+    if amounts is None or amounts.const_value is None:
+        return None
+    found = amounts.const_value.numpy().tolist()
+    if len(found) != 8 or any(found[i] for i in (0, 1, 4, 5)) or min(found) < 0:
+        return None
+    return [found[i] for i in (2, 3, 6, 7)]
+
+
+def transpose_weights(model: ir.Model) -> None:
+    """The integer weight of a MatMul lies as [I, O], dequantized along axis 1.
+
+    PyTorch's exporter transposes the dequantized [O, I] instead, which runtimes do not fuse.
+    """
+    for node in list(model.graph):
+        if node.op_type != "MatMul" or node.inputs[1] is None:
+            continue
+        turn = node.inputs[1].producer()
+        if turn is None or turn.op_type != "Transpose" or turn.inputs[0] is None:
+            continue
+        source = turn.inputs[0].producer()
+        stored = source.inputs[0] if source is not None else None
+        if (
+            source is None
+            or stored is None
+            or source.op_type != "DequantizeLinear"
+            or not stored.is_initializer()
+            or len(list(stored.uses())) != 1
+            or len(list(turn.outputs[0].uses())) != 1
+        ):
+            continue
+        assert stored.const_value is not None
+        turned = np.ascontiguousarray(stored.const_value.numpy().T)
+        stored.const_value = ir.tensor(turned, name=stored.name)
+        stored.shape = ir.Shape(turned.shape)
+        source.attributes["axis"] = ir.AttrInt64("axis", 1)
+        source.outputs[0].shape = ir.Shape(turned.shape)
+        node.replace_input_with(1, source.outputs[0])
+        model.graph.remove(turn, safe=True)

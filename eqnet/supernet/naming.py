@@ -1,0 +1,198 @@
+"""Names that people read, for every node, value and constant of the neutral graph.
+
+    layer L         node `L`; constants `L.weight`, `L.weight.scale`, `L.weight.zero_point` and
+                    `L.bias`
+    quantizer of T  nodes `T.carrier.q`, `.clip`, `.dq` (or `T.narrow`); constants
+                    `T.carrier.scale`, `.zero_point`, `.lo`, `.hi`
+    other nodes     the tensor that they make, else the module that they come from
+    values          `<node>.output`
+
+PyTorch's exporter shares equal constants between nodes; here each gets its own, so that a name
+says whose it is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+
+import onnx_ir as ir
+
+from eqnet import __version__
+from eqnet.supernet.graph_forms import module_of_node
+
+QUANTIZER_PARTS = {
+    "QuantizeLinear": {1: "scale", 2: "zero_point"},
+    "DequantizeLinear": {1: "scale", 2: "zero_point"},
+    "Clip": {1: "lo", 2: "hi"},
+}
+LABELS = {
+    "Clip": ("x", "min", "max"),
+    "Reshape": ("data", "shape"),
+    "Expand": ("x", "shape"),
+    "Pad": ("data", "pads", "value", "axes"),
+    "Slice": ("data", "starts", "ends", "axes", "steps"),
+    "Gather": ("data", "indices"),
+    "Split": ("x", "sizes"),
+    "Squeeze": ("x", "axes"),
+    "Unsqueeze": ("x", "axes"),
+    "ReduceMean": ("x", "axes"),
+    "Resize": ("x", "roi", "scales", "sizes"),
+}
+# What PyTorch's exporter writes out although it is the default.
+DEFAULTS: dict[str, dict[str, object]] = {
+    "QuantizeLinear": {"output_dtype": 0, "block_size": 0, "saturate": 1},
+    "DequantizeLinear": {"block_size": 0, "output_dtype": 0},
+    "Gemm": {"alpha": 1.0, "beta": 1.0, "transA": 0},
+    "Conv": {"auto_pad": "NOTSET"},
+    "ConvTranspose": {"auto_pad": "NOTSET"},
+    "MaxPool": {"auto_pad": "NOTSET", "storage_order": 0, "ceil_mode": 0},
+    "AveragePool": {"auto_pad": "NOTSET", "ceil_mode": 0},
+}
+
+
+def name_everything(model: ir.Model, layers: Collection[str], parameters: Collection[str]) -> None:
+    """Name and document a graph in which layers and quantizers have their names, in place.
+
+    layers: names of the layers' nodes. parameters: names of constants that stay as they are.
+    """
+    _drop_defaults(model)
+    _name_weights(model, layers)
+    _name_nodes(model, layers)
+    _name_constants(model, layers, parameters)
+    for node in model.graph:
+        for index, value in enumerate(node.outputs):
+            if not value.is_graph_output():
+                value.name = f"{node.name}.output" + (f".{index}" if index else "")
+    _document(model)
+
+
+def _drop_defaults(model: ir.Model) -> None:
+    for node in model.graph:
+        for key, default in DEFAULTS.get(node.op_type, {}).items():
+            attribute = node.attributes.get(key)
+            if attribute is not None and attribute.value == default:
+                node.attributes.pop(key)
+        scale = node.inputs[1] if node.op_type.endswith("uantizeLinear") else None
+        if scale is not None and scale.shape is not None and len(scale.shape) == 0:
+            node.attributes.pop("axis", None)
+
+
+def _is_quantizer(node: ir.Node) -> bool:
+    """Whether a node is part of a quantizer that is named already."""
+    kind = {"QuantizeLinear": ".q", "Clip": ".clip", "DequantizeLinear": ".dq"}.get(node.op_type)
+    return kind is not None and (node.name or "").endswith((f".carrier{kind}", f".narrow{kind}"))
+
+
+def _name_weights(model: ir.Model, layers: Collection[str]) -> None:
+    """`L.weight.dq` for the node that brings the integer weight of layer L to real values."""
+    for node in model.graph:
+        value = node.inputs[1] if node.name in layers and len(node.inputs) > 1 else None
+        maker = value.producer() if value is not None else None
+        if maker is not None and maker.op_type == "DequantizeLinear":
+            maker.name = f"{node.name}.weight.dq"
+
+
+def _name_nodes(model: ir.Model, layers: Collection[str]) -> None:
+    """Every node that has no name of its own yet gets one."""
+    others = [node for node in model.graph if not _is_named(node, layers)]
+    taken = Counter(str(node.name) for node in model.graph if _is_named(node, layers))
+    alone = Counter(module_of_node(node) for node in others)
+    for node in others:
+        node.name = _unique(_wanted(node, layers, alone), taken)
+
+
+def _is_named(node: ir.Node, layers: Collection[str]) -> bool:
+    return node.name in layers or _is_quantizer(node) or (node.name or "").endswith(".weight.dq")
+
+
+def _wanted(node: ir.Node, layers: Collection[str], alone: Counter[str]) -> str:
+    tensors = [str(r.name) for r in node.outputs[0].consumers() if r.op_type == "QuantizeLinear"]
+    if tensors:
+        return tensors[0].removesuffix(".q").rpartition(".")[0]
+    module = module_of_node(node)
+    if module and module not in layers and alone[module] == 1:
+        return module
+    return f"{module}.{node.op_type}".lstrip(".")
+
+
+def _unique(name: str, taken: Counter[str]) -> str:
+    found, count = name, 0
+    while found in taken:
+        count += 1
+        found = f"{name}_{count}"
+    taken[found] += 1
+    return found
+
+
+def _name_constants(model: ir.Model, layers: Collection[str], parameters: Collection[str]) -> None:
+    """Give every reader its own constants, under its own name, in the order of reading."""
+    constants = dict(model.graph.initializers)
+    model.graph.initializers.clear()
+    old = {value: name for name, value in constants.items()}
+    given: dict[str, ir.Value] = {}
+    for node in model.graph:
+        for index, value in enumerate(node.inputs):
+            if value is None or value not in old:
+                continue
+            name = _constant_name(node, index, old[value], layers, parameters)
+            if name in given and not _same(given[name], value):
+                name = f"{name}.{index}"
+            if name not in given:
+                given[name] = _copy(value, name)
+            node.replace_input_with(index, given[name])
+    for value in given.values():
+        model.graph.register_initializer(value)
+
+
+def _same(a: ir.Value, b: ir.Value) -> bool:
+    """Whether two constants are the same one; a copy shares its original's array."""
+    return a.meta.get("original") is b
+
+
+def _copy(value: ir.Value, name: str) -> ir.Value:
+    assert value.const_value is not None
+    made = ir.Value(name=name, const_value=value.const_value, shape=value.shape, type=value.type)
+    # The tensor carries a name too; a shared one gets its own object for each.
+    made.const_value = ir.tensor(value.const_value.numpy(), name=name)
+    made.meta["original"] = value
+    return made
+
+
+def _constant_name(
+    node: ir.Node, index: int, name: str, layers: Collection[str], parameters: Collection[str]
+) -> str:
+    own = str(node.name)
+    if node.name in layers:
+        return f"{own}.{'weight' if index == 1 else 'bias' if index == 2 else f'input{index}'}"
+    if own.endswith(".weight.dq"):
+        return own.removesuffix(".dq") + ("", ".scale", ".zero_point")[index]
+    if _is_quantizer(node):
+        part = QUANTIZER_PARTS[node.op_type].get(index, "integers")
+        return f"{own.rpartition('.')[0]}.{part}"
+    module = module_of_node(node)
+    if module in layers:
+        return f"{module}.bias" if node.op_type == "Add" else f"{module}.{node.op_type}.{index}"
+    if name in parameters:
+        return name
+    labels = LABELS.get(node.op_type, ())
+    return f"{own}.{labels[index] if index < len(labels) else f'input{index}'}"
+
+
+def _document(model: ir.Model) -> None:
+    """Say who made the graph and what goes in and out; forget where it was made."""
+    model.producer_name, model.producer_version = "eqnet", __version__
+    model.doc_string, model.graph.doc_string = None, None
+    model.graph.name = "eqnet"
+    for item in (model, model.graph, *model.graph, *model.graph.initializers.values()):
+        item.metadata_props.clear()
+    for node in model.graph:
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        value.metadata_props.clear()
+    for value in model.graph.inputs:
+        value.doc_string = "images [N, C, H, W], normalized as manifest.json says"
+    for value in model.graph.outputs:
+        value.doc_string = "logits [N, classes]"

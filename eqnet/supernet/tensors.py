@@ -1,0 +1,185 @@
+"""Which values of a graph get a quantizer, what reads them, and what they are called."""
+
+from __future__ import annotations
+
+import torch
+from torch import fx, nn
+
+from eqnet.quant.layers import ElasticConvTranspose2d, PaddedConv2d
+from eqnet.supernet.constants import Constants
+from eqnet.supernet.info import ReaderGroup
+from eqnet.supernet.signs import function_of, module_of
+
+LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+NORMS = (nn.BatchNorm2d, nn.BatchNorm1d)
+MOVER_MODULES = (nn.MaxPool2d, nn.Flatten, nn.Dropout, nn.Identity)
+MOVER_FUNCTIONS = {
+    "flatten", "reshape", "view", "max_pool2d", "dropout", "contiguous", "squeeze",
+    "boolean_dispatch",
+}  # fmt: skip
+POOL_MODULES = (nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+POOL_FUNCTIONS = {"avg_pool2d", "adaptive_avg_pool2d", "mean"}
+GROUP_FUNCTIONS: dict[str, ReaderGroup] = {
+    "add": "add", "iadd": "add", "add_": "add",
+    "mul": "mul", "imul": "mul", "mul_": "mul",
+    "cat": "concat", "concat": "concat",
+}  # fmt: skip
+# Functions of one tensor that no quantizer behind them can absorb, as it can ReLU and ReLU6.
+ACTIVATION_FUNCTIONS = {
+    "sigmoid", "silu", "hardsigmoid", "hardswish", "gelu", "tanh", "mish", "softplus", "elu",
+    "selu", "celu", "leaky_relu", "layer_norm", "group_norm",
+}  # fmt: skip
+ACTIVATION_MODULES = (
+    nn.Sigmoid, nn.SiLU, nn.Hardsigmoid, nn.Hardswish, nn.GELU, nn.Tanh, nn.Mish, nn.Softplus,
+    nn.ELU, nn.SELU, nn.CELU, nn.LeakyReLU, nn.LayerNorm, nn.GroupNorm,
+)  # fmt: skip
+_EMPTY = nn.ModuleDict()  # its attributes are names that no entry of one can have
+
+
+def is_layer(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node is a Conv, ConvTranspose or Linear whose weight can be quantized.
+
+    Transposed convolutions whose output channels no single axis of the weight tells apart, or
+    whose output size is given at the call, are none.
+    """
+    module = module_of(graph, node)
+    if isinstance(module, nn.ConvTranspose2d):
+        plain = module.padding_mode == "zeros" and len(node.args) == 1 and not node.kwargs
+        return plain and ElasticConvTranspose2d.supports(module)
+    return type(module) in (nn.Conv2d, PaddedConv2d, nn.Linear)
+
+
+def layer_nodes(graph: fx.GraphModule) -> list[fx.Node]:
+    """The layers of a graph, in order."""
+    return [node for node in graph.graph.nodes if is_layer(graph, node)]
+
+
+def shape_of(node: fx.Node) -> tuple[int, ...]:
+    """The shape of a node's tensor for one image, or () for what is no tensor."""
+    meta = node.meta.get("tensor_meta")
+    return tuple(meta.shape) if meta is not None and hasattr(meta, "shape") else ()
+
+
+def elements_of(node: fx.Node) -> int:
+    """Elements of a node's tensor for one image."""
+    return int(torch.Size(shape_of(node)).numel())
+
+
+def batch_norms(graph: fx.GraphModule) -> dict[str, str]:
+    """Layer name -> name of the batch norm over its output channels that alone reads it."""
+    pairs = {}
+    for node in layer_nodes(graph):
+        users = list(node.users)
+        # Of [N, T, C] a batch norm takes T for the channels.
+        spatial = not isinstance(module_of(graph, node), nn.Linear) or len(shape_of(node)) == 2
+        if len(users) == 1 and spatial and isinstance(module_of(graph, users[0]), NORMS):
+            pairs[str(node.target)] = str(users[0].target)
+    return pairs
+
+
+class Readers:
+    """What reads the values of a graph, and which of them get a quantizer."""
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        self._graph = graph
+        self._constants = Constants(graph)
+
+    def group(self, node: fx.Node) -> ReaderGroup | None:
+        """The carrier group of a reader; None for layers."""
+        if is_layer(self._graph, node):
+            return None
+        module = module_of(self._graph, node)
+        if isinstance(module, (*POOL_MODULES, nn.MaxPool2d)) or function_of(node) in POOL_FUNCTIONS:
+            return "pool"
+        name = function_of(node) or ""
+        if isinstance(module, ACTIVATION_MODULES) or name.rstrip("_") in ACTIVATION_FUNCTIONS:
+            return "activation"
+        group = GROUP_FUNCTIONS.get(name, "other")
+        if group == "concat" and self._is_joined(node):
+            return "other"
+        if group not in ("add", "mul"):
+            return group
+        # A sum or product with a constant is no meeting of two tensors, nor is a scaled one.
+        met = [source for source in node.all_input_nodes if source not in self._constants]
+        return "other" if len(met) < 2 or "alpha" in node.kwargs else group
+
+    def _is_joined(self, concat: fx.Node) -> bool:
+        """Whether only layers and pools read what is joined.
+
+        One quantizer behind the concat then serves its operands too, with the same integers, so
+        they need none of their own.
+        """
+        while len(concat.users) == 1 and self._is_mover(next(iter(concat.users))):
+            concat = next(iter(concat.users))
+        layers = [is_layer(self._graph, user) for user in concat.users]
+        return any(layers) and all(
+            found or (user.op != "output" and self.group(user) == "pool")
+            for user, found in zip(concat.users, layers, strict=True)
+        )
+
+    def groups(self, node: fx.Node) -> set[ReaderGroup]:
+        """The carrier groups of a value's readers beside layers."""
+        found = (self.group(user) for user in node.users if user.op != "output")
+        return {group for group in found if group is not None}
+
+    def tensors(self) -> list[fx.Node]:
+        """Values that get a quantizer: what layers, sums, pools, concats, products and
+        activation functions read.
+
+        A value that has a data mover as its only reader is followed to the mover's output, so
+        that one quantizer serves both (max pooling and reshaping keep values on their grid).
+        Constants and integers get none.
+        """
+        nodes = []
+        for node in self._graph.graph.nodes:
+            if node.op == "output" or not self._is_activation(node):
+                continue
+            if len(node.users) == 1 and self._is_mover(next(iter(node.users))):
+                continue
+            found = {self.group(user) for user in node.users if user.op != "output"}
+            if found - {"other"}:
+                nodes.append(node)
+        return nodes
+
+    def _is_activation(self, node: fx.Node) -> bool:
+        if not shape_of(node):
+            return False
+        floating = bool(node.meta["tensor_meta"].dtype.is_floating_point)
+        read_by_layer = any(is_layer(self._graph, user) for user in node.users)
+        return floating and (node not in self._constants or read_by_layer)
+
+    def _is_mover(self, node: fx.Node) -> bool:
+        """Whether a node only moves values, so that its output is the same quantized tensor."""
+        module = module_of(self._graph, node)
+        return isinstance(module, MOVER_MODULES) or function_of(node) in MOVER_FUNCTIONS
+
+    def absorbed(self) -> set[fx.Node]:
+        """For each sum, the one operand that a convolution can add to as it finishes."""
+        chosen: set[fx.Node] = set()
+        for node in self._graph.graph.nodes:
+            if self.group(node) != "add":
+                continue
+            for operand in node.all_input_nodes:
+                if len(operand.users) == 1 and self._from_conv(operand):
+                    chosen.add(operand)
+                    break
+        return chosen
+
+    def _from_conv(self, node: fx.Node) -> bool:
+        module = module_of(self._graph, node)
+        if isinstance(module, NORMS):
+            source = node.args[0]
+            return isinstance(source, fx.Node) and self._from_conv(source)
+        return isinstance(module, nn.Conv2d)
+
+
+def name_of(node: fx.Node) -> str:
+    """A node's name as a tensor; one that nn.ModuleDict could not hold (`to`) ends in `_`."""
+    if node.op == "placeholder":
+        return "input"
+    name = node.name
+    while hasattr(_EMPTY, name) or name == "input":
+        name += "_"
+        while any(name == other.name for other in node.graph.nodes):
+            name += "_"
+    return name

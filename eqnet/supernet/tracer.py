@@ -1,0 +1,258 @@
+"""Tracing: a float model as a torch.fx graph in which only the number of images is open.
+
+Each value is computed along, as a shape without data, for two numbers of images. What is the
+same for both (heights, widths, channels, numbers of dimensions) is a plain Python number to the
+model's code, so branches and loops over it are taken once and for all. What differs stays a node
+of the graph, so that the graph serves any number of images.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
+from torch.nn.utils import parametrize
+
+from eqnet.supernet.attention import self_attention
+from eqnet.supernet.places import first_line, line_of_frame
+
+PROBES = "eqnet_probes"  # node.meta: the node's value for each number of images in BATCHES
+LINE = "eqnet_line"  # node.meta: file:line of the model's code
+BATCHES = (1, 3)
+PLAIN = (int, float, str, torch.dtype, torch.device, torch.layout, torch.memory_format)
+
+
+class Sizes(tuple[Any, ...]):
+    """A shape, some of whose sizes are nodes of the graph."""
+
+    def numel(self) -> Any:
+        """The product of the sizes."""
+        product: Any = 1
+        for size in self:
+            product = product * size
+        return product
+
+    def __getitem__(self, key: Any) -> Any:
+        found = super().__getitem__(key)
+        return Sizes(found) if isinstance(key, slice) else found
+
+
+class DataDependentError(TypeError):
+    """The model's code asks for a value that only the images decide."""
+
+
+class OperationError(ValueError):
+    """An operation that does not work on the shapes that it gets."""
+
+
+class ShapedProxy(fx.Proxy):
+    """A value under tracing that knows its shape."""
+
+    tracer: ShapedTracer
+
+    def __getattr__(self, k: str) -> Any:
+        return self.tracer.attribute(self, k)
+
+    def __len__(self) -> int:
+        return len(list(self.tracer.iter(self)))
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.tracer.iter(self)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise TypeError(
+            f"the model's code assigns to a part of '{self.node.name}', which the graph cannot show"
+        )
+
+    def __int__(self) -> int:
+        raise self.tracer.depends(self)
+
+    __float__ = __int__
+    __index__ = __int__
+
+
+class ShapedTracer(fx.Tracer):
+    """torch.fx's tracer, with the shape of every value at hand."""
+
+    def __init__(self, input_shape: tuple[int, int, int], defaults: dict[str, Any]) -> None:
+        super().__init__()
+        self.input_shape, self.defaults = input_shape, defaults
+        self.failed_in = ""
+        self._mode = FakeTensorMode(allow_non_fake_inputs=True)
+        self._evaluating = False
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """A proxy that knows its shape."""
+        return ShapedProxy(node, self)
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Modules of torch.nn are one node each, but for those that their code explains better."""
+        if m._forward_hooks or m._forward_pre_hooks or "parametrizations" in m._modules:
+            return False
+        if isinstance(m, parametrize.ParametrizationList):
+            return False
+        if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)) and m.padding_mode != "zeros":
+            return False
+        return super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: dict[str, Any]
+    ) -> Any:
+        """As torch.fx does, but for attention, which is written out; remembers where it failed."""
+        if self._evaluating:
+            return forward(*args, **kwargs)
+        try:
+            if type(m) is nn.MultiheadAttention:
+                return self_attention(m, *args, **kwargs)
+            return super().call_module(m, forward, args, kwargs)
+        except Exception:
+            self.failed_in = self.failed_in or self.path_of_module(m)
+            raise
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        """A parameter is a node, except while shapes are computed."""
+        if self._evaluating:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any,
+                     **named: Any) -> Any:  # fmt: skip
+        """A node with its shape, or the plain value of one that no image decides."""
+        if kind == "call_method" and target == "size":
+            return self._size(*args, **kwargs)
+        proxy = super().create_proxy(kind, target, args, kwargs, *rest, **named)
+        node = proxy.node
+        node.meta[LINE] = line_of_frame(sys._getframe(1))
+        node.meta[PROBES] = self._values(node)
+        first, second = node.meta[PROBES]
+        check = first is None and "assert" in str(getattr(target, "__name__", target))
+        settled = isinstance(first, PLAIN) and type(first) is type(second) and first == second
+        if kind == "placeholder" or not (check or settled):
+            return proxy
+        self.graph.erase_node(node)
+        return first
+
+    def _size(self, proxy: ShapedProxy, dim: int | None = None) -> Any:
+        return self._sizes(proxy) if dim is None else self._sizes(proxy)[dim]
+
+    def _sizes(self, proxy: ShapedProxy) -> Any:
+        first, second = (value.shape for value in self.values(proxy))
+        if len(first) != len(second):
+            raise DataDependentError(
+                f"the number of dimensions of '{proxy.node.name}' depends on the number of images"
+            )
+        if first == second:
+            return first
+        create = super().create_proxy
+        found = []
+        for dim, (one, other) in enumerate(zip(first, second, strict=True)):
+            size: Any = one
+            if one != other:
+                size = create("call_method", "size", (proxy, dim), {})
+                size.node.meta[PROBES] = (one, other)
+            found.append(size)
+        return Sizes(found)
+
+    def attribute(self, proxy: ShapedProxy, name: str) -> Any:
+        """`proxy.name`: a method, a shape, a plain value, or a node."""
+        if name == "shape":
+            return self._sizes(proxy)
+        with self._probing():
+            if not all(hasattr(value, name) for value in self.values(proxy)):
+                raise AttributeError(f"'{proxy.node.name}' has no attribute '{name}'")
+            first, second = (getattr(value, name) for value in self.values(proxy))
+        if callable(first) and not isinstance(first, torch.Tensor):
+            return fx.proxy.Attribute(proxy, name)
+        if first is None or (isinstance(first, PLAIN) and first == second):
+            return first
+        return self.create_proxy("call_function", getattr, (proxy, name), {})
+
+    def values(self, proxy: fx.Proxy) -> tuple[Any, Any]:
+        """The value of a proxy for each number of images."""
+        found: tuple[Any, Any] = proxy.node.meta[PROBES]
+        return found
+
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        """The items of a tuple, or of a tensor whose first size is not the number of images."""
+        lengths = [len(value) for value in self.values(obj)]
+        if lengths[0] != lengths[1]:
+            raise self.depends(obj)
+        return iter([obj[index] for index in range(lengths[0])])  # type: ignore[index]  # traced
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        """Refuse: whatever no image decides is no proxy any more."""
+        raise self.depends(obj)
+
+    def depends(self, proxy: fx.Proxy) -> DataDependentError:
+        """The refusal of a value that the model's code wants as a plain number."""
+        by_images = isinstance(self.values(proxy)[0], torch.Tensor)
+        what = "the content of the images" if by_images else "the number of images"
+        return DataDependentError(
+            f"the model's code takes the value of '{proxy.node.name}', which depends on {what}, "
+            "as a plain number"
+        )
+
+    @contextmanager
+    def _probing(self) -> Iterator[None]:
+        self._evaluating = True
+        try:
+            with self._mode, torch.no_grad():
+                yield
+        finally:
+            self._evaluating = False
+
+    def _values(self, node: fx.Node) -> tuple[Any, Any]:
+        try:
+            with self._probing():
+                if node.op == "placeholder":
+                    return self._placeholder(node)
+                first, second = (self._value(node, index) for index in range(len(BATCHES)))
+        except (DataDependentOutputException, DynamicOutputShapeException) as error:
+            raise DataDependentError(
+                f"the result or the shape of '{node.name}' depends on the content of the images"
+            ) from error
+        except Exception as error:  # whatever an operation may refuse
+            raise OperationError(
+                f"operation '{node.name}' fails with an input of shape "
+                f"{list(self.input_shape)}: {first_line(error)}"
+            ) from error
+        return first, second
+
+    def _placeholder(self, node: fx.Node) -> tuple[Any, Any]:
+        name = re.sub(r"_\d+$", "", str(node.target))
+        if name in self.defaults:
+            return self.defaults[name], self.defaults[name]
+        first, second = (torch.zeros(count, *self.input_shape) for count in BATCHES)
+        return first, second
+
+    def _value(self, node: fx.Node, index: int) -> Any:
+        def probe(source: fx.Node) -> Any:
+            if PROBES not in source.meta:
+                value = _attribute(self.root, str(source.target))
+                source.meta[PROBES] = (value, value)
+            return source.meta[PROBES][index]
+
+        args, kwargs = fx.node.map_arg(node.args, probe), fx.node.map_arg(node.kwargs, probe)
+        if node.op == "get_attr":
+            return _attribute(self.root, str(node.target))
+        if node.op == "call_function":
+            return node.target(*args, **kwargs)  # type: ignore[operator]  # a function
+        if node.op == "call_method":
+            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        return self.root.get_submodule(str(node.target))(*args, **kwargs)
+
+
+def _attribute(root: Any, path: str) -> Any:
+    for part in path.split("."):
+        root = getattr(root, part)
+    return root

@@ -1,0 +1,134 @@
+"""What must hold of one lowered graph and of one run of it; each raises AssertionError."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from eqnet.backend.graphs import layers_of
+from eqnet.backend.protocol import Array, Exporter
+from eqnet.spec.profile import HardwareProfile
+from eqnet.testing.cases import Case
+from eqnet.testing.oracle import TOUCHED, compare_integers, different, evaluate, prone
+from eqnet.testing.subnets import Subnet
+
+OPSET = 21
+# One integer that a tie moves may move a logit by this many steps of an 8-bit grid over the
+# logits' range; a step of b bits is 255 / (2^b - 1) of them.
+TIE_STEPS = 8.0
+
+
+@dataclass(frozen=True)
+class Made:
+    """A case as an exporter lowered it. folder: holds model.onnx and what `finish` wrote."""
+
+    case: Case
+    profile: HardwareProfile
+    subnet: Subnet
+    lowered: ir.Model
+    folder: Path
+
+
+def reference(subnet: Subnet) -> None:
+    """reference.onnx computes PyTorch's integers, as ONNX's reference evaluator sees it."""
+    found = evaluate(subnet.reference, subnet.images)
+    names = [point.name for point in subnet.trace.points]
+    assert sorted(found.points) == sorted(names), "reference.onnx has other quantizers"
+    _same_integers(subnet, subnet.reference, "reference.onnx")
+
+
+def lowered(made: Made) -> None:
+    """model.onnx still means those integers: each that kept its name, and the logits."""
+    _same_integers(made.subnet, made.lowered, "the lowered graph")
+
+
+def _same_integers(subnet: Subnet, model: ir.Model, what: str) -> None:
+    found = evaluate(model, subnet.images)
+    result = compare_integers(subnet.trace, found.points)
+    assert not result.wrong, f"{what}: " + "; ".join(result.wrong)
+    touched = int(result.touched.sum())
+    assert touched <= TOUCHED, f"{what}: ties in {touched} images (allowed: {TOUCHED})"
+    off = different(found.logits, subnet.trace.logits) & ~result.touched
+    assert not off.any(), (
+        f"{what}: equal integers, but other logits: {_worst(found.logits, subnet)}"
+    )
+
+
+def _worst(found: Array, subnet: Subnet) -> str:
+    error = np.abs(found - subnet.trace.logits).max()
+    return f"{error:.3g} of a range of {np.ptp(subnet.trace.logits):.3g}"
+
+
+def executed(logits: Array, subnet: Subnet, bits: int, what: str) -> None:
+    """A runtime's logits, of the first images of a subnet, are PyTorch's but for rounding ties.
+
+    bits: the narrowest activations of the net.
+    """
+    expected = subnet.trace.logits[: len(logits)]
+    assert logits.dtype == np.float32, f"{what}: logits are {logits.dtype} (allowed: float32)"
+    assert logits.shape == expected.shape, f"{what}: {logits.shape} (allowed: {expected.shape})"
+    assert np.isfinite(logits).all(), f"{what}: logits are not finite"
+    off = different(logits, expected)
+    error = np.abs(logits - expected).max(axis=1)
+    step = float(np.ptp(subnet.trace.logits)) / 255
+    silent = np.flatnonzero(off & ~prone(subnet.trace)[: len(logits)])
+    assert not len(silent), (
+        f"{what}: image {silent[0]} is off by {error[silent[0]] / step:.3g} steps of the logits, "
+        "and none of its values lies near the middle between two integers"
+    )
+    assert off.sum() <= TOUCHED, f"{what}: {off.sum()} images are off (allowed: {TOUCHED})"
+    limit = TIE_STEPS * 255 / (2**bits - 1)
+    assert error.max() <= limit * step, (
+        f"{what}: off by {error.max() / step:.3g} steps of the logits (allowed: {limit:.3g})"
+    )
+    _same_classes(logits, expected, 2 * limit * step, what)
+
+
+def _same_classes(logits: Array, expected: Array, margin: float, what: str) -> None:
+    """Images whose best two logits are further apart than a tie can move them keep their class."""
+    ordered = np.sort(expected, axis=1)
+    clear = ordered[:, -1] - ordered[:, -2] > margin
+    changed = clear & (logits.argmax(axis=1) != expected.argmax(axis=1))
+    assert not changed.any(), f"{what}: images {np.flatnonzero(changed)} are of another class"
+
+
+def well_formed(made: Made) -> None:
+    """model.onnx is valid ONNX of opset 21 with the neutral graph's input, output and layers."""
+    before, after = made.subnet.reference, made.lowered
+    assert after.opset_imports.get("", 0) == OPSET, f"opset {after.opset_imports}"
+    (source,), (target,) = after.graph.inputs, after.graph.outputs
+    assert (source.name, target.name) == ("input", "logits")
+    assert source.dtype == target.dtype == ir.DataType.FLOAT
+    assert source.shape is not None
+    batch, *image = source.shape
+    assert isinstance(batch, ir.SymbolicDim), f"the batch is fixed to {batch}"
+    assert image == list(made.subnet.images.shape[1:])
+    lost = set(layers_of(before)) - set(layers_of(after))
+    assert not lost, f"layers lost their names: {sorted(lost)}"
+    onnx.checker.check_model(ir.to_proto(after), full_check=True)
+
+
+def repeatable(exporter: Exporter, made: Made) -> None:
+    """`lower` leaves its input as it is, and gives the same bytes again."""
+    source = made.subnet.reference_bytes
+    again = exporter.lower(made.subnet.reference, made.profile)
+    assert _bytes(made.subnet.reference) == source, "lower() changed the graph it was given"
+    assert _bytes(again) == _bytes(made.lowered), "lower() gave another graph the second time"
+
+
+def _bytes(model: ir.Model) -> bytes:
+    content: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
+    return content
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, by its path relative to it."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

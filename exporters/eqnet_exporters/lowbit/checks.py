@@ -1,0 +1,178 @@
+"""What ``eqnet verify`` checks of a low-bit artifact's own files, beside the QCDQ graph."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
+
+from eqnet.backend.artifact import Parity, read_manifest
+from eqnet.backend.graphs import constant, dequantized
+from eqnet.backend.integer import INTEGER, PACKED, load_integer
+from eqnet.backend.packed import read_packed, real_values
+from eqnet.backend.preprocess import preprocess
+from eqnet.backend.protocol import Array
+from eqnet.spec.errors import ArtifactError, MissingExtraError
+from eqnet.spec.manifest import Manifest
+from eqnet.spec.reports import Check, Verdict
+from eqnet_exporters.lowbit.files import PACKED_ONNX, QONNX, read_reference, refusal_of
+from eqnet_exporters.lowbit.layers import Layer, layers
+
+INTEGER_AGREEMENT = 0.99
+MIN_IMAGES = 16
+# The two executors are references, some hundred times slower than a runtime: a few seconds each.
+MULTIPLY_ADDS = 2_000_000_000
+
+
+def file_checks(folder: Path, parity: Parity) -> list[Check]:
+    """Packed weights equal to the neutral graph's; QONNX and integer program against PyTorch.
+
+    Both run on as many of the stored images as 2 billion multiply-adds allow, at least 16. An
+    artifact without one of the files gets a skipped check that says why.
+    """
+    manifest, reference = read_manifest(folder), read_reference(folder)
+    count = _images(reference, len(parity.pixels))
+    inputs = preprocess(parity.pixels[:count], manifest.preprocessing)
+    truth = parity.logits[:count]
+
+    def agreement(name: str, run: Callable[[Array], Array], limit: float) -> Check:
+        if count < MIN_IMAGES:
+            return _skipped(name, f"{count} images (needed: at least {MIN_IMAGES})")
+        return _agreement(name, run(inputs), truth, limit)
+
+    found = [_packed(folder, manifest, reference), _packed_onnx(folder, manifest, reference)]
+    if QONNX not in manifest.files:
+        found.append(_absent("qonnx_agreement", QONNX))
+    else:
+        limit = manifest.profile.parity.semantics_agreement
+        try:
+            found.append(agreement("qonnx_agreement", qonnx_runner(folder / QONNX), limit))
+        except MissingExtraError as error:
+            found.append(_skipped("qonnx_agreement", str(error)))
+    if INTEGER in manifest.files:
+        run = load_integer(folder)
+        found.append(agreement("integer_agreement", run, INTEGER_AGREEMENT))
+    else:
+        reason = refusal_of(reference)
+        text = f"no {INTEGER}: {reason}" if reason else f"no {INTEGER} in this artifact"
+        found.append(_skipped("integer_agreement", text))
+    return found
+
+
+def _images(reference: ir.Model, available: int) -> int:
+    work = multiply_adds(reference)
+    return min(available, max(MIN_IMAGES, MULTIPLY_ADDS // max(work, 1)))
+
+
+def multiply_adds(reference: ir.Model) -> int:
+    """Multiply-adds of all layers for one image."""
+    model = ShapeInferencePass()(reference.clone()).model
+    return sum(_work(layer) for layer in layers(model))
+
+
+def _work(layer: Layer) -> int:
+    weight = layer.float_weight if layer.weight is None else layer.weight.integers
+    shape = layer.node.outputs[0].shape
+    known = [size for size in (shape or ())[2:] if isinstance(size, int)]
+    return 0 if weight is None else weight.size * math.prod(known)
+
+
+def _packed(folder: Path, manifest: Manifest, reference: ir.Model) -> Check:
+    """Whether every weight and bias of the packed file is the neutral graph's, bit by bit."""
+    if PACKED not in manifest.files:
+        return _absent("packed_weights", PACKED)
+    tensors = read_packed(folder / PACKED)
+    equal = total = 0
+    for layer in layers(reference):
+        for name, wanted in (("weight", real_weight(layer.node)), ("bias", layer.bias)):
+            if wanted is None:
+                continue
+            key, total = f"{layer.name}.{name}", total + 1
+            equal += key in tensors and np.array_equal(real_values(tensors, key), wanted)
+    return _all("packed_weights", equal, total)
+
+
+def _packed_onnx(folder: Path, manifest: Manifest, reference: ir.Model) -> Check:
+    """Whether the weights in ONNX's narrow types have the neutral graph's real values."""
+    if PACKED_ONNX not in manifest.files:
+        return _absent("packed_onnx", PACKED_ONNX)
+    packed = {node.name: node for node in ir.load(folder / PACKED_ONNX).graph}
+    equal = total = 0
+    for layer in layers(reference):
+        wanted, node = real_weight(layer.node), packed.get(layer.node.name)
+        found = None if node is None else real_weight(node)
+        total += 1
+        equal += found is not None and np.array_equal(found, wanted)  # type: ignore[arg-type]  # a layer has one
+    return _all("packed_onnx", equal, total)
+
+
+def real_weight(node: ir.Node) -> Array | None:
+    """The real values of a layer's weight, quantized or not, float32."""
+    value = node.inputs[1]
+    made = value.producer() if value is not None else None
+    found = constant(value) if made is None else dequantized(made)
+    return None if found is None else found.astype(np.float32)
+
+
+def qonnx_runner(path: Path) -> Callable[[Array], Array]:
+    """Runs a QONNX file with the ``qonnx`` package, all images as one batch.
+
+    Raises MissingExtraError without that package, ArtifactError if it cannot run the file.
+    """
+    try:
+        from qonnx.core.modelwrapper import ModelWrapper
+        from qonnx.core.onnx_exec import execute_onnx
+        from qonnx.transformation.infer_shapes import InferShapes
+    except ImportError as error:
+        raise MissingExtraError(
+            "the package 'qonnx' is not installed (install it: pip install 'eqnet[qonnx]')"
+        ) from error
+
+    def run(inputs: Array) -> Array:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                model = ModelWrapper(str(path))
+                source, output = model.graph.input[0].name, model.graph.output[0].name
+                model.set_tensor_shape(source, list(inputs.shape))
+                classes = model.get_tensor_shape(output)[-1]
+                model.set_tensor_shape(output, [len(inputs), classes])
+                logits = execute_onnx(model.transform(InferShapes()), {source: inputs})[output]
+        except Exception as error:  # qonnx raises plain Exception
+            text = " ".join(str(error).split())[:300]
+            raise ArtifactError(f"{path}: qonnx cannot run it: {text}") from error
+        return np.asarray(logits, dtype=np.float32)
+
+    return run
+
+
+def _agreement(name: str, logits: Array, truth: Array, limit: float) -> Check:
+    """Top-1 agreement; one image may always differ, the finest step that the images can show."""
+    share = float(np.mean(logits.argmax(axis=1) == truth.argmax(axis=1)))
+    least = min(limit, 1.0 - 1.0 / len(truth))
+    good = share >= least
+    reason = "" if good else f"{share:.4g} share (demanded: >= {least:.4g})"
+    return _check(name, good, share, least, "share", reason)
+
+
+def _all(name: str, equal: int, total: int) -> Check:
+    reason = "" if equal == total else f"{total - equal} of {total} tensors differ"
+    return _check(name, equal == total, float(equal), float(total), "tensors", reason)
+
+
+def _check(name: str, good: bool, value: float, limit: float, unit: str, reason: str) -> Check:
+    verdict: Verdict = "passed" if good else "failed"
+    return Check(name=name, verdict=verdict, value=value, limit=limit, unit=unit, reason=reason)
+
+
+def _skipped(name: str, reason: str) -> Check:
+    return Check(name=name, verdict="skipped", reason=reason)
+
+
+def _absent(name: str, file: str) -> Check:
+    return _skipped(name, f"no {file} in this artifact")

@@ -1,0 +1,159 @@
+"""The layers of the neutral graph with their integers unshifted: what every low-bit form writes.
+
+The neutral graph holds b-bit weights in int8, shifted left by 8 - b. Here they are b-bit again,
+with the scale multiplied by 2^(8 - b): the same real values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from eqnet.backend.graphs import LAYER_OPS, constant, quantizer_of
+from eqnet.backend.packed import PackedTensor, Shared
+from eqnet.spec.scheme import BITS, CARRIER_BITS
+
+# A bias on the grid differs from it by float32 rounding only, relative to its own magnitude.
+GRID_TOLERANCE = 2.0**-22
+INT32_LIMIT = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A quantized weight: real values are ``(integers - zero_point) * scale`` along `axis`.
+
+    integers: int8 of `bits` bits in the weight's shape; scale: float32 [1] or [channels];
+    zero_point: int8 [1] or [channels].
+    """
+
+    integers: NDArray[np.int8]
+    scale: NDArray[np.float32]
+    zero_point: NDArray[np.int8]
+    bits: int
+    axis: int
+    dequantize: ir.Node
+
+    @property
+    def shift(self) -> int:
+        """8 - bits."""
+        return CARRIER_BITS - self.bits
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A Conv, ConvTranspose, Gemm or MatMul; `weight` is None if it stays in float.
+
+    bias_steps: the bias as int32 steps of ``s_x * scale[c] / 2^shift``, None without a bias or
+    for one that is not on that grid; `input_scale` is s_x.
+    """
+
+    node: ir.Node
+    weight: Weight | None
+    float_weight: NDArray[np.float32] | None
+    bias: NDArray[np.float32] | None
+    bias_steps: NDArray[np.int32] | None
+    input_scale: float | None
+
+    @property
+    def name(self) -> str:
+        """The layer's name in the network."""
+        return self.node.name or self.node.outputs[0].name or "layer"
+
+
+def layers(model: ir.Model) -> Iterator[Layer]:
+    """The layers with constant weights, in graph order."""
+    for node in model.graph:
+        if node.op_type in LAYER_OPS:
+            weight = weight_of(node)
+            plain = constant(node.inputs[1])
+            if weight is not None or plain is not None:
+                yield _layer(node, weight, plain)
+
+
+def weight_of(node: ir.Node) -> Weight | None:
+    """The quantized weight of a layer, or None."""
+    value = node.inputs[1]
+    dequantize = value.producer() if value is not None else None
+    if dequantize is None or dequantize.op_type != "DequantizeLinear":
+        return None
+    integers, scale = constant(dequantize.inputs[0]), constant(dequantize.inputs[1])
+    zero = constant(dequantize.inputs[2]) if len(dequantize.inputs) > 2 else None
+    if integers is None or scale is None or integers.dtype != np.int8:
+        return None
+    zeros = np.zeros(1, np.int8) if zero is None else np.atleast_1d(zero).astype(np.int8)
+    if (zeros == zeros[0]).all():
+        zeros = zeros[:1]
+    bits = needed_bits(integers.astype(np.int8), zeros)
+    shift = CARRIER_BITS - bits
+    return Weight(
+        integers.astype(np.int8) >> shift,
+        (np.atleast_1d(scale) * np.float32(1 << shift)).astype(np.float32),
+        zeros >> shift,
+        bits,
+        dequantize.attributes.get_int("axis", 1) if scale.size > 1 else 0,
+        dequantize,
+    )
+
+
+def needed_bits(*arrays: NDArray[np.int8]) -> int:
+    """The fewest bits that hold integers which lie in int8 shifted to the top, at least 2.
+
+    These are the bits that the subnet gives the layer, or fewer if its integers leave the
+    lowest bits unused.
+    """
+    used = 0
+    for array in arrays:
+        used |= int(np.bitwise_or.reduce(array.view(np.uint8).reshape(-1), initial=0))
+    trailing = (used & -used).bit_length() - 1 if used else CARRIER_BITS
+    return max(BITS[0], CARRIER_BITS - trailing)
+
+
+def _layer(node: ir.Node, weight: Weight | None, plain: NDArray[np.generic] | None) -> Layer:
+    x = node.inputs[0]
+    quantizer = quantizer_of(x) if x is not None else None
+    scale = None if quantizer is None else quantizer.scale
+    found = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    bias = None if found is None else found.astype(np.float32)
+    steps = None
+    if bias is not None and weight is not None and scale is not None:
+        steps = _steps(bias, np.float32(scale) * (weight.scale / np.float32(1 << weight.shift)))
+    floats = None if plain is None or weight is not None else plain.astype(np.float32)
+    return Layer(node, weight, floats, bias, steps, scale)
+
+
+def _steps(bias: NDArray[np.float32], step: NDArray[np.float32]) -> NDArray[np.int32] | None:
+    steps = bias.astype(np.float64) / step
+    integers = np.rint(steps)
+    allowed = np.maximum(np.abs(steps), 1.0) * GRID_TOLERANCE
+    if (np.abs(steps - integers) > allowed).any() or (np.abs(integers) > INT32_LIMIT).any():
+        return None
+    return integers.astype(np.int32)
+
+
+def packed_tensors(model: ir.Model) -> list[PackedTensor]:
+    """Every weight and bias of the network, as ``weights.eqpack`` holds them."""
+    found: list[PackedTensor] = []
+    for layer in layers(model):
+        found += _tensors_of(layer)
+    return found
+
+
+def _tensors_of(layer: Layer) -> Iterator[PackedTensor]:
+    name, weight = f"{layer.name}.weight", layer.weight
+    if weight is None:
+        assert layer.float_weight is not None
+        yield PackedTensor(name, layer.float_weight, 32)
+    else:
+        zero = weight.zero_point if weight.zero_point.any() else None
+        yield PackedTensor(name, weight.integers, weight.bits, weight.scale, zero, weight.axis)
+    if layer.bias is None:
+        return
+    if layer.bias_steps is None or weight is None or layer.input_scale is None:
+        yield PackedTensor(f"{layer.name}.bias", layer.bias, 32)
+    else:
+        factor = float(np.float32(layer.input_scale) / np.float32(1 << weight.shift))
+        yield PackedTensor(f"{layer.name}.bias", layer.bias_steps, 32, shared=Shared(name, factor))

@@ -1,0 +1,181 @@
+"""What the OpenVINO exporter runs: compiled models, devices, and the int8 proof."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from eqnet.backend.graphs import LAYER_OPS
+from eqnet.backend.protocol import Array
+from eqnet.spec.errors import ArtifactError, EqnetError, MissingExtraError
+from eqnet.spec.profile import HardwareProfile
+
+CPU = "CPU"
+PLUGINS = ("AUTO", "HETERO", "MULTI")  # they choose among devices and are none themselves
+HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+# Integer weights of depthwise and transposed convolutions are of these runtime types too.
+LAYER_TYPES = frozenset({"Convolution", "GroupConvolution", "Deconvolution", "FullyConnected"})
+LAYER_TYPES |= {"MatMul"}
+# The CPU plugin's own switch for its low-precision transformations: with it off, quantizers
+# stay in the graph as they are and every layer multiplies in float32.
+LOW_PRECISION = "LP_TRANSFORMS_MODE"
+# Left on, the plugin rounds the float inputs of a fully connected layer with int8 weights to
+# int8 by scales of its own: logits were off by 44 steps of 8 bits in a 3-bit classifier.
+DYNAMIC_QUANTIZATION = "DYNAMIC_QUANTIZATION_GROUP_SIZE"
+# OpenVINO's name for the product of a fully connected layer that adds its bias afterwards.
+WITHOUT_BIAS = "/WithoutBiases"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a model is compiled.
+
+    device: OpenVINO's name. precision: of everything that is not int8, a key of HINTS.
+    optimize: False leaves every quantizer in the graph, in float32 on the CPU.
+    """
+
+    device: str = CPU
+    precision: str = "float32"
+    optimize: bool = True
+    threads: int | None = None
+
+    @classmethod
+    def of(
+        cls, profile: HardwareProfile | None, *, optimize: bool = True, threads: int | None = None
+    ) -> Setting:
+        """What a profile asks for; None is float32 on the CPU.
+
+        Without optimizations the graph's meaning is what counts, and no device has another.
+        """
+        if profile is None or not optimize:
+            return cls(optimize=optimize, threads=threads)
+        return cls(profile.device or CPU, profile.remainder, threads=threads)
+
+    def config(self) -> dict[str, Any]:
+        """Properties for ``compile_model``."""
+        found: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": HINTS[self.precision],
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        if self.device == CPU:
+            found[DYNAMIC_QUANTIZATION] = 0
+        if self.threads is not None and self.device == CPU:
+            found["INFERENCE_NUM_THREADS"] = self.threads
+        if not self.optimize:
+            found[LOW_PRECISION] = "NO"
+        return found
+
+
+class OpenVinoRunner:
+    """A compiled model with one input and one output."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._request = compiled.create_infer_request()
+
+    def __call__(self, inputs: Array) -> Array:
+        """float32 [N, C, H, W] -> float32 [N, classes], a copy that stays valid."""
+        source = np.ascontiguousarray(inputs, dtype=np.float32)
+        result = self._request.infer({0: source}, share_inputs=True, share_outputs=True)
+        return np.array(result[0], dtype=np.float32)
+
+
+def openvino() -> Any:
+    """The package. Raises MissingExtraError if it is not installed."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingExtraError(
+            "OpenVINO is not installed (install it: pip install 'eqnet[openvino]')"
+        ) from error
+    return openvino
+
+
+def absent_device(device: str) -> str | None:
+    """Why this machine cannot run on `device`, or None; a list needs all that it names."""
+    present = [str(name) for name in openvino().Core().available_devices]
+    for name in device.replace(":", ",").split(","):
+        if name in PLUGINS or name in present or f"{name}.0" in present:
+            continue
+        if name.removesuffix(".0") in present:
+            continue
+        return f"OpenVINO finds no device '{name}' here (available: {', '.join(present)})"
+    return None
+
+
+def read(ov: Any, core: Any, path: Path) -> Any:
+    """A model file, ONNX or IR. Raises ArtifactError if there is none that OpenVINO can read."""
+    if not path.is_file():
+        raise ArtifactError(f"{path}: no such file (allowed: an ONNX or OpenVINO model)")
+    try:
+        return core.read_model(str(path))
+    except RuntimeError as error:
+        raise ArtifactError(
+            f"{path}: OpenVINO {ov.__version__} cannot read it: {one_line(error)}"
+        ) from error
+
+
+def compile_model(path: Path, setting: Setting) -> Any:
+    """Compile a model file.
+
+    Raises ArtifactError for a file that OpenVINO cannot read, and EqnetError for a device that
+    is not here or does not take the model.
+    """
+    ov = openvino()
+    core = ov.Core()
+    model = read(ov, core, path)
+    try:
+        return core.compile_model(model, setting.device, setting.config())
+    except RuntimeError as error:
+        reason = absent_device(setting.device) or f"OpenVINO cannot compile it: {one_line(error)}"
+        raise EqnetError(f"{path}: {reason}") from error
+
+
+def int8_layers(path: Path, onnx: Path, layers: Mapping[str, str], setting: Setting) -> list[str]:
+    """Layers whose primitive is an int8 one in the compiled model's runtime graph.
+
+    path: what is compiled. onnx: the graph with the layers' names. Raises EqnetError where the
+    device keeps its runtime graph to itself.
+    """
+    compiled = compile_model(path, setting)
+    try:
+        runtime = compiled.get_runtime_model()
+    except RuntimeError as error:
+        raise EqnetError(
+            f"{path}: device '{setting.device}' shows no runtime graph: {one_line(error)}"
+        ) from error
+    aliases = _aliases(onnx, layers)
+    proved = {aliases[name] for name in _int8_names(runtime) if name in aliases}
+    return [name for name in layers if name in proved]
+
+
+def _aliases(path: Path, layers: Mapping[str, str]) -> dict[str, str]:
+    """Names that OpenVINO may give a layer -> the layer's name.
+
+    OpenVINO calls a node by its ONNX name, or, as for Gemm, by the name of its output.
+    """
+    found = {}
+    for node in ir.load(path).graph:
+        if node.op_type in LAYER_OPS and node.name is not None and node.name in layers:
+            found[str(node.outputs[0].name)] = node.name
+    return found | {name: name for name in layers}
+
+
+def _int8_names(runtime: Any) -> Iterator[str]:
+    """Names of the original nodes behind every int8 layer of a runtime graph."""
+    for node in runtime.get_ordered_ops():
+        info = {key: value.astype(str) for key, value in node.get_rt_info().items()}
+        primitive = info.get("primitiveType", "").lower()
+        if info.get("layerType") in LAYER_TYPES and primitive.endswith(("_i8", "_int8")):
+            for name in info.get("originalLayersNames", "").split(","):
+                yield name.split(WITHOUT_BIAS)[0]
+
+
+def one_line(error: BaseException) -> str:
+    """The last line of OpenVINO's message that says something; the first ones name C++ files."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:300]

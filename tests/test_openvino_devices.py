@@ -1,0 +1,199 @@
+"""OpenVINO: devices, bfloat16, and quantizers moved onto the layers that compute."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from artifacts import profile as by_hand
+from artifacts import write_artifact
+from eqnet_exporters.openvino import OpenVinoExporter
+from eqnet_exporters.ov_run import Setting, absent_device
+from eqnet_exporters.passes.hoist_quantizers import hoist_quantizers
+from graphs import Builder, inputs, residual_net
+
+from eqnet.backend.discovery import find_exporter
+from eqnet.backend.graphs import layers_of, quantizer_of, quantizers
+from eqnet.backend.host import missing_isa
+from eqnet.bench import bench
+from eqnet.runtime import load
+from eqnet.spec.errors import EqnetError, UsageError
+from eqnet.spec.profiles import load_profile
+from eqnet.verify import verify
+
+pytest.importorskip("openvino")
+ABSENT = "NPU.7"  # no machine has eight
+LAYERS = ["conv1", "block.conv1", "block.conv2", "fc"]
+
+
+def target(**changes):
+    return by_hand("openvino", placement={"add": "skip", "carriers": ["pool"]}, **changes)
+
+
+@pytest.fixture
+def exporter() -> OpenVinoExporter:
+    return OpenVinoExporter()
+
+
+@pytest.fixture
+def absent(tmp_path):
+    """An artifact for a device that is not here."""
+    write_artifact(tmp_path / "net", residual_net(asymmetric=True), target(device=ABSENT))
+    return tmp_path / "net"
+
+
+@pytest.mark.parametrize("name", ["CPU", "AUTO", "HETERO:CPU", "CPU.0"])
+def test_devices_of_this_machine(name):
+    assert absent_device(name) is None
+
+
+@pytest.mark.parametrize("name", [ABSENT, f"HETERO:{ABSENT},CPU", f"AUTO:CPU,{ABSENT}"])
+def test_an_absent_device_is_named_with_those_that_are_there(name):
+    reason = absent_device(name)
+    assert reason is not None
+    assert reason.startswith(f"OpenVINO finds no device '{ABSENT}' here (available: CPU")
+
+
+def test_verify_of_an_absent_device_runs_elsewhere_and_is_skipped(absent):
+    report = verify(absent)
+    checks = {check.name: check for check in report.checks}
+    assert report.verdict == "skipped"
+    assert ABSENT in checks["execution"].reason
+    assert checks["top1_agreement"].verdict == "passed"
+    assert checks["int8_layers"].verdict == "skipped"
+    assert report.runtime.startswith("onnxruntime")
+
+
+def test_bench_of_an_absent_device_is_skipped(absent):
+    made = bench(absent, repeats=5)
+    assert (made.verdict, made.ratio) == ("skipped", None)
+    assert ABSENT in made.reason
+
+
+def test_load_on_an_absent_device_is_one_line(absent):
+    with pytest.raises(UsageError, match=r"cannot execute here: OpenVINO finds no device"):
+        load(absent)
+
+
+def test_open_on_an_absent_device_is_one_line(tmp_path, exporter):
+    ir.save(ir.from_proto(residual_net()), tmp_path / "model.onnx")
+    with pytest.raises(EqnetError, match="finds no device") as error:
+        exporter.open(tmp_path / "model.onnx", profile=target(device=ABSENT))
+    assert "\n" not in str(error.value)
+
+
+def test_export_for_an_absent_device_still_writes_the_ir(tmp_path, exporter):
+    ir.save(ir.from_proto(residual_net()), tmp_path / "model.onnx")
+    assert exporter.finish(tmp_path, target(device="GPU")) == ["model.xml", "model.bin"]
+
+
+@pytest.mark.parametrize("device", ["AUTO", "HETERO:CPU"])
+def test_a_device_that_chooses_gives_the_same_logits(tmp_path, exporter, device):
+    write_artifact(tmp_path / "net", residual_net(asymmetric=True), target(device=device))
+    path, x = tmp_path / "net" / "model.onnx", inputs(7)
+    found = exporter.open(path, threads=1, profile=target(device=device))(x)
+    np.testing.assert_allclose(found, exporter.open(path, threads=1)(x), rtol=1e-5, atol=1e-5)
+
+
+def test_each_backend_refuses_devices_of_others():
+    def refused(backend, device):
+        lines = find_exporter(backend).refusals(by_hand(backend, device=device))
+        return [line for line in lines if line.startswith("device")]
+
+    assert refused("openvino", "HETERO:GPU.1,CPU") == []
+    assert refused("onnxruntime", "CPU") == []
+    assert refused("onnxruntime", "GPU") == ["device: GPU (allowed: CPU)"]
+    assert refused("tensorrt", "NPU") == ["device: NPU (allowed: GPU)"]
+
+
+def test_what_a_profile_asks_of_the_compiler():
+    profile = target(device="GPU.1", remainder="bfloat16")
+    asked = Setting.of(profile, threads=2)
+    assert (asked.device, asked.config()["INFERENCE_PRECISION_HINT"]) == ("GPU.1", "bf16")
+    assert "INFERENCE_NUM_THREADS" not in asked.config(), "threads are the CPU's"
+    plain = Setting.of(profile, optimize=False, threads=2)
+    assert (plain.device, plain.config()["INFERENCE_PRECISION_HINT"]) == ("CPU", "f32")
+    assert plain.config()["LP_TRANSFORMS_MODE"] == "NO"
+
+
+def test_float16_is_refused_on_the_cpu_only(exporter):
+    def refused(device):
+        lines = exporter.refusals(target(device=device, remainder="float16"))
+        return any(line.startswith("remainder: float16") for line in lines)
+
+    assert [refused(None), refused("CPU"), refused("GPU")] == [True, True, False]
+
+
+@pytest.mark.parametrize("profile", ["openvino_asym", "openvino_bf16"])
+@pytest.mark.parametrize("batch", [1, 7])
+def test_int8_layers_in_either_precision(tmp_path, exporter, profile, batch):
+    rules = load_profile(profile)
+    reference = ir.from_proto(residual_net(asymmetric=profile == "openvino_asym"))
+    ir.save(exporter.lower(reference, rules), tmp_path / "model.onnx")
+    exporter.finish(tmp_path, rules)
+    assert exporter.int8_layers(tmp_path, layers_of(reference), rules) == LAYERS
+    run = exporter.open(tmp_path / "model.onnx", threads=1, profile=rules)
+    assert run(inputs(batch)).shape == (batch, 10)
+
+
+def test_bfloat16_changes_a_float_layer_and_semantics_stay_float32(tmp_path, exporter):
+    if missing_isa("bf16") is not None:
+        pytest.skip("this CPU executes a bfloat16 remainder in float32")
+    b = Builder(np.random.default_rng(0))
+    x = b.node("Relu", [b.conv("input", "conv1", 3, 8, float_weight=True)], "relu1")
+    x = b.node("Flatten", [b.node("GlobalAveragePool", [x], "gap")], "flat")
+    b.gemm(b.quantize(x, "flat", 0.008), "fc", 8, 10)
+    ir.save(ir.from_proto(b.model()), tmp_path / "model.onnx")
+    rules, x = load_profile("openvino_bf16"), inputs(16)
+    full = exporter.open(tmp_path / "model.onnx", threads=1)(x)
+    half = exporter.open(tmp_path / "model.onnx", threads=1, profile=rules)(x)
+    plain = exporter.open(tmp_path / "model.onnx", threads=1, profile=rules, optimize=False)(x)
+    assert 0 < np.abs(half - full).max() < 0.1 * np.ptp(full)
+    assert np.abs(plain - full).max() < np.abs(half - full).max()
+
+
+def test_bench_compares_with_the_float_model_in_the_remainders_precision(tmp_path):
+    rules = load_profile("openvino_bf16").model_copy(update={"parity": target().parity})
+    write_artifact(tmp_path / "net", residual_net(), rules)
+    made = bench(tmp_path / "net", repeats=5, threads=1)
+    assert (made.verdict, made.float_precision) == ("passed", "bfloat16")
+
+
+def test_storage_by_sign_leaves_no_zero_point(exporter):
+    model = exporter.lower(ir.from_proto(residual_net()), load_profile("openvino_bf16"))
+    found = quantizers(model)
+    assert {q.dtype for q in found} == {ir.DataType.UINT8, ir.DataType.INT8}
+    assert {q.zero_point for q in found} == {0}
+
+
+@pytest.mark.parametrize("options", [{}, {"bits": 4}, {"relu6": 6 / 255}], ids=str)
+def test_quantizers_move_to_the_layers_and_change_no_logit(tmp_path, exporter, options):
+    before = ir.from_proto(residual_net(**options))
+    after = before.clone()
+    hoist_quantizers(after)
+    ir.save(before, tmp_path / "before.onnx")
+    ir.save(after, tmp_path / "after.onnx")
+    assert len(quantizers(after)) == len(quantizers(before))
+    movers = [node for node in after.graph if node.op_type in ("MaxPool", "Flatten")]
+    assert [node.op_type for node in movers] == ["MaxPool", "Flatten"]
+    assert all(quantizer_of(node.inputs[0]) is not None for node in movers)
+    names = {node.name for node in before.graph}
+    assert {node.name for node in after.graph} == names, "quantizers keep their tensors' names"
+    runtime, x = find_exporter("onnxruntime"), inputs(32)
+    expected = runtime.open(tmp_path / "before.onnx", optimize=False)(x)
+    found = runtime.open(tmp_path / "after.onnx", optimize=False)(x)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_tensor_with_another_reader_keeps_its_float_value():
+    b = Builder(np.random.default_rng(0))
+    x = b.node("Relu", [b.conv("input", "conv1", 3, 8, float_weight=True)], "relu1")
+    pooled = b.node("MaxPool", [x], "pool", kernel_shape=[1, 1])
+    y = b.conv(b.quantize(pooled, "pool", 0.01), "conv2", 8, 8)
+    x = b.node("Add", [x, y], "sum")
+    x = b.node("Flatten", [b.node("GlobalAveragePool", [x], "gap")], "flat")
+    b.gemm(b.quantize(x, "flat", 0.008), "fc", 8, 10)
+    model = ir.from_proto(b.model())
+    hoist_quantizers(model)
+    order = [node.name for node in model.graph if node.op_type != "DequantizeLinear"]
+    assert order.index("pool") < order.index("pool.carrier.q")
