@@ -40,9 +40,18 @@ ROW_GOAL, MEAN_GOAL = 1.03, 1.00
 def timed(
     runs: Sequence[Callable[[], object]], repeats: int, warm_up: int = WARM_UP
 ) -> list[list[float]]:
-    """Samples in ms of each function; in service a model runs after itself, so here too."""
-    doubled = [run for run in runs for _ in range(2)]
-    return interleave(doubled, repeats, warm_up)[1::2]
+    """Samples in ms of each function; in service a model runs after itself, so here too.
+
+    Each round has an order of its own, so that none always follows the same neighbour.
+    """
+    rng = np.random.default_rng(0)
+    samples: list[list[float]] = [[] for _ in runs]
+    for _ in range(warm_up + repeats):
+        order = rng.permutation(len(runs))
+        found = interleave([runs[i] for i in order for _ in range(2)], 1, 0)
+        for place, i in enumerate(order):
+            samples[i] += found[2 * place + 1]
+    return [times[warm_up:] for times in samples]
 
 
 def fastest(folder: Path, ours: list[peers.Contestant], batch: int, threads: int) -> Any:

@@ -8,6 +8,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import torch
+from fed_integers import feed
 from nets import images, randomize, style, supernet_of
 from onnx import numpy_helper
 from torch import nn
@@ -18,6 +19,7 @@ from eqnet.supernet.choices import PAPER_STYLE, build_spec, uniform
 from eqnet.supernet.extract import extract
 from eqnet.supernet.qdq import to_onnx
 from eqnet.supernet.supernet import Supernet
+from eqnet.testing.subnets import Subnet
 
 SHAPE = (3, 8, 8)
 PER_TENSOR = Form(weight_granularity=Granularity.PER_TENSOR, weight_symmetry=Symmetry.ASYMMETRIC)
@@ -116,6 +118,10 @@ def test_the_graph_computes_what_pytorch_does(supernet, form, bits):
         # A rounding tie moves an integer by a step; the bias of the static net is on its grid.
         assert np.abs(run(model, batch) - expected).mean() <= 0.01 * spread
         assert np.abs(elastic - expected).mean() <= 0.02 * spread
+        parts = ir.from_proto(model)
+        fed = feed(parts, Subnet(spec, net, parts, batch.numpy()).trace, batch.numpy())
+        assert (fed.quantizers, fed.wrong) == (len(spec.points()), [])
+        assert fed.logits <= 1e-5
 
 
 def test_a_network_in_the_remainder_is_the_float_network(supernet):

@@ -16,9 +16,9 @@ from torch import nn
 
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.graphs import constant
-from eqnet.quant.functional import power_of_two
+from eqnet.quant.functional import nearest_even, power_of_two
 from eqnet.quant.quantizers import MAX_SHRINK
-from eqnet.quant.static import StaticConv2d, StaticLinear
+from eqnet.quant.static import QuantizationPoint, StaticConv2d, StaticLinear
 from eqnet.spec.scheme import Form, Granularity, Scales, Symmetry, all_forms
 from eqnet.spec.subnet import SubnetSpec
 from eqnet.supernet.choices import build_spec, uniform
@@ -74,6 +74,38 @@ def test_power_of_two_shrinks_no_more_than_it_may(value, shrink):
     x = torch.tensor([value], dtype=torch.float64)
     ratio = float(power_of_two(x, shrink) / x)
     assert 1 / shrink * (1 - 1e-12) <= ratio <= 2 / shrink * (1 + 1e-12)
+
+
+@given(
+    st.floats(-200.0, 300.0, width=32), st.sampled_from([(-2, 1), (0, 3), (-128, 127), (0, 255)])
+)
+def test_nearest_even_is_even_inside_and_nearest(value, span):
+    lo, hi = span
+    found = float(nearest_even(torch.tensor(value), lo, hi))
+    allowed = [z for z in range(lo, hi + 1) if z % 2 == 0]
+    assert found in allowed
+    assert abs(found - value) == min(abs(z - value) for z in allowed)
+
+
+@pytest.mark.parametrize("bits", [2, 5, 8])
+def test_zero_points_are_even_and_only_with_powers_of_two(net, bits):
+    """Runtimes that add the zero-point before they round then round halves as all others do."""
+    with torch.no_grad():
+        for name, values in net.graph.named_parameters():
+            if ".zero_point.asymmetric" in name and "quantizers" in name:
+                values.fill_(1.0)
+    spec = settled(net, Form(), bits)
+    shifted = zero_points(extract(net, spec))
+    assert len(shifted) > 2
+    assert all(zero % 2 == 0 for zero in shifted)
+    free = spec.model_copy(update={"activation_scales": Scales.FREE})
+    assert any(zero % 2 for zero in zero_points(extract(net, free)))
+
+
+def zero_points(graph: nn.Module) -> list[int]:
+    """Of every activation quantizer of an extracted network."""
+    points = [one for one in graph.modules() if isinstance(one, QuantizationPoint)]
+    return [int(point.zero_point) for point in points]
 
 
 def test_powers_of_two_stay_themselves():

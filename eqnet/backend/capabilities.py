@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from eqnet.backend.protocol import Capabilities
 from eqnet.backend.refusals import Kind, Refusal
 from eqnet.spec.profile import HardwareProfile
-from eqnet.spec.scheme import Scales, Symmetry
 
 OPSET = 21  # of the neutral graph and so of every model.onnx; no exporter converts it
 
@@ -32,30 +31,13 @@ def capability_refusals(profile: HardwareProfile, can: Capabilities) -> list[str
         for key, found, allowed in demands
         if found not in allowed
     ]
-    return [
-        *lines,
-        *_odd_zero_points(profile, can),
-        *_few_bits(profile, can),
-        *_few_pinned_bits(profile, can),
-    ]
+    return [*lines, *_few_bits(profile, can), *_few_pinned_bits(profile, can)]
 
 
 def _kind(key: str, can: Capabilities) -> Kind:
     if key in can.in_float:
         return "float"
     return "slow" if key in can.slow else "impossible"
-
-
-def _odd_zero_points(profile: HardwareProfile, can: Capabilities) -> list[Refusal]:
-    rules = profile.activations
-    exact = can.rounds_before_zero_point or rules.symmetry is not Symmetry.ASYMMETRIC
-    if rules.scales is not Scales.POWER_OF_TWO or exact:
-        return []
-    line = (
-        "activations.scales: power_of_two with asymmetric activations, whose halves this target "
-        "rounds after it adds the zero-point (allowed: free, or activations.symmetry: symmetric)"
-    )
-    return [Refusal(line)]
 
 
 def _few_bits(profile: HardwareProfile, can: Capabilities) -> list[Refusal]:

@@ -36,9 +36,6 @@ class Capabilities:
     devices: kinds that the profile's `device` may name.
     slow, in_float: keys of the profile whose other values `lower` keeps exactly too, in slower
     integer kernels or in float kernels; a profile may accept that by naming them.
-    rounds_before_zero_point: False for a target that computes round(x / s + z), which differs
-    from round(x / s) + z where x / s is halfway between two integers and z is odd. Scales that are
-    powers of two make such values common, so there they go with symmetric activations only.
     """
 
     weight_granularities: frozenset[Granularity]
@@ -51,7 +48,6 @@ class Capabilities:
     devices: frozenset[str] = frozenset({"CPU"})
     slow: frozenset[str] = frozenset()
     in_float: frozenset[str] = frozenset()
-    rounds_before_zero_point: bool = True
 
 
 class Runner(Protocol):

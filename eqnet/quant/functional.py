@@ -50,6 +50,16 @@ def power_of_two(x: Tensor, shrink: float = math.sqrt(2.0)) -> Tensor:
     return torch.where(mantissa < shrink / 2, power / 2, power)
 
 
+def nearest_even(x: Tensor, lo: int, hi: int) -> Tensor:
+    """The even integer in [lo, hi] that is nearest to each value, in its own type and shape.
+
+    Zero-points of scales that are powers of two are such. Some kernels (OpenVINO, ONNX Runtime's
+    QLinearMul) compute ``round(x / s + z)``, which differs from ``round(x / s) + z`` where x / s is
+    exactly a half and z is odd; powers of two make halves common.
+    """
+    return torch.clamp(2 * torch.round(x / 2), lo + lo % 2, hi - hi % 2)
+
+
 def _in_place(x: Tensor, scale: Tensor, z: Tensor, lo: int, hi: int) -> Tensor:
     """The same values with one new tensor instead of six: memory is what evaluation waits for."""
     levels = torch.div(x, scale).round_().add_(z).clamp_(lo, hi)

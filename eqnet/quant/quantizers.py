@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from eqnet.quant.clip_search import search
-from eqnet.quant.functional import fake_quantize, power_of_two, quantize
+from eqnet.quant.functional import fake_quantize, nearest_even, power_of_two, quantize
 from eqnet.spec.scheme import (
     BITS,
     Granularity,
@@ -190,7 +190,11 @@ class ActivationQuantizer(nn.Module):
         if self.scales is Scales.POWER_OF_TWO:
             # A bound such as 6 lies on each such grid. The gradient passes straight through.
             scale = power_of_two(scale.detach()) + (scale - scale.detach())
-        zero = self.zero_point[key] if key in self.zero_point else torch.zeros_like(scale)
+        if key not in self.zero_point:
+            return scale, torch.zeros_like(scale), span
+        zero = self.zero_point[key]
+        if self.scales is Scales.POWER_OF_TWO:
+            zero = zero + (nearest_even(zero.detach(), span.lo, span.hi) - zero.detach())
         return scale, zero, span
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

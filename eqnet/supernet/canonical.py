@@ -33,6 +33,7 @@ def canonicalize(graph: fx.GraphModule) -> None:
     """Bring a traced graph into the form that capture reads. Raises CaptureError."""
     _refuse_lost_images(graph)
     _refuse_training_normalization(graph)
+    _drop_identities(graph)
     _follow_in_place(graph)
     _drop_added_zeros(graph)
     split_swish(graph)
@@ -59,6 +60,14 @@ def _refuse_lost_images(graph: fx.GraphModule) -> None:
                 f"{node.meta.get(LINE, 'unknown line')}: operation '{node.name}' drops the "
                 "dimension of the images where there is one image (allowed: a named dimension)"
             )
+
+
+def _drop_identities(graph: fx.GraphModule) -> None:
+    """`nn.Identity` gives the tensor that it takes, which would else have two quantizers."""
+    for node in list(graph.graph.nodes):
+        if type(module_of(graph, node)) is nn.Identity and len(node.all_input_nodes) == 1:
+            node.replace_all_uses_with(node.all_input_nodes[0])
+            graph.graph.erase_node(node)
 
 
 def _name_first_arguments(graph: fx.GraphModule) -> None:

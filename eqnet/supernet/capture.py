@@ -105,7 +105,7 @@ def _describe(
     input_shape: tuple[int, int, int],
 ) -> NetworkInfo:
     limits = bounds(graph)
-    absorbed = readers.absorbed()
+    absorbed, beside = readers.sums()
     layers = tuple(_layer(graph, readers, node, norms) for node in layer_nodes(graph))
     described = []
     for node in tensors:
@@ -120,6 +120,7 @@ def _describe(
                 layers=tuple(str(user.target) for user in users if readers.group(user) is None),
                 readers=tuple(sorted(readers.groups(node))),
                 absorbed=node in absorbed,
+                beside=beside.get(node, ()),
             )
         )
     output = next(node for node in graph.graph.nodes if node.op == "output")

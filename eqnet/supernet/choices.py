@@ -69,7 +69,7 @@ def build_spec(
         for tensor in info.tensors
         if tensor.name in narrow or tensor.name not in float_tensors
     ]
-    carriers = _carriers(placed, style, narrow)
+    carriers = _carriers(placed, style, narrow, quantized)
     return SubnetSpec(
         supernet=supernet,
         profile=profile.name if profile else None,
@@ -87,13 +87,15 @@ def build_spec(
 
 
 def _carriers(
-    tensors: Iterable[TensorInfo], style: Style, narrow: Mapping[str, int]
+    tensors: Iterable[TensorInfo], style: Style, narrow: Mapping[str, int], quantized: set[str]
 ) -> dict[str, int]:
     found = {}
     for tensor in tensors:
         if _is_shared(tensor, style, narrow) and style.placement.residual_bits == "same":
             found[tensor.name] = narrow[tensor.name]
-        elif _is_shared(tensor, style, narrow) or _wants_carrier(tensor, style.placement):
+        elif _is_shared(tensor, style, narrow) or _wants_carrier(
+            tensor, style.placement, quantized
+        ):
             found[tensor.name] = style.stored_bits(CARRIER_BITS, tensor)
     return found
 
@@ -104,11 +106,12 @@ def _is_shared(tensor: TensorInfo, style: Style, narrow: Mapping[str, int]) -> b
     return kept and tensor.name in narrow and bool(tensor.readers)
 
 
-def _wants_carrier(tensor: TensorInfo, placement: Placement) -> bool:
-    if "add" in tensor.readers and (
-        placement.add == "both" or (placement.add == "skip" and not tensor.absorbed)
-    ):
-        return True
+def _wants_carrier(tensor: TensorInfo, placement: Placement, quantized: set[str]) -> bool:
+    if "add" in tensor.readers:
+        # Beside a float convolution a runtime would add in another one, and leave out a rounding.
+        skip = not tensor.absorbed and (not tensor.beside or bool(quantized & {*tensor.beside}))
+        if placement.add == "both" or (placement.add == "skip" and skip):
+            return True
     return any(group in tensor.readers for group in placement.carriers)
 
 

@@ -33,6 +33,7 @@ class TensorInfo:
     elements: for one image. upper: a bound the producer keeps (6 for ReLU6), or None.
     layers: the Conv and Linear that read it. readers: the groups of its other readers.
     absorbed: it is a convolution's output that the convolution's own kernel can add to a sum.
+    beside: the convolutions whose output it is added to, absorbed by them.
     """
 
     name: str
@@ -42,6 +43,7 @@ class TensorInfo:
     layers: tuple[str, ...]
     readers: tuple[ReaderGroup, ...]
     absorbed: bool
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

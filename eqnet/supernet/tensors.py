@@ -153,24 +153,35 @@ class Readers:
         module = module_of(self._graph, node)
         return isinstance(module, MOVER_MODULES) or function_of(node) in MOVER_FUNCTIONS
 
-    def absorbed(self) -> set[fx.Node]:
-        """For each sum, the one operand that a convolution can add to as it finishes."""
-        chosen: set[fx.Node] = set()
+    def sums(self) -> tuple[set[fx.Node], dict[fx.Node, tuple[str, ...]]]:
+        """What convolutions can add to as they finish, one operand of each sum at most.
+
+        Returns these operands, and for the other operands the names of the convolutions whose
+        output they are added to.
+        """
+        absorbed: set[fx.Node] = set()
+        beside: dict[fx.Node, tuple[str, ...]] = {}
         for node in self._graph.graph.nodes:
             if self.group(node) != "add":
                 continue
-            for operand in node.all_input_nodes:
-                if len(operand.users) == 1 and self._from_conv(operand):
-                    chosen.add(operand)
-                    break
-        return chosen
+            operands = node.all_input_nodes
+            own = [(one, self._conv_of(one)) for one in operands if len(one.users) == 1]
+            chosen, conv = next(((one, conv) for one, conv in own if conv), (None, None))
+            if chosen is None or conv is None:
+                continue
+            absorbed.add(chosen)
+            for other in operands:
+                if other is not chosen:
+                    beside[other] = (*beside.get(other, ()), conv)
+        return absorbed, beside
 
-    def _from_conv(self, node: fx.Node) -> bool:
+    def _conv_of(self, node: fx.Node) -> str | None:
+        """The name of the convolution whose output, batch norm included, a value is."""
         module = module_of(self._graph, node)
         if isinstance(module, NORMS):
             source = node.args[0]
-            return isinstance(source, fx.Node) and self._from_conv(source)
-        return isinstance(module, nn.Conv2d)
+            return self._conv_of(source) if isinstance(source, fx.Node) else None
+        return str(node.target) if isinstance(module, nn.Conv2d) else None
 
 
 def name_of(node: fx.Node) -> str:

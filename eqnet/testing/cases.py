@@ -156,22 +156,17 @@ def _runnable(name: str, fewest: int) -> tuple[tuple[int, int], ...]:
     return tuple(pair for pair in BITS[name] if min(pair) >= fewest)
 
 
-def _is_valid(row: Mapping[str, Any], can: Capabilities) -> bool:
-    """A zero-point of 0 exists in signed storage of symmetric activations only.
-
-    And not every target has powers of two with zero-points that may be odd.
-    """
-    if row["activation_symmetry"] is Symmetry.SYMMETRIC:
-        return row["zero_point"] == "free" or row["storage"] == "int8"
-    return row["zero_point"] == "free" and (
-        can.rounds_before_zero_point or row["activation_scales"] == "free"
+def _is_valid(row: Mapping[str, Any]) -> bool:
+    """A zero-point of 0 exists in signed storage of symmetric activations only."""
+    return row["zero_point"] == "free" or (
+        row["activation_symmetry"] is Symmetry.SYMMETRIC and row["storage"] == "int8"
     )
 
 
 def _rows(can: Capabilities, nets: Sequence[str]) -> list[dict[str, Any]]:
     values = factors(can, nets)
     rows = [dict(zip(values, row, strict=True)) for row in itertools.product(*values.values())]
-    return [row for row in rows if _is_valid(row, can)]
+    return [row for row in rows if _is_valid(row)]
 
 
 def _cases(rows: Sequence[dict[str, Any]], can: Capabilities) -> Iterator[Case]:
@@ -208,7 +203,6 @@ def undeclared(can: Capabilities) -> dict[str, list[Any]]:
         "activations.symmetry": sorted(SYMMETRIES - can.activation_symmetries),
         "activations.storage": sorted(STORAGES - can.storages),
         "activations.zero_point": sorted(ZERO_POINTS - can.zero_points),
-        "activations.scales": [] if can.rounds_before_zero_point else ["power_of_two"],
         "remainder": sorted(REMAINDERS - can.remainders),
         "bits": [(bits, 8) for bits in BITS_ALLOWED if bits < can.min_bits],
         "opset": [22, 25],
@@ -229,12 +223,7 @@ def changed(profile: HardwareProfile, key: str, value: Any) -> HardwareProfile:
 
 
 def _settle(activations: dict[str, Any], demanded: str) -> None:
-    """Make the rest of the activation rules consistent with the one that is demanded.
-
-    Scales that are powers of two are refused together with asymmetric activations alone.
-    """
-    if demanded == "scales":
-        activations.update(symmetry="asymmetric", zero_point="free")
+    """Make the rest of the activation rules consistent with the one that is demanded."""
     if activations["zero_point"] != "zero":
         return
     if demanded == "zero_point":
