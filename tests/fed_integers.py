@@ -36,7 +36,9 @@ class Fed:
 def feed(model: ir.Model, trace: Trace, images: np.ndarray) -> Fed:
     """Run every part of a neutral graph in ONNX Runtime, optimizations off; changes `model`."""
     points = {point.name: point for point in trace.points}
-    found = {quantizer.quantize.name.removesuffix(".q"): quantizer for quantizer in quantizers(model)}
+    found = {
+        quantizer.quantize.name.removesuffix(".q"): quantizer for quantizer in quantizers(model)
+    }
     assert len(found) == sum(node.op_type == "QuantizeLinear" for node in model.graph)
     feeds = {"input": images}
     for name, quantizer in found.items():

@@ -20,6 +20,7 @@ from eqnet.testing import checks
 from eqnet.testing.cases import Case, all_cases, changed, executed, pairwise_cases, undeclared
 from eqnet.testing.checks import Made
 from eqnet.testing.nets import NETS
+from eqnet.testing.oracle import TOUCHED, TOUCHED_ON_POWERS
 from eqnet.testing.subnets import subnet_of
 
 DAMAGED = ("missing", "empty", "text", "truncated")
@@ -192,8 +193,9 @@ class ExporterContract:
             made.folder / MODEL, optimize=optimize, threads=1, profile=made.profile
         )
         what = f"{self.exporter.name}, optimizations {'on' if optimize else 'off'}"
+        touched = TOUCHED if made.case.activation_scales == "free" else TOUCHED_ON_POWERS
         logits = runner(made.subnet.images[:batch])
-        checks.executed(logits, made.subnet, made.case.bits[1], what)
+        checks.executed(logits, made.subnet, made.case.bits[1], what, touched)
 
     def test_the_promised_layers_run_in_int8(self, compiled: Made) -> None:
         """By the runtime's own word: every layer with integer weights, and no other."""

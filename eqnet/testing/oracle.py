@@ -21,6 +21,9 @@ TIE = 2.0**-13
 # Of the 7 images of a case, those that a tie may touch. Everything behind a tie may differ, so
 # the rest must be equal in every integer for the case to show anything.
 TOUCHED = 2
+# On grids of powers of two sums are exact and halves common. What changes such a value by less
+# than a tie, as SiLU does to a large one or an average to its sum, leaves it near the middle.
+TOUCHED_ON_POWERS = 3
 # Logits of the same integers differ by the rounding of the last layer's sums alone, relative to
 # the largest logit of the image.
 ROUNDING = 2e-5
