@@ -33,8 +33,9 @@ demo: $(STAMP)  ## Search, export, verify and bench every built-in profile
 test: $(STAMP)  ## Run the tests
 	$(PYTEST) -m "not full" $(PYTEST_ARGS)
 
+# By class, so that the exporters' products share the cores; one file holds them all.
 test-full: $(STAMP)  ## Run the tests and the whole product of quantization forms
-	$(PYTEST) $(PYTEST_ARGS)
+	$(PYTEST) --dist loadscope $(PYTEST_ARGS)
 
 golden: $(STAMP)  ## Write the golden graphs of tests/golden anew, to be reviewed as a diff
 	$(BIN)/python tests/golden_graphs.py

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from eqnet.export.export import export
 from eqnet.runtime import load
 from eqnet.spec.profiles import builtin_profiles, load_profile
 from eqnet.supernet.extract import extract
-from eqnet.supernet.measure import accuracy, logits
+from eqnet.supernet.measure import logits
 from eqnet.supernet.session import open_session
 from eqnet.train.post_training import post_training
 
@@ -36,13 +37,16 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Row:
-    """Accuracies and agreement in [0, 1]; the drop's interval in points."""
+    """Accuracies and agreement in [0, 1]; the drop's interval in points.
+
+    float_accuracy: of the float model that the supernet began as.
+    """
 
     net: str
     profile: str
     runtime: str
     images: int
-    float_accuracy: float
+    float_accuracy: float | None
     torch_accuracy: float
     accuracy: float
     agreement: float
@@ -68,8 +72,6 @@ def compare(net: str, supernet: Path | None, profile: str, folder: Path, limit: 
     manifest = export(profile=profile, supernet=supernet, out=artifact, searches=folder / "none")
     session = open_session(supernet)
     images = session.batches(session.dataset.test(), limit)
-    session.supernet.apply_float()
-    float_accuracy = accuracy(session.supernet.graph, images)
     session.settle(manifest.subnet, session.calibration())
     expected = logits(extract(session.supernet, manifest.subnet), images).numpy()
     model = load(artifact)
@@ -77,8 +79,9 @@ def compare(net: str, supernet: Path | None, profile: str, folder: Path, limit: 
     labels = images.labels.numpy()
     right, wanted = found.argmax(1) == labels, expected.argmax(1) == labels
     return Row(
-        net, profile, model.runtime, len(labels), float_accuracy, float(wanted.mean()),
-        float(right.mean()), float((found.argmax(1) == expected.argmax(1)).mean()),
+        net, profile, model.runtime, len(labels), session.header.float_accuracy,
+        float(wanted.mean()), float(right.mean()),
+        float((found.argmax(1) == expected.argmax(1)).mean()),
         paired_interval(right, wanted),
     )  # fmt: skip
 
@@ -121,7 +124,7 @@ def main() -> None:
                 rows.append(row)
                 low, high = row.interval
                 print(
-                    f"| {net} | {profile} | {row.runtime} | {row.float_accuracy:.2%} "
+                    f"| {net} | {profile} | {row.runtime} | {row.float_accuracy or math.nan:.2%} "
                     f"| {row.torch_accuracy:.2%} | {row.accuracy:.2%} "
                     f"| {(row.accuracy - row.torch_accuracy) * 100:+.2f} "
                     f"({low:+.2f} to {high:+.2f}) "

@@ -19,11 +19,12 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "models.md"
 
 @dataclass(frozen=True)
 class Family:
-    """A row: the source, the input size of the check, and the number of layers captured."""
+    """A row: the source, the input size, the number of layers captured, and what was checked."""
 
     source: str
     size: int
     layers: int
+    checked: str
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -40,8 +41,8 @@ def families() -> list[Family]:
     found = []
     for line in PAGE.read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if len(cells) == 5 and cells[1].startswith("`"):
-            found.append(Family(cells[1].strip("`"), int(cells[2]), int(cells[3])))
+        if len(cells) == 6 and cells[1].startswith("`"):
+            found.append(Family(cells[1].strip("`"), int(cells[2]), int(cells[3]), cells[4]))
     return found
 
 

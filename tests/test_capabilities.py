@@ -9,6 +9,7 @@ from eqnet.backend.discovery import find_exporter
 from eqnet.backend.refusals import accepted_refusals, keeps_int8
 from eqnet.spec.errors import ProfileError
 from eqnet.spec.profile import HardwareProfile
+from eqnet.spec.profiles import load_profile
 
 ACCEPTED = {
     "onnxruntime": {},
@@ -151,3 +152,17 @@ class Plain:
 def test_a_plain_line_is_final():
     with pytest.raises(ProfileError, match=r"'by_hand' on plain: weights\.symmetry: symmetric"):
         accepted_refusals(Plain(), profile(accept_slow=["weights.symmetry"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("onnxruntime_x86", "float"), ("openvino_asym", "float"), ("tensorrt_int8", "impossible")],
+)
+def test_integer_transposed_convolutions_are_refused_where_they_run_in_float(name, kind):
+    profile = load_profile(name)
+    asked = profile.placement.model_copy(update={"quantize": ("conv", "conv_transpose")})
+    exporter = find_exporter(profile.backend)
+    (line,) = exporter.refusals(profile.model_copy(update={"placement": asked}))
+    assert "conv_transpose" in line
+    assert getattr(line, "kind", "impossible") == kind
+    assert not exporter.refusals(profile)

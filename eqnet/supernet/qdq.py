@@ -11,6 +11,7 @@ import contextlib
 import gc
 import io
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -77,8 +78,7 @@ def to_onnx(net: fx.GraphModule, input_shape: tuple[int, int, int]) -> ir.Model:
                 verbose=False,
             )  # fmt: skip
     except Exception as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CaptureError(f"the network has no ONNX form: {first}") from error
+        raise CaptureError(f"the network has no ONNX form: {_reason(error)}") from error
     assert program is not None
     model: ir.Model = program.model
     pool_globally(model)
@@ -86,6 +86,20 @@ def to_onnx(net: fx.GraphModule, input_shape: tuple[int, int, int]) -> ir.Model:
     transpose_weights(model)
     name_graph(model, net)
     return model
+
+
+def _reason(error: BaseException) -> str:
+    """The operator that PyTorch's exporter stopped at, and the first line of what it says.
+
+    The outermost errors tell the steps of an export; the operator stands further inside.
+    """
+    said, last = "", error
+    while last.__cause__ is not None:
+        last = last.__cause__
+        found = re.search(r"%(\w+) : .*target=torch\.ops\.([\w.]+)", str(last))
+        said = said or (f"operator '{found[2]}' (node '{found[1]}'): " if found else "")
+    lines = str(last).strip().splitlines() or [type(last).__name__]
+    return said + lines[0]
 
 
 @contextlib.contextmanager

@@ -54,6 +54,7 @@ class OnnxRuntimeExporter:
             *capability_refusals(profile, self.capabilities),
             *_slow_storage(profile),
             *_float_sums(profile),
+            *_float_transposed(profile),
         ]
 
     def lower(self, reference: ir.Model, profile: HardwareProfile) -> ir.Model:
@@ -104,6 +105,16 @@ def _float_sums(profile: HardwareProfile) -> list[str]:
         line = (
             f"placement.add: '{profile.placement.add}' leaves convolutions before a sum in float, "
             "because QLinearConv needs a quantized output (allowed: both)"
+        )
+        return [Refusal(line, "float")]
+    return []
+
+
+def _float_transposed(profile: HardwareProfile) -> list[str]:
+    if "conv_transpose" in profile.placement.quantize:
+        line = (
+            "placement.quantize: conv_transpose runs in float, because ONNX Runtime has no integer "
+            "kernel for it (allowed: without it)"
         )
         return [Refusal(line, "float")]
     return []

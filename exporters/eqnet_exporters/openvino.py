@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from eqnet.backend.capabilities import capability_refusals
 from eqnet.backend.protocol import Capabilities, Runner
+from eqnet.backend.refusals import Refusal
 from eqnet.spec.errors import MissingExtraError, OutputError
 from eqnet.spec.manifest import MODEL
 from eqnet.spec.profile import HardwareProfile
@@ -65,6 +66,14 @@ class OpenVinoExporter:
         if profile.placement.add == "both":
             found.append(
                 "placement.add: both makes OpenVINO round sums differently (allowed: skip, none)"
+            )
+        if "conv_transpose" in profile.placement.quantize:
+            found.append(
+                Refusal(
+                    "placement.quantize: conv_transpose runs in float where its input has a "
+                    "zero-point, and always where it is depthwise (allowed: without it)",
+                    "float",
+                )
             )
         if profile.remainder == "float16" and ov_run.CPU in (profile.device or ov_run.CPU):
             found.append("remainder: float16 on the CPU (allowed: float32, bfloat16)")
