@@ -289,27 +289,3 @@ def scales_of(model: ir.Model) -> list[np.ndarray]:
     """The scales of every quantizer, weight and integer bias."""
     nodes = [node for node in model.graph if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
     return [np.asarray(constant(node.inputs[1])) for node in nodes]
-
-
-def test_the_choice_is_part_of_a_subnets_identity(net):
-    free = uniform(net.info, style(), Form(), 4, 4)
-    assert "scales" not in free.choices_json()
-    assert "storage" not in free.choices_json()
-    hashes = {
-        free.model_copy(update=update).sha256()
-        for update in (
-            {},
-            {"weight_scales": Scales.POWER_OF_TWO},
-            {"activation_scales": Scales.POWER_OF_TWO},
-            {"weight_storage_bits": 7},
-        )
-    }
-    assert len(hashes) == 4
-
-
-def test_a_subnet_of_before_loads_as_one_with_free_scales(net):
-    spec = uniform(net.info, style(), Form(), 4, 4)
-    left_out = {"weight_scales", "activation_scales", "weight_storage_bits"}
-    loaded = SubnetSpec.model_validate_json(spec.model_dump_json(exclude=left_out))
-    assert loaded == spec
-    assert loaded.weight_scales is Scales.FREE

@@ -44,7 +44,10 @@ class ExporterContract:
     """
 
     exporter: ClassVar[Exporter]
-    placement: ClassVar[Mapping[str, Any]] = {"add": "both", "carriers": ["pool", "concat", "mul"]}
+    placement: ClassVar[Mapping[str, Any]] = {
+        "add": "both",
+        "carriers": ["pool", "concat", "mul", "activation"],
+    }
     remainder: ClassVar[str] = "float32"
     nets: ClassVar[Sequence[str]] = NETS
     proves_int8: ClassVar[bool] = True
