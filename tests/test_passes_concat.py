@@ -53,6 +53,18 @@ def test_operands_get_the_grid_behind_and_no_integer_changes(change, bits, quant
     assert np.array_equal(run_plain(ir.to_proto(graph), inputs()), run_plain(model, inputs()))
 
 
+@pytest.mark.parametrize("change", [share_quantizers, hoist_quantizers])
+def test_a_graph_input_has_no_place_for_a_quantizer_so_the_concat_stays(change):
+    b = Builder(np.random.default_rng(0))
+    left = b.conv(b.quantize("input", "input", 0.02, signed=True), "left", 3, 4)
+    x = b.node("Concat", ["input", left], "cat", axis=1)
+    x = b.conv(b.quantize(x, "cat", 0.02, signed=True, bits=4), "head", 7, 10)
+    b.node("Flatten", [b.node("GlobalAveragePool", [x], "gap")], "logits")
+    model = b.model()
+    graph = applied(model, change)
+    assert np.array_equal(run_plain(ir.to_proto(graph), inputs()), run_plain(model, inputs()))
+
+
 def test_hoisting_leaves_no_quantizer_behind():
     graph = applied(branches(8), hoist_quantizers)
     concat = next(node for node in graph.graph if node.op_type == "Concat")

@@ -9,31 +9,22 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from eqnet.backend.graphs import Quantizer, quantizer_of
-from eqnet_exporters.passes._build import graph_of, prefix, quantize_like
-from eqnet_exporters.passes.share_quantizers import is_mover, only_quantizer, quantize_operands
+from eqnet.backend.graphs import Quantizer
+from eqnet_exporters.passes._build import graph_of, prefix
+from eqnet_exporters.passes.share_quantizers import is_mover, quantize_operands, quantize_source
 
 
 def hoist_quantizers(model: ir.Model) -> None:
     """Move quantizers over data movers, chains of them too, in place."""
     for node in reversed(list(model.graph)):
-        if is_mover(node):
-            _hoist_over(node)
-        elif node.op_type == "Concat" and (behind := only_quantizer(node)) is not None:
-            quantize_operands(node, behind)
+        if is_mover(node) and (pair := quantize_source(node)) is not None:
+            _replace(*pair, node)
+        elif node.op_type == "Concat" and (behind := quantize_operands(node)) is not None:
             _take_out(behind, node)
 
 
-def _hoist_over(node: ir.Node) -> None:
-    source, behind = node.inputs[0], only_quantizer(node)
-    if source is None or behind is None:
-        return
-    producer = source.producer()
-    # A tensor with other readers stays float for them, and integers need no second quantizer.
-    if producer is None or quantizer_of(source) is not None or len(source.uses()) != 1:
-        return
-    front = quantize_like(behind, source, producer, f"{prefix(behind)}.front", clipped=True)
-    node.replace_input_with(0, front.output)
+def _replace(front: Quantizer, behind: Quantizer, node: ir.Node) -> None:
+    """Give the quantizer in front the place and the name of the one behind."""
     name = prefix(behind)
     _take_out(behind, node)
     moved = {"q": front.quantize, "clip": front.clip, "dq": front.dequantize}

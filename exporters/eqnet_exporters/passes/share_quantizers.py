@@ -19,10 +19,9 @@ MOVERS = ("MaxPool", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose")
 def share_quantizers(model: ir.Model) -> None:
     """Surround data movers with equal quantizers, in place."""
     for node in reversed(list(model.graph)):
-        if is_mover(node):
-            _repeat_in_front(node)
-        elif node.op_type == "Concat" and (behind := only_quantizer(node)) is not None:
-            quantize_operands(node, behind)
+        if is_mover(node) and (pair := quantize_source(node)) is not None:
+            set_bounds(pair[1], *STORAGE[pair[1].dtype])
+        elif node.op_type == "Concat" and (behind := quantize_operands(node)) is not None:
             set_bounds(behind, *STORAGE[behind.dtype])
     for node in list(model.graph):
         if is_mover(node):
@@ -41,34 +40,41 @@ def only_quantizer(node: ir.Node) -> Quantizer | None:
     return readers[0] if len(readers) == 1 and not output.is_graph_output() else None
 
 
-def quantize_operands(concat: ir.Node, behind: Quantizer) -> None:
+def quantize_operands(concat: ir.Node) -> Quantizer | None:
     """Bring what a Concat joins onto the grid of the quantizer behind it, in place.
 
-    An operand on that grid already stays as it is.
+    An operand on that grid already stays as it is. Returns that quantizer, or None where there
+    is none or an operand has no place for one, and nothing was changed.
     """
-    for index, value in enumerate(concat.inputs):
-        producer = value.producer() if value is not None else None
-        if value is None or producer is None:
-            continue
+    behind = only_quantizer(concat)
+    operands = [(value, value.producer()) for value in concat.inputs if value is not None]
+    if behind is None or any(producer is None for _, producer in operands):
+        return None
+    for index, (value, producer) in enumerate(operands):
         own = quantizer_of(value)
-        if own is None or not own.same_grid(behind):
+        if producer is not None and (own is None or not own.same_grid(behind)):
             name = f"{prefix(behind)}.operand{index}"
             concat.replace_input_with(
                 index, quantize_like(behind, value, producer, name, clipped=True).output
             )
+    return behind
 
 
-def _repeat_in_front(node: ir.Node) -> None:
-    source, behind = node.inputs[0], only_quantizer(node)
-    if source is None or behind is None:
-        return
-    producer = source.producer()
+def quantize_source(mover: ir.Node) -> tuple[Quantizer, Quantizer] | None:
+    """Repeat the quantizer behind a data mover in front of it: (in front, behind), in place.
+
+    None, and nothing is changed, where there is none or what is moved is on a grid already.
+    """
+    source, behind = mover.inputs[0], only_quantizer(mover)
+    producer = source.producer() if source is not None else None
+    if source is None or behind is None or producer is None:
+        return None
     # A tensor with other readers stays float for them; splitting it here would gain nothing.
-    if producer is None or quantizer_of(source) is not None or len(source.uses()) != 1:
-        return
+    if quantizer_of(source) is not None or len(source.uses()) != 1:
+        return None
     front = quantize_like(behind, source, producer, f"{prefix(behind)}.front", clipped=True)
-    node.replace_input_with(0, front.output)
-    set_bounds(behind, *STORAGE[behind.dtype])
+    mover.replace_input_with(0, front.output)
+    return front, behind
 
 
 def _repeat_behind(node: ir.Node) -> None:
