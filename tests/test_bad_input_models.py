@@ -54,7 +54,7 @@ def models(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "code", "told"),
     [
-        ("branch", 7, ["own_models.py:2", "torch.fx"]),
+        ("branch", 7, ["own_models.py:17", "torch.fx"]),
         ("pixels", 7, ["logits [N, classes]"]),
         ("no_module", 2, ["returned str"]),
         ("fails", 2, ["ValueError: two lines"]),
