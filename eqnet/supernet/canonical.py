@@ -12,7 +12,7 @@ import operator
 from collections import Counter
 from typing import Any
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from eqnet.quant.layers import PaddedConv2d, Pads
 from eqnet.spec.errors import CaptureError
@@ -63,11 +63,27 @@ def _refuse_lost_images(graph: fx.GraphModule) -> None:
 
 
 def _drop_identities(graph: fx.GraphModule) -> None:
-    """`nn.Identity` gives the tensor that it takes, which would else have two quantizers."""
+    """What gives the very tensor that it takes, which would else have two quantizers.
+
+    `nn.Identity`, and functions that act in training alone, such as stochastic depth: they were
+    traced as the model evaluates.
+    """
     for node in list(graph.graph.nodes):
-        if type(module_of(graph, node)) is nn.Identity and len(node.all_input_nodes) == 1:
-            node.replace_all_uses_with(node.all_input_nodes[0])
+        source = node.args[0] if node.args else None
+        if isinstance(source, fx.Node) and _is_identity(graph, node, source):
+            node.replace_all_uses_with(source)
             graph.graph.erase_node(node)
+
+
+def _is_identity(graph: fx.GraphModule, node: fx.Node, source: fx.Node) -> bool:
+    module = module_of(graph, node)
+    if module is not None:
+        return type(module) is nn.Identity
+    if node.op not in ("call_function", "call_method") or is_in_place(graph, node):
+        return False
+    given, taken = node.meta.get(PROBES, ()), source.meta.get(PROBES, ())
+    tensors = bool(given) and all(isinstance(value, Tensor) for value in given)
+    return tensors and all(one is other for one, other in zip(given, taken, strict=True))
 
 
 def _name_first_arguments(graph: fx.GraphModule) -> None:
@@ -112,7 +128,9 @@ def is_in_place(graph: fx.GraphModule, node: fx.Node) -> bool:
     if node.op == "call_function" and node.target in IN_PLACE_OPERATORS:
         return True
     dunder = name.startswith("__") and name.endswith("__")
-    return bool(node.kwargs.get("inplace")) or (name.endswith("_") and not dunder)
+    if node.kwargs.get("inplace") or node.kwargs.get("out") is not None:
+        return True
+    return name.endswith("_") and not dunder
 
 
 IN_PLACE_OPERATORS = {

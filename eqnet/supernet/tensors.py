@@ -12,7 +12,8 @@ from eqnet.supernet.signs import function_of, module_of
 
 LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 NORMS = (nn.BatchNorm2d, nn.BatchNorm1d)
-MOVER_MODULES = (nn.MaxPool2d, nn.Flatten, nn.Dropout, nn.Identity)
+DROPOUTS = (nn.Dropout, nn.Dropout2d)
+MOVER_MODULES = (nn.MaxPool2d, nn.Flatten, nn.Identity, *DROPOUTS)
 MOVER_FUNCTIONS = {
     "flatten", "reshape", "view", "max_pool2d", "dropout", "contiguous", "squeeze",
     "boolean_dispatch",
@@ -33,6 +34,7 @@ ACTIVATION_MODULES = (
     nn.Sigmoid, nn.SiLU, nn.Hardsigmoid, nn.Hardswish, nn.GELU, nn.Tanh, nn.Mish, nn.Softplus,
     nn.ELU, nn.SELU, nn.CELU, nn.LeakyReLU, nn.LayerNorm, nn.GroupNorm,
 )  # fmt: skip
+RELU_FUNCTIONS = {"relu", "relu_", "relu6"}
 _EMPTY = nn.ModuleDict()  # its attributes are names that no entry of one can have
 
 
@@ -166,7 +168,10 @@ class Readers:
                 continue
             operands = node.all_input_nodes
             own = [(one, self._conv_of(one)) for one in operands if len(one.users) == 1]
-            chosen, conv = next(((one, conv) for one, conv in own if conv), (None, None))
+            plain = [(one, conv) for one, conv in own if conv and not self._is_relu(one)]
+            chosen, conv = next(
+                (pair for pair in (*plain, *own) if pair[1] is not None), (None, None)
+            )
             if chosen is None or conv is None:
                 continue
             absorbed.add(chosen)
@@ -176,12 +181,22 @@ class Readers:
         return absorbed, beside
 
     def _conv_of(self, node: fx.Node) -> str | None:
-        """The name of the convolution whose output, batch norm included, a value is."""
+        """The convolution whose output a value is, with its batch norm, dropout and ReLU.
+
+        A ReLU that nothing else reads counts, because a quantizer behind it would absorb it:
+        OpenVINO then adds to the convolution's output without the quantizer's rounding.
+        """
         module = module_of(self._graph, node)
-        if isinstance(module, NORMS):
+        if isinstance(module, (*NORMS, *DROPOUTS)) or self._is_relu(node):
             source = node.args[0]
-            return self._conv_of(source) if isinstance(source, fx.Node) else None
+            if isinstance(source, fx.Node) and len(source.users) == 1:
+                return self._conv_of(source)
+            return None
         return str(node.target) if isinstance(module, nn.Conv2d) else None
+
+    def _is_relu(self, node: fx.Node) -> bool:
+        module = module_of(self._graph, node)
+        return isinstance(module, (nn.ReLU, nn.ReLU6)) or function_of(node) in RELU_FUNCTIONS
 
 
 def name_of(node: fx.Node) -> str:

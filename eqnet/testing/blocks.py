@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional
 
 CLASSES = 5
@@ -49,6 +49,46 @@ class Residual(nn.Module):
         x = self.third(x) + self.shortcut(x)
         logits: Tensor = self.head(functional.relu(self.last(x)))
         return logits
+
+
+class Sums(nn.Module):
+    """Sums of what is behind ReLU, dropout, SiLU, a gate, and of a value that is read again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = ConvBn(3, 8, stride=2)
+        self.one, self.two, self.three = ConvBn(8, 8), ConvBn(8, 8), ConvBn(8, 8, kernel=1)
+        self.four, self.five = ConvBn(8, 8), ConvBn(8, 8, kernel=1)
+        self.gate, self.dropout = Gate(8, nn.Sigmoid()), nn.Dropout2d(0.2)
+        self.depth = StochasticDepth()
+        self.head = head(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 3, 12, 12] -> [N, 5]."""
+        x = functional.relu(self.stem(x))
+        x = functional.relu(self.one(x)) + functional.relu(self.two(x))
+        x = functional.relu(x + self.depth(self.dropout(self.three(x))))
+        y = self.four(x)
+        x = functional.relu(x + self.gate(y)) + y
+        logits: Tensor = self.head(x + functional.silu(self.five(x)))
+        return logits
+
+
+class StochasticDepth(nn.Module):
+    """Torchvision's: one operation under tracing, which gives back what it takes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any tensor, as it is outside of training."""
+        kept: Tensor = drop_in_training(x, self.training)
+        return kept
+
+
+@fx.wrap
+def drop_in_training(x: Tensor, training: bool) -> Tensor:
+    """Scale every image by a draw of its own in training."""
+    if not training:
+        return x
+    return x * torch.empty(len(x), *[1] * (x.ndim - 1)).bernoulli_(0.8) / 0.8
 
 
 class Concat(nn.Module):

@@ -23,6 +23,7 @@ from eqnet.testing.blocks import (
     Padding,
     Pooling,
     Residual,
+    Sums,
     Transposed,
     plain,
 )
@@ -117,6 +118,7 @@ class Recipe:
 RECIPES: dict[str, Recipe] = {
     "resnet20": Recipe(residual_stages),
     "residual": Recipe(Residual),
+    "sums": Recipe(Sums),
     "concat": Recipe(Concat),
     "depthwise": Recipe(depthwise),
     "squeeze_excite": Recipe(squeeze_excite),
