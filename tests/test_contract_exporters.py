@@ -86,7 +86,7 @@ class TestLowBit(ExporterContract):
 
 class TestOpenVino(ExporterContract):
     exporter = OpenVinoExporter()
-    placement = types.MappingProxyType({"add": "skip", "carriers": ("pool", "concat")})
+    placement = types.MappingProxyType({**ExporterContract.placement, "add": "skip"})
 
 
 def test_a_storage_that_openvino_computes_wrongly_fails_where_it_is_declared(tmp_path_factory):
