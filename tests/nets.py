@@ -107,7 +107,7 @@ SIGNED_ZERO = ActivationRules(symmetry=Symmetry.SYMMETRIC, storage="int8", zero_
 
 
 class TinyData(Dataset):
-    """Forty 28 x 28 images of two brightness patterns, in every split."""
+    """Forty images, in every split, whose brightness tells their class."""
 
     name = "tiny"
     preprocessing = Preprocessing(mean=(0.3,), std=(0.4,))
@@ -117,14 +117,14 @@ class TinyData(Dataset):
 
     def __init__(self, count: int = 40) -> None:
         rng = np.random.default_rng(5)
-        labels = rng.integers(0, 10, count)
-        base = (labels * 25)[:, None, None, None]
-        noise = rng.integers(-40, 41, (count, 1, 28, 28))
+        labels = rng.integers(0, len(self.classes), count)
+        base = (labels * (250 // len(self.classes)))[:, None, None, None]
+        noise = rng.integers(-40, 41, (count, *self.input_shape))
         self._pixels = np.clip(base + noise, 0, 255).astype(np.uint8)
         self._labels = labels.astype(np.int64)
 
     def _all(self, name: str) -> Images:
-        return ArrayImages(f"tiny {name}", self._pixels.copy(), self._labels.copy())
+        return ArrayImages(f"{self.name} {name}", self._pixels.copy(), self._labels.copy())
 
     def train(self) -> Images:
         return self._all("train")

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import torch
 from artifacts import profile
-from nets import small_supernet
+from nets import TinyData, small_supernet
 
 import eqnet.search.search as module
-from eqnet.data.images import ArrayImages, Dataset, Images
 from eqnet.search.space import Space
 from eqnet.spec.manifest import Preprocessing
 from eqnet.spec.profile import HardwareProfile
@@ -32,36 +31,13 @@ PINNED = [{"layers": "first"}, {"layers": "last"}]
 IDENTITY = "5" * 64
 
 
-class SmallData(Dataset):
-    """Forty 12 x 12 colour images of five brightness patterns, the same in every split."""
+class SmallData(TinyData):
+    """12 x 12 colour images of five classes."""
 
     name = "small"
     preprocessing = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     classes = tuple("abcde")
     input_shape = (3, 12, 12)
-    complete = True
-
-    def _all(self, name: str) -> Images:
-        rng = np.random.default_rng(5)
-        labels = rng.integers(0, 5, 40)
-        noise = rng.integers(-40, 41, (40, 3, 12, 12))
-        pixels = np.clip((labels * 50)[:, None, None, None] + noise, 0, 255)
-        return ArrayImages(f"small {name}", pixels.astype(np.uint8), labels.astype(np.int64))
-
-    def train(self) -> Images:
-        return self._all("train")
-
-    def validation(self) -> Images:
-        return self._all("validation")
-
-    def test(self) -> Images:
-        return self._all("test")
-
-    def calibration(self) -> Images:
-        return self._all("calibration")
-
-    def parity(self) -> Images:
-        return self._all("parity")
 
 
 def lowbit(**changes: object) -> HardwareProfile:
