@@ -140,3 +140,25 @@ def test_new_folder_leaves_errors_about_other_files_alone(tmp_path):
     with pytest.raises(FileNotFoundError), new_folder(tmp_path / "out"):
         (tmp_path / "absent").read_text()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_new_folder_replaces_what_a_link_points_to_and_keeps_the_link(tmp_path, absolute):
+    place = tmp_path / "disk" / "artifact"
+    place.mkdir(parents=True)
+    (place / "old").write_text("")
+    link = tmp_path / "link"
+    link.symlink_to(place if absolute else "disk/artifact")
+    with new_folder(link, foreign=nothing) as folder:
+        (folder / "new").write_text("")
+    assert link.is_symlink()
+    assert [path.name for path in link.iterdir()] == ["new"]
+    assert [path.name for path in place.parent.iterdir()] == ["artifact"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "link"]
+
+
+def test_new_folder_where_a_link_leads_nowhere(tmp_path):
+    (tmp_path / "link").symlink_to("gone")
+    with pytest.raises(OutputError, match="a file"), new_folder(tmp_path / "link"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]

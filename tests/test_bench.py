@@ -32,6 +32,8 @@ def report(ratio: float = 0.5, spread: float = 0.01, n: int = 60, seed: int = 0,
     quantized = float32 * rng.normal(ratio, spread, n)
     content = {
         "artifact": "a",
+        "model": "hand",
+        "input_shape": (3, 8, 8),
         "profile": "by_hand",
         "backend": "onnxruntime",
         "verdict": "passed",
@@ -180,6 +182,10 @@ def test_the_same_model_passes_against_itself(artifact, tmp_path):
         ({"host": {}}, "measured on another machine, unknown"),
         ({"threads": 7}, "threads 7 (allowed: 2, as is measured now)"),
         ({"batch": 64}, "batch 64 (allowed: 1"),
+        ({"model": "eqnet:resnet20"}, "model eqnet:resnet20 (allowed: hand, as is measured"),
+        ({"model": None}, "it does not say which model it is of (allowed: hand)"),
+        ({"input_shape": (3, 32, 32)}, "input shape 3x32x32 (allowed: 3x8x8, as is"),
+        ({"float_precision": "bfloat16"}, "float precision bfloat16 (allowed: float32, as is"),
         ({"profile": "tensorrt_int8"}, "profile tensorrt_int8 (allowed: by_hand"),
         (
             {"quantized": None, "ratio": None, "verdict": "skipped", "reason": "no GPU"},
@@ -221,6 +227,15 @@ def test_within_the_threshold_nothing_is_repeated():
     assert re.match(
         r"within the baseline: 0\.\d+ .* against 0\.\d+, .* \(allowed: \+5\.0%\)", made.reason
     )
+
+
+def test_another_supernet_of_the_same_network_is_compared_and_told(artifact, tmp_path):
+    first = bench(artifact, repeats=20, threads=1)
+    assert (first.model, first.input_shape, first.supernet) == ("hand", (3, 8, 8), "0" * 64)
+    path = saved(tmp_path / "base.json", first.model_copy(update={"supernet": "1" * 64}))
+    again = bench(artifact, baseline=path, max_regression=100.0, repeats=20, threads=1)
+    assert again.verdict == "passed"
+    assert again.reason.endswith("; the baseline is of another supernet")
 
 
 def test_a_confirmed_regression_fails():

@@ -65,6 +65,13 @@ def test_a_pin_of_fewer_bits_than_the_target_runs(backend):
     assert refusals(backend, pinned=pinned[1:]) == []
 
 
+@pytest.mark.parametrize("backend", ACCEPTED)
+def test_engines_where_none_is_built(backend):
+    found = refusals(backend, engines={"targets": ["SM89"], "min_batch": 1})
+    line = "engines: targets, but no engine is built (allowed: no engines)"
+    assert found == ([] if backend == "tensorrt" else [line])
+
+
 def test_a_pin_of_few_bits_is_accepted_where_they_run():
     assert refusals("lowbit", pinned=[{"layers": "first", "bits": 4}]) == []
 

@@ -14,11 +14,14 @@ from onnx import numpy_helper
 from torch import nn
 from torch.nn import functional
 
+from eqnet.backend.discovery import find_exporter
+from eqnet.spec.profiles import load_profile
 from eqnet.spec.scheme import Form, Granularity, Symmetry
 from eqnet.supernet.choices import PAPER_STYLE, build_spec, uniform
 from eqnet.supernet.extract import extract
 from eqnet.supernet.qdq import to_onnx
 from eqnet.supernet.supernet import Supernet
+from eqnet.supernet.target import Target
 from eqnet.testing.subnets import Subnet
 
 SHAPE = (3, 8, 8)
@@ -76,6 +79,38 @@ class Uneven(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
+class ChannelsLast(nn.Module):
+    """Pools what a permutation brings to the front, as a module, a function, and to 3x3."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.norm = nn.LayerNorm(4)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(44, 3)
+
+    def forward(self, x):
+        x = self.norm(self.conv(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        y = functional.adaptive_avg_pool2d(torch.sigmoid(x), (1, 1))
+        z = functional.adaptive_avg_pool2d(x, 3)
+        pooled = [part.flatten(1) for part in (self.avgpool(x), y, z)]
+        return self.fc(torch.cat(pooled, 1))
+
+
+class Circular(nn.Module):
+    """Convolutions over an image whose edges meet, padded by other amounts on each axis."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3, padding=(2, 1), padding_mode="circular")
+        self.second = nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular")
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = torch.relu(self.second(torch.relu(self.first(x))))
+        return self.fc(functional.pad(x, (0, 2, 0, 0), mode="circular").mean((2, 3)))
+
+
 def randomized(build):
     net = randomize(build())
     with torch.no_grad():
@@ -87,7 +122,7 @@ def randomized(build):
     return net
 
 
-@pytest.fixture(scope="module", params=[Upsampling, Tokens, Uneven])
+@pytest.fixture(scope="module", params=[Upsampling, Tokens, Uneven, ChannelsLast, Circular])
 def supernet(request) -> Supernet:
     return supernet_of(randomized(request.param), SHAPE)
 
@@ -194,3 +229,39 @@ def test_uneven_padding_is_the_convolutions_own():
         "conv_2": [0, 0, 1, 1],
     }
     assert not [node for node in model.graph if node.op_type == "Pad"]
+
+
+def test_pooling_a_channels_last_tensor_is_one_node():
+    supernet = supernet_of(randomized(ChannelsLast), SHAPE)
+    spec = uniform(supernet.info, PAPER_STYLE, PER_TENSOR, 8, 8)
+    graph = to_onnx(extract(supernet, spec), SHAPE).graph
+    pools = [(n.op_type, n.name) for n in graph if "Pool" in n.op_type or n.name == "avgpool"]
+    assert ("GlobalAveragePool", "avgpool") in pools
+    assert sorted(kind for kind, _ in pools) == ["AveragePool", *["GlobalAveragePool"] * 2]
+    assert not {"Gather", "Range", "Shape"} & {node.op_type for node in graph}
+
+
+@pytest.mark.parametrize("build", [Tokens, ChannelsLast])
+def test_no_name_is_an_internal_one_of_the_exporter(build):
+    supernet = supernet_of(randomized(build), SHAPE)
+    spec = uniform(supernet.info, PAPER_STYLE, PER_TENSOR, 8, 8)
+    graph = to_onnx(extract(supernet, spec), SHAPE).graph
+    names = {str(node.name) for node in graph} | set(graph.initializers)
+    assert [name for name in names if name.startswith("_") or "metadata" in name] == []
+
+
+def test_circular_padding_runs_in_openvino(tmp_path):
+    pytest.importorskip("openvino")
+    exporter, profile = find_exporter("openvino"), load_profile("openvino_asym")
+    supernet = supernet_of(randomized(Circular), SHAPE)
+    spec = Target.of(supernet.info, profile).default("")
+    net = extract(supernet, spec)
+    batch = torch.rand(16, *SHAPE, generator=torch.Generator().manual_seed(0))
+    ir.save(exporter.lower(to_onnx(net, SHAPE), profile), tmp_path / "model.onnx")
+    exporter.finish(tmp_path, profile)
+    with torch.no_grad():
+        expected = net(batch).numpy()
+    found = exporter.open(tmp_path / "model.onnx", threads=1, profile=profile)(batch.numpy())
+    assert (np.abs(found - expected).max(1) <= np.ptp(expected) / 255).mean() >= 14 / 16
+    layers = {layer.name: layer.name for layer in supernet.info.layers}
+    assert exporter.int8_layers(tmp_path, layers, profile) == list(layers)

@@ -28,6 +28,9 @@ class Parts(nn.Module):
         self.reflect = nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect")
         self.normed = parametrizations.weight_norm(nn.Conv2d(4, 4, 1))
         self.bn = nn.BatchNorm2d(4)
+        self.sync = nn.SyncBatchNorm(4)
+        self.shift = nn.Parameter(torch.randn(4))
+        self.eye = nn.Parameter(torch.eye(4))
         self.kernel = nn.Parameter(torch.randn(4, 4, 3, 3))
         self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
         self.pad = nn.ZeroPad2d((0, 1, 0, 1))
@@ -82,6 +85,15 @@ CASES = {
         ["stem", "conv", "conv_2"],
     ),
     "weight standardization": (standardized, ["stem", "kernel_layer"]),
+    "weight standardization by batch norm": (
+        lambda n, x: functional.conv2d(
+            x,
+            functional.batch_norm(n.kernel.reshape(1, 4, -1), None, None, training=True).reshape_as(
+                n.kernel
+            ),
+        ),
+        ["stem", "kernel_layer"],
+    ),
     "a functional batch norm": (functional_norm, ["stem", "kernel_layer"]),
     "weight normalization": (lambda n, x: n.normed(x), ["stem", "normed"]),
     "padding by reflection": (lambda n, x: n.reflect(x), ["stem", "reflect"]),
@@ -94,6 +106,25 @@ CASES = {
     "a product with a parameter": (
         lambda n, x: (x.flatten(2).transpose(1, 2) @ n.kernel[:, :, 0, 0]).transpose(1, 2),
         ["stem", "kernel_layer"],
+    ),
+    "a matrix product": (
+        lambda n, x: x.mean((2, 3)).mm(n.kernel[:, :, 0, 0])[:, :, None],
+        ["stem", "kernel_layer"],
+    ),
+    "a matrix product and a sum": (
+        lambda n, x: torch.addmm(n.shift, x.mean((2, 3)), n.kernel[:, :, 0, 0])[:, :, None],
+        ["stem", "kernel_layer"],
+    ),
+    "a scaled matrix product": (
+        lambda n, x: torch.addmm(n.shift, x.mean((2, 3)), n.kernel[0, 0, 0, 0] * n.eye, beta=2)[
+            :, :, None
+        ],
+        ["stem"],
+    ),
+    "a synchronized batch norm": (lambda n, x: n.sync(n.conv(x)), ["stem", "conv"]),
+    "a layer's weight and statistics read": (
+        lambda n, x: n.bn(n.conv(x)) * n.conv.weight.mean() + n.bn.running_mean.view(4, 1, 1),
+        ["stem", "conv"],
     ),
     "in place": (changed_in_place, ["stem", "conv"]),
     "a sum of three": (lambda n, x: sum([x, n.conv(x), x * 2]), ["stem", "conv"]),
@@ -124,6 +155,36 @@ def test_each_way_to_write_a_layer_is_captured_and_keeps_its_function(case):
         norms = {layer.batch_norm for layer in info.layers}
         if name in norms:
             assert (module.weight >= 0).all()
+
+
+def test_a_synchronized_batch_norm_is_absorbed_as_any_other():
+    net = Parts(lambda net, x: net.sync(net.conv(x)))
+    with torch.no_grad():
+        net.sync.weight.copy_(torch.tensor([1.0, -2.0, 0.5, -0.1]))
+        net.sync.running_mean.uniform_(-1, 1)
+    original = copy.deepcopy(net)
+    graph, info = capture(net, SHAPE)
+    assert info.layer("conv").batch_norm == "sync"
+    norm = graph.get_submodule("sync")
+    assert type(norm) is nn.BatchNorm2d
+    assert norm.weight.min() > 0
+    assert set(norm.state_dict()) == set(original.sync.state_dict())
+    assert check_same_function(original, graph, images(3, SHAPE)) <= 1e-5
+
+
+def test_layers_and_norms_that_share_memory_get_their_own():
+    net = randomize(nn.Sequential(
+        nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    ))  # fmt: skip
+    net[2].weight.data = net[0].weight.data
+    net[3].running_mean = net[1].running_mean
+    with torch.no_grad():
+        net[1].weight.copy_(torch.tensor([-1.0, 1.0, -1.0]))
+        net[3].weight.copy_(torch.tensor([1.0, -1.0, 1.0]))
+    original = copy.deepcopy(net)
+    graph, _ = capture(net, SHAPE)
+    assert check_same_function(original, graph, images(3, SHAPE)) <= 1e-5
 
 
 def test_the_copies_of_a_layer_are_trained_apart():

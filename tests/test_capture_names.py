@@ -24,7 +24,7 @@ class Cast(nn.Module):
         self.fc = nn.Linear(4, 3)
 
     def forward(self, x):
-        x = x.to(torch.float32)
+        x = x.double().to(torch.float32)
         return self.fc(torch.relu(self.conv(x)).mean((2, 3)))
 
 

@@ -96,6 +96,11 @@ class Statistics(Base):
         return self.head(self.bn(self.conv(x)))
 
 
+class BatchStatistics(Base):
+    def forward(self, x):
+        return self.head(functional.batch_norm(self.conv(x), None, None, training=True))
+
+
 class NoLayers(nn.Module):
     def forward(self, x):
         return x.mean((2, 3))
@@ -167,9 +172,10 @@ CASES = {
     Squeezed: ("test_capture_refusals.py:", "'squeeze' drops the dimension of the images"),
     Complex: ("test_capture_refusals.py:", "'fft_fft2' gives complex numbers"),
     Assigning: ("test_capture_refusals.py:", "assigns to a part of 'conv'"),
-    ChangedView: ("test_capture_refusals.py:", "'relu_' changes a part of 'conv' in place"),
+    ChangedView: ("test_capture_refusals.py:", "'relu_' changes 'getitem' in place, and 'conv'"),
     Failing: ("test_capture_refusals.py:", "in 'block.1'", "'view' fails", "[3, 8, 8]"),
     Statistics: ("test_capture_refusals.py:", "batch norm 'bn' has no running statistics"),
+    BatchStatistics: ("test_capture_refusals.py:", "'batch_norm' normalizes by", "training=False"),
     NoLayers: ("no nn.Conv2d or nn.Linear", ""),
     TwoInputs: ("2 inputs", "one image tensor"),
     ImageOut: ("not one tensor of logits", ""),

@@ -92,6 +92,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["bench", "x", "--max-regression", "5"], "such as 5%"),
         (["bench", "x", "--max-regression", "many"], "such as 5%"),
         (["bench", "x", "--format", "benchr"], "did you mean 'bencher'"),
+        (["bench", "x", "--format", "bencher", "--json"], "allowed: one of them"),
         (["train", "--out", "x"], "either --recipe"),
         (["train", "--out", "x", "--post-training"], "--model"),
         (["train", "--out", "x", "--recipe", "no.yaml"], "no such file"),

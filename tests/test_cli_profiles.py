@@ -86,6 +86,41 @@ def test_validate_accepts_and_says_so(profile: Path, capsys: pytest.CaptureFixtu
     assert json.loads(capsys.readouterr().out)["valid"] is True
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("backend: lowbit", "backend: lowbitt", "unknown backend 'lowbitt'; did you mean 'lowbit'"),
+        ("backend: lowbit", "backend: tensorrt", "activations.symmetry: asymmetric (allowed: sym"),
+        (
+            "backend: lowbit",
+            "backend: onnxruntime",
+            "accepted with accept_slow: [bits, placement.add]",
+        ),
+        ("bits:", "opset: 22\nbits:", "opset: 22 (allowed: 21)"),
+        ("bits:", "engines: {targets: [SM89], max_batch: 4}\nbits:", "engines: targets, max_batch"),
+    ],
+)
+def test_validate_asks_the_backend(
+    profile: Path, old: str, new: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profile.write_text(PROFILE.replace(old, new))
+    assert main(["profiles", "validate", str(profile)]) == 3
+    line = one_line(capsys)
+    assert line.startswith(f"error: {profile}: ")
+    assert told in line
+
+
+def test_validate_tells_what_was_accepted_as_slow(
+    profile: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = PROFILE.replace("lowbit", "onnxruntime") + "placement: {add: both}\n"
+    profile.write_text(text + "accept_slow: [bits]\n")
+    assert main(["profiles", "validate", str(profile)]) == 0
+    assert "accepted as slow: bits: 4 (allowed: 8 or more)" in capsys.readouterr().out
+    assert main(["profiles", "validate", str(profile), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["slow"] == ["bits: 4 (allowed: 8 or more)"]
+
+
 def test_shown_profile_is_a_valid_profile(
     profile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

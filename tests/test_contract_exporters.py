@@ -86,7 +86,12 @@ class TestLowBit(ExporterContract):
 
 class TestOpenVino(ExporterContract):
     exporter = OpenVinoExporter()
-    placement = types.MappingProxyType({**ExporterContract.placement, "add": "skip"})
+    placement = types.MappingProxyType(
+        {"add": "skip", "carriers": ("pool", "concat", "mul", "activation")}
+    )
+    in_float = types.MappingProxyType(
+        {"tokens": "OpenVINO multiplies in float32 what it transposes right before"}
+    )
 
 
 def test_a_storage_that_openvino_computes_wrongly_fails_where_it_is_declared(tmp_path_factory):

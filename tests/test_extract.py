@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from nets import SIGNED_ZERO, images, small_supernet, style
+from nets import SIGNED_ZERO, images, randomize, small_supernet, style, supernet_of
 from torch import nn
 
 from eqnet.quant.static import StaticConv2d, StaticLinear
@@ -23,6 +23,33 @@ STATIC = (StaticConv2d, StaticLinear)
 @pytest.fixture(scope="module")
 def net() -> Supernet:
     return small_supernet()
+
+
+class NormTwice(nn.Module):
+    """A batch norm with the name of an operation that the network calls before it."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.conv = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1)
+        self.norm, self.fc = nn.BatchNorm2d(4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = self.stem(x).relu()
+        x = x / (x.norm(dim=1, keepdim=True) + 0.5)
+        return self.fc(self.norm(self.conv(x)).relu().mean((2, 3)))
+
+
+def test_an_operation_that_has_a_batch_norms_name_stays():
+    supernet = supernet_of(randomize(NormTwice()))
+    spec = uniform(supernet.info, PAPER_STYLE, Form(), 8, 8)
+    static = extract(supernet, spec)
+    supernet.apply(spec)
+    operations = [(node.op, node.target) for node in static.graph.nodes]
+    assert ("call_method", "norm") in operations
+    assert ("call_module", "norm") not in operations
+    with torch.no_grad():
+        expected, found = supernet.graph(images()), static(images())
+    assert (found - expected).abs().max() <= 0.02 * expected.abs().max()
 
 
 def static_layers(graph):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import onnx_ir as ir
 import pytest
 from artifacts import profile as by_hand
 from artifacts import write_artifact
 from eqnet_exporters.openvino import OpenVinoExporter
-from eqnet_exporters.ov_run import Setting, absent_device
+from eqnet_exporters.ov_run import Setting, absent_device, compile_model
 from eqnet_exporters.passes.hoist_quantizers import hoist_quantizers
 from graphs import Builder, inputs, residual_net
 
@@ -42,7 +44,7 @@ def absent(tmp_path):
     return tmp_path / "net"
 
 
-@pytest.mark.parametrize("name", ["CPU", "AUTO", "HETERO:CPU", "CPU.0"])
+@pytest.mark.parametrize("name", ["CPU", "AUTO", "HETERO:CPU"])
 def test_devices_of_this_machine(name):
     assert absent_device(name) is None
 
@@ -52,6 +54,22 @@ def test_an_absent_device_is_named_with_those_that_are_there(name):
     reason = absent_device(name)
     assert reason is not None
     assert reason.startswith(f"OpenVINO finds no device '{ABSENT}' here (available: CPU")
+
+
+@pytest.mark.parametrize("name", ["CPU.0", "MULTI:CPU.0"])
+def test_the_cpu_has_no_number(name):
+    reason = absent_device(name)
+    assert reason is not None
+    assert reason.startswith("OpenVINO finds no device 'CPU.0' here (available: CPU")
+
+
+def test_a_single_gpu_takes_its_number_too(monkeypatch):
+    import openvino
+
+    core = SimpleNamespace(available_devices=["CPU", "GPU"])
+    monkeypatch.setattr(openvino, "Core", lambda: core)
+    assert absent_device("HETERO:GPU.0,CPU") is None
+    assert absent_device("GPU.1") is not None
 
 
 def test_verify_of_an_absent_device_runs_elsewhere_and_is_skipped(absent):
@@ -95,6 +113,17 @@ def test_a_device_that_chooses_gives_the_same_logits(tmp_path, exporter, device)
     np.testing.assert_allclose(found, exporter.open(path, threads=1)(x), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("device", ["CPU", "AUTO", "AUTO:CPU", "HETERO:CPU", "MULTI:CPU"])
+def test_the_cpus_settings_reach_it_through_every_device(tmp_path, device):
+    ir.save(ir.from_proto(residual_net()), tmp_path / "model.onnx")
+    setting = Setting.of(target(device=device), threads=1)
+    compiled = compile_model(tmp_path / "model.onnx", setting)
+    names = ("INFERENCE_NUM_THREADS", "DYNAMIC_QUANTIZATION_GROUP_SIZE")
+    own = {} if device == "CPU" else compiled.get_property("DEVICE_PROPERTIES")["CPU"]
+    found = [own.get(name) if own else compiled.get_property(name) for name in names]
+    assert found == [1, 0]
+
+
 def test_each_backend_refuses_devices_of_others():
     def refused(backend, device):
         lines = find_exporter(backend).refusals(by_hand(backend, device=device))
@@ -116,12 +145,13 @@ def test_what_a_profile_asks_of_the_compiler():
     assert plain.config()["LP_TRANSFORMS_MODE"] == "NO"
 
 
-def test_float16_is_refused_on_the_cpu_only(exporter):
+def test_float16_is_refused_where_the_cpu_may_run(exporter):
     def refused(device):
         lines = exporter.refusals(target(device=device, remainder="float16"))
         return any(line.startswith("remainder: float16") for line in lines)
 
-    assert [refused(None), refused("CPU"), refused("GPU")] == [True, True, False]
+    assert all(refused(device) for device in (None, "CPU", "AUTO", "HETERO:GPU,CPU"))
+    assert not any(refused(device) for device in ("GPU", "AUTO:GPU,NPU", "HETERO:GPU.1"))
 
 
 @pytest.mark.parametrize("profile", ["openvino_asym", "openvino_bf16"])

@@ -11,9 +11,10 @@ from nets import small_supernet
 from search_tools import lowbit
 
 from eqnet.search import latency
-from eqnet.search.cost import UNITS, analytic_cost, size_kib
+from eqnet.search.cost import UNITS, analytic_cost
 from eqnet.spec.errors import MissingExtraError, ProfileError
 from eqnet.spec.progress import Silent
+from eqnet.supernet.budgets import size_kib
 from eqnet.supernet.target import Target
 
 # Of the small network: weights, multiply-adds, elements read and elements written.

@@ -189,7 +189,6 @@ def test_random_genomes_of_resnet20_hold_allowed_pairs_alone(resnet20, bits, pin
         ({}, (8, 8)),
         ({"avg_weight_bits": 6}, (5, 8)),  # pinned layers hold 8 bits, so 6 everywhere is 6.6
         ({"avg_weight_bits": 4, "avg_activation_bits": 6}, (2, 4)),
-        ({"avg_weight_bits": 1}, (2, 2)),  # out of reach: the narrowest
     ],
 )
 def test_default_is_the_widest_uniform_pair_within_the_budgets(info, budgets, expected):

@@ -6,11 +6,20 @@ import random
 
 import pytest
 import torch
-from nets import SIGNED_ZERO, SmallNet, images, randomize, small_supernet, style, supernet_of
+from nets import (
+    SHAPE,
+    SIGNED_ZERO,
+    SmallNet,
+    images,
+    randomize,
+    small_supernet,
+    style,
+    supernet_of,
+)
 from torch import nn
 
 from eqnet.quant.quantizers import MAX_SAMPLES
-from eqnet.spec.errors import CheckpointError
+from eqnet.spec.errors import CheckpointError, DataError
 from eqnet.spec.scheme import Form, all_forms
 from eqnet.supernet.calibrate import calibrate
 from eqnet.supernet.choices import PAPER_STYLE, build_spec, random_subnet, uniform
@@ -165,6 +174,44 @@ def test_statistics_are_those_of_all_images_however_they_are_batched():
         torch.testing.assert_close(norm.running_var, stem.var((0, 2, 3)), rtol=2e-2, atol=1e-5)
     assert not norm.training
     assert norm.momentum == 0.1
+
+
+class OneValue(nn.Module):
+    """A batch norm that sees one value a channel of each image."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 6)
+        self.bn, self.head = nn.BatchNorm1d(6), nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.head(self.bn(self.fc(self.conv(x).mean((2, 3)))))
+
+
+@pytest.mark.parametrize("sizes", [[6, 6, 1], [1, 6, 6], [1] * 13, [1, 5, 1, 6]])
+def test_a_single_calibration_image_joins_its_neighbours(sizes):
+    net = Supernet(randomize(OneValue()), SHAPE)
+    batch = images(sum(sizes))
+    seen = []
+    net.graph.get_submodule("bn").register_forward_pre_hook(lambda m, x: seen.append(len(x[0])))
+    net.recalibrate(batch.split(sizes))
+    assert sum(seen) == sum(sizes)
+    assert 2 <= min(seen) <= max(seen) <= 7
+    with torch.no_grad():
+        values = net.graph.get_submodule("fc")(net.graph.get_submodule("conv")(batch).mean((2, 3)))
+    norm = net.graph.get_submodule("bn")
+    torch.testing.assert_close(norm.running_mean, values.mean(0), rtol=1e-4, atol=1e-5)
+    assert (norm.running_var > 0).all()
+    assert not norm.training
+
+
+def test_one_calibration_image_in_all_is_refused_where_it_has_no_variance():
+    net = Supernet(randomize(OneValue()), SHAPE)
+    with pytest.raises(DataError, match="one calibration image"):
+        net.recalibrate(images(1).split(1))
+    assert not net.graph.get_submodule("bn").training
+    spatial = supernet_of(randomize(SmallNet()), calibrated=False)
+    spatial.recalibrate(images(1).split(1))
 
 
 def test_calibration_samples_are_copies_and_bounded(monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from nets import images, randomize, supernet_of
 from safetensors.torch import load_file, safe_open, save_file
+from torch import nn
 
 from eqnet.models.loader import load_model
 from eqnet.spec.errors import CheckpointError, OutputError, UsageError
@@ -22,6 +23,7 @@ from eqnet.supernet.checkpoint import (
     save_supernet,
 )
 from eqnet.supernet.choices import PAPER_STYLE, random_subnet
+from eqnet.supernet.supernet import Supernet
 
 SHAPE = (1, 12, 12)
 HEADER = Header(
@@ -53,6 +55,16 @@ def test_a_round_trip_keeps_every_bit_and_the_header(saved):
     net.apply(spec)
     loaded.apply(spec)
     assert torch.equal(net.graph.eval()(batch), loaded.graph(batch))
+
+
+def test_parameters_that_layers_of_the_remainder_share_are_saved_for_each(tmp_path):
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.PReLU(4), nn.Conv2d(4, 4, 1), nn.PReLU(4))
+    net.extend([nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)])
+    net[3].weight = net[1].weight
+    save_supernet(tmp_path, Supernet(net, (3, 4, 4)), HEADER)
+    tensors = load_file(tmp_path / FILE)
+    assert torch.equal(tensors["1.weight"], net[1].weight)
+    assert torch.equal(tensors["3.weight"], net[1].weight)
 
 
 def rewrite(folder, target, *, header=None, change=None, drop=None):

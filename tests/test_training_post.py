@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from nets import SmallNet, TinyData
+from torch import nn
 
 from eqnet.spec.errors import CaptureError, CheckpointError, DataError, OutputError, UsageError
 from eqnet.spec.scheme import Form
@@ -82,6 +83,38 @@ def test_weights_say_how_many_classes_there_are(tiny, tmp_path):
     assert summary["float_accuracy"] is None
     assert "7 classes and the data 10" in summary["warning"]
     assert load_supernet(tmp_path / "out", allow_code=True)[1].classes == 7
+
+
+class HeadFirst(nn.Module):
+    """A head that is registered before what it reads, and an input that is changed in place."""
+
+    def __init__(self, classes=10, in_channels=1):
+        super().__init__()
+        self.fc, self.conv = nn.Linear(8, classes), nn.Conv2d(in_channels, 8, 3, stride=2)
+        self.bn = nn.BatchNorm2d(8)
+
+    def forward(self, x):
+        x -= 0.5
+        return self.fc(self.bn(self.conv(x)).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("classes", [7, 10])
+def test_the_classes_are_found_wherever_the_head_stands(tiny, tmp_path, classes):
+    path = tmp_path / "weights.pth"
+    torch.save(HeadFirst(classes).state_dict(), path)
+    out = tmp_path / "out"
+    summary = post_training(
+        model="test_training_post:HeadFirst", allow_code=True, weights=path, out=out, images=4
+    )
+    assert load_supernet(out, allow_code=True)[1].classes == classes
+    assert ("warning" in summary) == (classes == 7)
+
+
+def test_weights_of_another_width_are_refused_by_their_own_shape(tiny, tmp_path):
+    path, net = weights_file(tmp_path)
+    torch.save({**net.state_dict(), "stem.weight": torch.zeros(9, 1, 3, 3)}, path)
+    with pytest.raises(CheckpointError, match=r"stem.weight: shape \[9, 1, 3, 3\]"):
+        post_training(model=MODEL, allow_code=True, weights=path, out=tmp_path / "out")
 
 
 def test_foreign_weights_and_unusable_values_are_refused(tiny, tmp_path):

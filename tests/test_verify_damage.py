@@ -89,6 +89,20 @@ def test_manifest_lists_what_every_artifact_has(artifact):
     assert f"lists no {PARITY}" in one_line(artifact, MANIFEST)
 
 
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"parity": {"images": 0, "source": "none", "logit_step": 0.1}}, "parity.images: "),
+        ({"preprocessing": {"mean": [0.5], "std": [0.2]}}, "preprocessing: 1 channels (allowed: 3"),
+        ({"preprocessing": {"mean": [0.5] * 3, "std": [0.2]}}, "3 means and 1 deviations"),
+        ({"preprocessing": {"mean": [0.5] * 3, "std": [0.2, 0, 0.2]}}, "preprocessing.std.1: "),
+    ],
+)
+def test_manifest_that_nothing_can_run_by_is_one_line(artifact, changes, text):
+    rewrite(artifact, **changes)
+    assert text in one_line(artifact, MANIFEST)
+
+
 def test_folder_that_is_none_is_one_line(tmp_path):
     assert "no such folder" in one_line(tmp_path / "absent", "absent")
 

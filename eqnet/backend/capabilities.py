@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from eqnet.backend.protocol import Capabilities
 from eqnet.backend.refusals import Kind, Refusal
-from eqnet.spec.profile import HardwareProfile
+from eqnet.spec.profile import EngineRules, HardwareProfile
 
 OPSET = 21  # of the neutral graph and so of every model.onnx; no exporter converts it
 
@@ -31,7 +31,19 @@ def capability_refusals(profile: HardwareProfile, can: Capabilities) -> list[str
         for key, found, allowed in demands
         if found not in allowed
     ]
-    return [*lines, *_few_bits(profile, can), *_few_pinned_bits(profile, can)]
+    return [
+        *lines,
+        *_engines(profile, can),
+        *_few_bits(profile, can),
+        *_few_pinned_bits(profile, can),
+    ]
+
+
+def _engines(profile: HardwareProfile, can: Capabilities) -> list[Refusal]:
+    keys = [key for key, value in EngineRules() if getattr(profile.engines, key) != value]
+    if can.engines or not keys:
+        return []
+    return [Refusal(f"engines: {', '.join(keys)}, but no engine is built (allowed: no engines)")]
 
 
 def _kind(key: str, can: Capabilities) -> Kind:

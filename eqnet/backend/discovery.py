@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib import metadata
 
 from eqnet.backend.protocol import Exporter
-from eqnet.spec.errors import MissingExtraError, UsageError, unknown
+from eqnet.spec.errors import MissingExtraError, ProfileError, UsageError, unknown
+from eqnet.spec.profile import HardwareProfile
 
 GROUP = "eqnet.exporters"
 
@@ -37,3 +38,16 @@ def find_exporter(name: str) -> Exporter:
     if not isinstance(made, Exporter):
         raise UsageError(f"backend '{name}': {entry.value} is no exporter (eqnet.backend.protocol)")
     return made
+
+
+def exporter_of(profile: HardwareProfile) -> Exporter:
+    """The exporter of a profile's backend.
+
+    Raises ProfileError for a backend that no exporter serves, else as `find_exporter`.
+    """
+    names = exporter_names()
+    if profile.backend not in names:
+        raise ProfileError(
+            f"profile '{profile.name}': {unknown('backend', profile.backend, names)}"
+        )
+    return find_exporter(profile.backend)

@@ -65,10 +65,12 @@ def new_folder(
 
     On an exception the temporary folder is removed and `target` stays as it was. An existing
     folder is replaced only if it is empty or `foreign` finds nothing in it that is not ours
-    (it returns what it found), so that a wrong path never costs a user other files. Raises
-    OutputError with one line.
+    (it returns what it found), so that a wrong path never costs a user other files. Of a link
+    to a folder the folder is replaced and the link stays. Raises OutputError with one line.
     """
     _check_replaceable(target, foreign)
+    if target.is_symlink():
+        target = target.resolve()
     absent = [parent for parent in target.parents if not parent.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ from eqnet.spec.errors import ArtifactError, UsageError
 
 INTEGER, PACKED = "integer.json", "weights.eqpack"
 FORMAT, VERSION = "eqnet-integer", 1
-MAX_SHIFT = 62
+MAX_SHIFT, MAX_MULTIPLIER = 62, (1 << 31) - 1
 UNIT = [1, 1]
 
 
@@ -240,15 +240,22 @@ def _step(op: Any, grids: dict[str, Grid], weights: dict[str, PackedTensor]) -> 
     absent = [name for name in (*inputs, output) if name not in grids]
     if absent or not inputs:
         raise ValueError(f"op '{op['name']}' uses no known tensor ({', '.join(absent)})")
-    multipliers = [np.array(row, dtype=np.int64) for row in op.get("multiplier", [])]
-    shift = np.array(op.get("shift", []), dtype=np.int64)
-    if shift.size and not (shift.min() >= 1 and shift.max() <= MAX_SHIFT):
-        raise ValueError(f"op '{op['name']}': shifts (allowed: 1 to {MAX_SHIFT})")
+    multipliers = [
+        _whole(op, "multipliers", row, 0, MAX_MULTIPLIER) for row in op.get("multiplier", [])
+    ]
+    shift = _whole(op, "shifts", op.get("shift", []), 1, MAX_SHIFT)
     weight, bias = _weight(op, weights), op.get("bias")
     return Step(
         kind, str(op["name"]), inputs, output, multipliers, shift, weight,
         None if bias is None else weights[bias].values.astype(np.int32), op,
     )  # fmt: skip
+
+
+def _whole(op: Any, what: str, values: Any, low: int, high: int) -> Wide:
+    """Integers of an op, int64 [count]. Raises ValueError for others, or one out of range."""
+    if not all(type(value) is int and low <= value <= high for value in values):
+        raise ValueError(f"op '{op['name']}': {what} (allowed: integers of {low} to {high})")
+    return np.array(values, dtype=np.int64)
 
 
 def _weight(op: Any, weights: dict[str, PackedTensor]) -> Ints | None:

@@ -34,6 +34,7 @@ class Capabilities:
     A profile that asks for more is refused at search and export, never silently changed.
     zero_points: values of the profile's ``activations.zero_point`` that `lower` keeps exactly.
     devices: kinds that the profile's `device` may name.
+    engines: whether `finish` builds engines ahead of time, by the profile's ``engines``.
     slow, in_float: keys of the profile whose other values `lower` keeps exactly too, in slower
     integer kernels or in float kernels; a profile may accept that by naming them.
     """
@@ -46,6 +47,7 @@ class Capabilities:
     remainders: frozenset[str]
     zero_points: frozenset[str] = frozenset({"free"})
     devices: frozenset[str] = frozenset({"CPU"})
+    engines: bool = False
     slow: frozenset[str] = frozenset()
     in_float: frozenset[str] = frozenset()
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from eqnet.backend.host import same_machine
+from eqnet.bench.measure import float_precision
 from eqnet.spec.errors import UsageError
 from eqnet.spec.fields import first_problem
 from eqnet.spec.manifest import Manifest
@@ -32,8 +33,9 @@ def read_baseline(
 ) -> BenchReport:
     """Read a bench.json to compare with.
 
-    Raises UsageError if it is none, holds no measurement, or is of another machine, profile,
-    batch or number of threads.
+    Raises UsageError if it is none, holds no measurement, or is of another machine, network,
+    profile, float precision, batch or number of threads. Another supernet or subnet of the same
+    network is comparable: that is what a baseline is for.
     """
     try:
         report = BenchReport.model_validate_json(path.read_bytes())
@@ -50,13 +52,31 @@ def read_baseline(
             f"{path}: measured on another machine, {report.host.get('cpu', 'unknown')} "
             f"(allowed: a baseline of this one, {host.get('cpu', 'unknown')})"
         )
-    found = (report.profile, report.backend, report.batch, report.threads)
-    wanted = (manifest.profile.name, manifest.backend, rules.batch, rules.threads)
-    names = ("profile", "backend", "batch", "threads")
-    for name, theirs, ours in zip(names, found, wanted, strict=True):
+    _require_same(path, report, manifest, rules)
+    return report
+
+
+def _require_same(path: Path, report: BenchReport, manifest: Manifest, rules: BenchRules) -> None:
+    """Raise UsageError if a baseline is of another network or was measured in another way."""
+    profile, network = manifest.profile, manifest.model
+    pairs: dict[str, tuple[object, object]] = {
+        "model": (report.model, network.source),
+        "input shape": (_shape(report.input_shape), _shape(network.input_shape)),
+        "profile": (report.profile, profile.name),
+        "backend": (report.backend, manifest.backend),
+        "float precision": (report.float_precision, float_precision(profile)),
+        "batch": (report.batch, rules.batch),
+        "threads": (report.threads, rules.threads),
+    }
+    for name, (theirs, ours) in pairs.items():
+        if theirs is None:
+            raise UsageError(f"{path}: it does not say which {name} it is of (allowed: {ours})")
         if theirs != ours:
             raise UsageError(f"{path}: {name} {theirs} (allowed: {ours}, as is measured now)")
-    return report
+
+
+def _shape(shape: tuple[int, int, int] | None) -> str | None:
+    return None if shape is None else "x".join(str(size) for size in shape)
 
 
 def gate(
@@ -69,14 +89,14 @@ def gate(
     first = regression(now, before, max_regression)
     if first is None:
         note = f"within the baseline: {_growth_text(now, before)} (allowed: +{max_regression:.1%})"
-        return now.model_copy(update={"reason": _joined(now.reason, note)})
+        return now.model_copy(update={"reason": _noted(now, before, note)})
     second = again()
     confirmed = regression(second, before, max_regression)
     if confirmed is None:
         note = f"a first run seemed slower ({first}); a second run did not confirm it"
-        return second.model_copy(update={"reason": _joined(second.reason, note)})
+        return second.model_copy(update={"reason": _noted(second, before, note)})
     reason = f"slower than the baseline: {confirmed}, confirmed by a second run"
-    return second.model_copy(update={"verdict": "failed", "reason": _joined(second.reason, reason)})
+    return second.model_copy(update={"verdict": "failed", "reason": _noted(second, before, reason)})
 
 
 def regression(now: BenchReport, before: BenchReport, max_regression: float) -> str | None:
@@ -126,5 +146,7 @@ def _ratios(report: BenchReport) -> Samples:
     return ratios
 
 
-def _joined(*notes: str) -> str:
-    return "; ".join(note for note in notes if note)
+def _noted(now: BenchReport, before: BenchReport, note: str) -> str:
+    """The reason of `now` with a note behind it, and with what else a reader should know."""
+    other = "the baseline is of another supernet" if before.supernet != now.supernet else ""
+    return "; ".join(text for text in (now.reason, note, other) if text)

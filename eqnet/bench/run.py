@@ -40,7 +40,7 @@ def bench(
     where the artifact is slower than the baseline allows (the command line turns that into a
     RegressionError after writing the report), and "passed" otherwise; `reason` says why. Raises
     ArtifactError for a damaged folder, UsageError for settings outside their range or a
-    baseline of another machine.
+    baseline of something else (`read_baseline`).
     """
     manifest = read_manifest(artifact)
     check_files(artifact, manifest)
@@ -80,6 +80,9 @@ def _empty(
 ) -> BenchReport:
     return BenchReport(
         artifact=str(artifact),
+        model=manifest.model.source,
+        input_shape=manifest.model.input_shape,
+        supernet=manifest.subnet.supernet,
         profile=manifest.profile.name,
         backend=manifest.backend,
         verdict="skipped",

@@ -65,6 +65,8 @@ def bench(
     allowed = parse_percent("--max-regression", max_regression)
     if ci_format not in (None, *FORMATS):
         raise UsageError(f"--format: {unknown('format', str(ci_format), FORMATS)}")
+    if ci_format is not None and as_json:
+        raise UsageError("--json and --format: each prints a document (allowed: one of them)")
     require_artifact(artifact)
     if baseline is not None and not baseline.is_file():
         raise UsageError(f"--baseline: {baseline}: no such file")

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
 HELP = """Export a subnet as a deployable artifact for one hardware profile.
 
-Without --subnet it takes the last search result for the profile, or the profile's default
-subnet, and says which. The artifact is complete and verifiable on any machine.
+Without --subnet it takes runs/search/PROFILE/subnet.json where that was searched in this
+supernet under the profile as it is now, else the default subnet (one pair of bits throughout,
+the widest within the budgets), and says which. The artifact is complete and verifiable on any
+machine.
 
 \b
 Examples:
@@ -30,7 +32,7 @@ def export(
     supernet: Supernet = None,
     subnet: Annotated[
         Path | None,
-        typer.Option(help="A subnet.json.", show_default="last search, or the default subnet"),
+        typer.Option(help="A subnet.json.", show_default="the last search's, or the default one"),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Artifact folder.", show_default="artifacts/PROFILE")

@@ -21,12 +21,11 @@ _MARK = {"passed": "✓", "failed": "✗", "skipped": "~"}
 
 
 def print_json(document: BaseModel | Mapping[str, Any] | Sequence[Any]) -> None:
-    """Print one JSON document on stdout."""
+    """Print one JSON document on stdout. Raises ValueError for an infinity or NaN in it."""
     plain = document if isinstance(document, Mapping | list) else None
     if plain is None:
         plain = document.model_dump(mode="json")  # type: ignore[union-attr]  # a model, by the branch above
-    json.dump(plain, sys.stdout, indent=2)
-    sys.stdout.write("\n")
+    sys.stdout.write(json.dumps(plain, indent=2, allow_nan=False) + "\n")
 
 
 def to_json(document: BaseModel) -> str:

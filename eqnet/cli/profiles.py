@@ -38,6 +38,8 @@ Examples:
 
 _VALIDATE_HELP = """Check a profile file; says in one line what is wrong (exit code 3).
 
+Also asks the exporter of the profile's backend whether its target runs all that well.
+
 \b
 Examples:
   eqnet profiles validate my_chip.yaml"""
@@ -112,6 +114,8 @@ def validate(
     as_json: Json = False,
 ) -> None:
     """Check one profile file."""
+    from eqnet.backend.discovery import exporter_of
+    from eqnet.backend.refusals import accepted_refusals
     from eqnet.cli.output import print_json, say
     from eqnet.spec.errors import ProfileError
     from eqnet.spec.profiles import load_profile
@@ -119,7 +123,13 @@ def validate(
     if file.suffix not in (".yaml", ".yml"):
         raise ProfileError(f"{file}: not a YAML file by its name (allowed: .yaml or .yml)")
     profile = load_profile(str(file))
+    try:
+        slow = [str(one) for one in accepted_refusals(exporter_of(profile), profile)]
+    except ProfileError as error:
+        raise ProfileError(f"{file}: {error}") from error
     if as_json:
-        print_json({"file": str(file), "valid": True, "name": profile.name})
-    else:
-        say(f"{file}: profile '{profile.name}' for backend '{profile.backend}' is valid")
+        print_json({"file": str(file), "valid": True, "name": profile.name, "slow": slow})
+        return
+    say(f"{file}: profile '{profile.name}' for backend '{profile.backend}' is valid")
+    for line in slow:
+        say(f"accepted as slow: {line}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eqnet.cli.options import Data, Json, Quiet, Threads
+from eqnet.cli.options import Json, Quiet
 
 if TYPE_CHECKING:
     from eqnet.spec.reports import VerifyReport
@@ -26,8 +26,20 @@ Examples:
 
 def verify(
     artifact: Annotated[Path, typer.Argument(help="Folder that 'eqnet export' wrote.")],
-    data: Data = None,
-    threads: Threads = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with the dataset, whose test set is classified too: Fashion-MNIST IDX "
+            "files, or one folder of images a class.",
+            show_default="none, the stored images alone",
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=256, help="Threads of the runtime.", show_default="the runtime's own choice"
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="File for the report.", show_default="ARTIFACT/verify.json"),

@@ -17,7 +17,7 @@ from torch import fx
 
 from eqnet import __version__
 from eqnet.backend.artifact import foreign_content, read_manifest
-from eqnet.backend.discovery import find_exporter
+from eqnet.backend.discovery import exporter_of, find_exporter
 from eqnet.backend.files import new_folder, sha256_file, write_file
 from eqnet.backend.protocol import BuildReports, Exporter
 from eqnet.backend.refusals import accepted_refusals, keeps_int8
@@ -38,6 +38,7 @@ from eqnet.spec.subnet import REMAINDER, SubnetSpec, load_subnet
 from eqnet.supernet.extract import extract
 from eqnet.supernet.info import NetworkInfo
 from eqnet.supernet.measure import Batches, logits
+from eqnet.supernet.membership import first_difference
 from eqnet.supernet.qdq import to_onnx
 from eqnet.supernet.session import Session, open_session
 from eqnet.supernet.target import Target
@@ -77,7 +78,9 @@ def export(
     subnet: a subnet file; None takes `searches`/<profile>/subnet.json where it was searched in
     this supernet under this profile, else the profile's default subnet. force: replace an
     artifact in `out` even if it is of another supernet or profile. Raises ProfileError for what
-    the target cannot execute well, OutputError where `out` cannot be written or is kept.
+    the target cannot execute well, CheckpointError for a subnet that is not of this supernet and
+    profile, InfeasibleError where the default subnet cannot be within the profile's budgets,
+    OutputError where `out` cannot be written or is kept.
     """
     rules = load_profile(profile)
     exporter = checked_exporter(rules)
@@ -108,7 +111,7 @@ def _require_replaceable(folder: Path, session: Session, profile: HardwareProfil
 
 def checked_exporter(profile: HardwareProfile) -> Exporter:
     """The exporter of a profile. Raises ProfileError for what it cannot execute well."""
-    exporter = find_exporter(profile.backend)
+    exporter = exporter_of(profile)
     accepted_refusals(exporter, profile)
     return exporter
 
@@ -116,18 +119,32 @@ def checked_exporter(profile: HardwareProfile) -> Exporter:
 def choose_subnet(
     session: Session, profile: HardwareProfile, path: Path | None, searches: Path
 ) -> Subnet:
-    """The subnet to export, and where it came from. Raises CheckpointError for a foreign one."""
+    """The subnet to export, and where it came from.
+
+    Raises CheckpointError for one of another supernet or profile, or that the profile's search
+    could not have chosen, and what `Target.default` raises where there is none.
+    """
     target = Target.of(session.supernet.info, profile)
     if path is not None:
         spec = load_subnet(path)
         _check_belongs(path, spec, session, profile)
-        return Subnet(spec, str(path))
+        return Subnet(_checked(path, spec, target), str(path))
     found = searches / profile.name / "subnet.json"
     if found.is_file():
         spec = load_subnet(found)
         if spec.supernet == session.identity and spec.profile_sha256 == profile.sha256():
-            return Subnet(spec, "search")
+            return Subnet(_checked(found, spec, target), "search")
     return Subnet(target.default(session.identity), "default")
+
+
+def _checked(path: Path, spec: SubnetSpec, target: Target) -> SubnetSpec:
+    """The subnet, if the profile's search could have chosen it."""
+    difference = first_difference(target, spec)
+    if difference is not None:
+        raise CheckpointError(
+            f"{path}: {difference}; no such subnet is of profile '{target.profile.name}'"
+        )
+    return spec
 
 
 def _check_belongs(

@@ -13,7 +13,6 @@ from torch.nn import functional
 
 from eqnet.quant.quantizers import WeightQuantizer
 from eqnet.quant.static import IntegerWeight, StaticConv2d, StaticConvTranspose2d, StaticLinear
-from eqnet.spec.errors import CaptureError
 
 Pads = tuple[int, int, int, int]
 
@@ -89,9 +88,7 @@ class ElasticConv2d(nn.Conv2d):
         return plain
 
     def to_static(self, weight: IntegerWeight, bias: Tensor | None) -> nn.Module:
-        """The convolution with an integer weight. Raises CaptureError for padding by values."""
-        if self.padding_mode != "zeros":
-            raise CaptureError(f"padding mode '{self.padding_mode}' (allowed: zeros)")
+        """The convolution with an integer weight."""
         return StaticConv2d(self, weight, bias, self.pads)
 
 

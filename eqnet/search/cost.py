@@ -11,6 +11,7 @@ from typing import Any
 from eqnet.spec.errors import ProfileError
 from eqnet.spec.profile import CostModel, HardwareProfile
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
+from eqnet.supernet.budgets import REMAINDER_BITS, size_kib
 from eqnet.supernet.info import LayerInfo, NetworkInfo
 
 UNITS = {
@@ -23,7 +24,6 @@ UNITS = {
 }
 # A day: what is longer, or infinite, is a mistake in a lookup table.
 MAX_MILLISECONDS = 86_400_000
-REMAINDER_BITS = {"float32": 32, "float16": 16, "bfloat16": 16}
 
 Cost = Callable[[SubnetSpec], float]
 
@@ -49,12 +49,6 @@ def analytic_cost(info: NetworkInfo, profile: HardwareProfile, folder: Path) -> 
         return lambda spec: sum(_looked_up(table, layer, spec) for layer in info.layers)
     one = {"bitops": _bitops, "bit_serial": _bit_serial, "roofline": _roofline}[model.model]
     return lambda spec: sum(one(model, info, layer, *widths(spec, layer)) for layer in info.layers)
-
-
-def size_kib(info: NetworkInfo, spec: SubnetSpec, wide: int) -> float:
-    """KiB of all weights; `wide` bits for each weight of the remainder."""
-    chosen = {name: wide if bits == REMAINDER else bits for name, bits in spec.weights.items()}
-    return sum(layer.weights * chosen[layer.name] for layer in info.layers) / 8 / 1024
 
 
 def _bitops(model: CostModel, info: NetworkInfo, layer: LayerInfo, w: int, a: int) -> float:
@@ -90,10 +84,18 @@ Table = Mapping[str, Mapping[str, float]]
 
 
 def load_table(path: Path, info: NetworkInfo) -> Table:
-    """Read a lookup table: layer -> {"w4a8": milliseconds, ..., "remainder": milliseconds}."""
+    """Read a lookup table: layer -> {"w4a8": milliseconds, ..., "remainder": milliseconds}.
+
+    Raises ProfileError with one line if it cannot be read or is of another form.
+    """
     try:
         content: Any = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise ProfileError(
+            f"{path}: cannot read the lookup table: {error.strerror} "
+            "(allowed: a JSON file, by its path from the profile)"
+        ) from error
+    except (ValueError, RecursionError) as error:
         raise ProfileError(f"{path}: not a lookup table: {error}") from error
     if not isinstance(content, dict):
         raise ProfileError(f"{path}: found {type(content).__name__} (allowed: an object by layer)")

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from eqnet.search.cost import REMAINDER_BITS, Cost, size_kib
+from eqnet.search.cost import Cost
 from eqnet.search.space import Genome, Space
-from eqnet.spec.errors import InfeasibleError
 from eqnet.spec.subnet import SubnetSpec
+from eqnet.supernet.budgets import COST, quantities, require
 
 EXHAUSTIVE = 64
 """Spaces of at most so many subnets are tried whole."""
-ROUNDING = 1e-9
 MAX_PASSES = 8
 
 
 def without_cost(space: Space, spec: SubnetSpec) -> dict[str, float]:
     """The budgeted quantities of a subnet that need no cost model."""
-    wide = REMAINDER_BITS[space.target.profile.remainder]
-    return {
-        "avg_weight_bits": spec.avg_weight_bits,
-        "avg_activation_bits": spec.avg_activation_bits,
-        "size_kib": size_kib(space.target.info, spec, wide),
-    }
+    return quantities(space.target.info, space.target.profile, spec)
 
 
 def require_reachable(space: Space, budgets: Mapping[str, float]) -> None:
@@ -32,8 +26,8 @@ def require_reachable(space: Space, budgets: Mapping[str, float]) -> None:
     """
     ends = [without_cost(space, space.subnet(genome)) for genome in _extremes(space)]
     for name, limit in budgets.items():
-        if name != "cost":
-            _require(space, name, limit, min(quantities[name] for quantities in ends))
+        if name != COST:
+            require(space.target.profile, name, limit, min(end[name] for end in ends))
 
 
 def require_cost(space: Space, limit: float, cost: Cost) -> Genome:
@@ -55,7 +49,7 @@ def require_cost(space: Space, limit: float, cost: Cost) -> Genome:
         if better == found:
             break
         found, least = better, of(better)
-    _require(space, "cost", limit, least)
+    require(space.target.profile, COST, limit, least)
     return found
 
 
@@ -67,14 +61,6 @@ def _pass(space: Space, genome: Genome, of: Callable[[Genome], float]) -> Genome
         tried = [(*genome[:place], gene, *genome[place + 1 :]) for gene in (kept, *others)]
         genome = min(tried, key=of)
     return genome
-
-
-def _require(space: Space, name: str, limit: float, least: float) -> None:
-    if least > limit * (1 + ROUNDING):
-        raise InfeasibleError(
-            f"budget {name}={limit:g}: no subnet of profile '{space.target.profile.name}' "
-            f"reaches it (nearest reachable: {least:.4g})"
-        )
 
 
 def _extremes(space: Space) -> list[Genome]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from eqnet.backend.discovery import find_exporter
+from eqnet.backend.discovery import exporter_of
 from eqnet.backend.files import write_file
 from eqnet.backend.refusals import accepted_refusals
 from eqnet.search.cost import UNITS, Cost, analytic_cost
@@ -62,7 +62,7 @@ def search(
     started = time.perf_counter()
     progress = progress or Silent()
     rules = load_profile(profile)
-    slow = accepted_refusals(find_exporter(rules.backend), rules)
+    slow = accepted_refusals(exporter_of(rules), rules)
     limits = dict(rules.budgets) | dict(budgets or {})
     session = open_session(supernet, data, allow_code=allow_code)
     space = Space.of(Target.of(session.supernet.info, rules), session.identity)
@@ -124,7 +124,7 @@ def _cost(session: Session, space: Space, folder: Path, progress: Progress) -> C
             f"time (allowed: at most {EXHAUSTIVE}; use 'lookup', or fewer choices)"
         )
     specs = [space.subnet(genome) for genome in space.all_genomes()]
-    exporter = find_exporter(profile.backend)
+    exporter = exporter_of(profile)
     times = measure_latency(session.supernet, exporter, profile, specs, progress)
     known = {spec.sha256(): found for spec, found in zip(specs, times, strict=True)}
     return lambda spec: known[spec.sha256()]

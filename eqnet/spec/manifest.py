@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.scheme import Frozen
@@ -18,10 +18,21 @@ PARITY = "parity.safetensors"
 
 
 class Preprocessing(Frozen):
-    """float32 input = (pixels / 255 - mean) / std, for uint8 pixels of shape [N, C, H, W]."""
+    """float32 input = (pixels / 255 - mean) / std, for uint8 pixels of shape [N, C, H, W].
 
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean, std: one number for each of the C channels, std above 0.
+    """
+
+    mean: tuple[float, ...] = Field(min_length=1)
+    std: tuple[Annotated[float, Field(gt=0)], ...]
+
+    @model_validator(mode="after")
+    def _paired(self) -> Preprocessing:
+        if len(self.mean) != len(self.std):
+            raise ValueError(
+                f"{len(self.mean)} means and {len(self.std)} deviations (allowed: as many of each)"
+            )
+        return self
 
 
 class ModelInfo(Frozen):
@@ -42,7 +53,7 @@ class ParitySet(Frozen):
     """What parity.safetensors holds: `pixels` uint8 [N,C,H,W], `logits` float32 [N,K] of the
     PyTorch subnet, and `labels` int64 [N] where known (-1 where not)."""
 
-    images: int
+    images: Annotated[int, Field(ge=1)]
     source: str
     logit_step: float = Field(description="(max - min) of the PyTorch logits / 255")
     accuracy: float | None = Field(default=None, description="PyTorch subnet, in [0, 1]")
@@ -81,3 +92,12 @@ class Manifest(Frozen):
     )
     versions: dict[str, str]
     files: dict[str, str] = Field(description="file name -> sha256")
+
+    @model_validator(mode="after")
+    def _has_channels(self) -> Manifest:
+        found, channels = len(self.preprocessing.mean), self.model.input_shape[0]
+        if found != channels:
+            raise ValueError(
+                f"preprocessing: {found} channels (allowed: {channels}, as in model.input_shape)"
+            )
+        return self

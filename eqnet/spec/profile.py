@@ -25,10 +25,11 @@ Budget = Literal["avg_weight_bits", "avg_activation_bits", "size_kib", "cost"]
 BUDGETS: tuple[str, ...] = ("avg_weight_bits", "avg_activation_bits", "size_kib", "cost")
 OpGroup = Literal["conv", "depthwise_conv", "conv_transpose", "linear"]
 # A device of OpenVINO or the kind of one of another runtime, alone or in a list to choose from.
-_ONE = r"(CPU|GPU|NPU)(\.\d+)?"
+# Runtimes number GPUs and NPUs; the CPU is one.
+_ONE = r"(CPU|(GPU|NPU)(\.\d+)?)"
 DEVICE = rf"{_ONE}|AUTO|(AUTO|HETERO|MULTI):{_ONE}(,{_ONE})*"
 DEVICE_FORMS = "CPU, GPU, GPU.0, NPU, AUTO, or AUTO:, HETERO: or MULTI: with a list such as GPU,CPU"
-CarrierGroup = Literal["add", "concat", "pool", "mul", "activation"]
+CarrierGroup = Literal["add", "concat", "pool", "mul", "activation", "other"]
 
 
 class WeightRules(Frozen):
@@ -80,8 +81,9 @@ class Placement(Frozen):
     residual_bits: what readers other than Conv and Linear see of a tensor that a quantized
     Conv reads too: an 8-bit carrier, the same narrow bits, or the float value.
     add: quantize both operands of a sum, only the one that no convolution can absorb, or none.
-    carriers: other op groups whose operands are 8-bit: pool, concat, mul (both factors), and
-    activation (functions such as sigmoid and Hardswish that no quantizer can absorb).
+    carriers: other op groups whose operands are 8-bit: pool, concat, mul (both factors),
+    activation (functions such as sigmoid and Hardswish that no quantizer can absorb), and other
+    (whatever else reads a convolution's output).
     """
 
     quantize: tuple[OpGroup, ...] = ("conv", "depthwise_conv", "linear")
@@ -108,7 +110,7 @@ class CostModel(Frozen):
     """What the search minimises.
 
     measured: milliseconds in the real runtime on this host. lookup: milliseconds from a JSON
-    table beside the profile. roofline: an estimate in milliseconds from `tops` and `gbps`.
+    table, by its path from the profile. roofline: estimated milliseconds from `tops` and `gbps`.
     bitops: billions of multiply-adds x weight bits x activation bits. size: KiB of weights.
     bit_serial: millions of cycles of a rows x columns bit-serial array.
     """
@@ -123,7 +125,7 @@ class CostModel(Frozen):
     @model_validator(mode="after")
     def _has_table(self) -> CostModel:
         if self.model == "lookup" and self.table is None:
-            raise ValueError("model 'lookup' needs 'table', a JSON file beside the profile")
+            raise ValueError("model 'lookup' needs 'table', a JSON file's path from the profile")
         return self
 
 

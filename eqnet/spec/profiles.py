@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,25 @@ MAX_EXTENDS = 8
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Safe YAML without aliases, which profiles do not need and bombs are made of."""
+    """Safe YAML without aliases, which profiles do not need and bombs are made of, and without
+    keys that are given twice, of which plain YAML silently keeps the last."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # of PyYAML
             raise yaml.YAMLError(f"line {mark.line + 1}: aliases are not allowed")
         return super().compose_node(parent, index)
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        first: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in first:
+                    line = key.start_mark.line + 1
+                    raise yaml.YAMLError(f"line {line}: key '{key.value}' is given twice")
+                first.add((key.tag, key.value))
+        return node
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -72,12 +85,16 @@ def load_profile(name_or_path: str) -> HardwareProfile:
         if name_or_path not in builtin_profiles():
             raise ProfileError(unknown("profile", name_or_path, builtin_profiles()))
         path = profiles_dir() / f"{name_or_path}.yaml"
-    return _validate(path, _resolve(path, MAX_EXTENDS))
+    return _validate(path, _resolve(path, MAX_EXTENDS, path.parent))
 
 
-def _resolve(path: Path, depth: int) -> dict[str, Any]:
-    """Read a profile and lay it over the one that it extends, key by key."""
+def _resolve(path: Path, depth: int, home: Path) -> dict[str, Any]:
+    """Read a profile and lay it over the one that it extends, key by key.
+
+    home: the folder of the profile that is loaded, from which its lookup table is sought.
+    """
     content = read_yaml(path)
+    _move_table(content, path.parent, home)
     base = content.pop("extends", None)
     if base is None:
         return content
@@ -87,7 +104,18 @@ def _resolve(path: Path, depth: int) -> dict[str, Any]:
     parent = beside if beside.is_file() else profiles_dir() / f"{base}.yaml"
     if not parent.is_file():
         raise ProfileError(f"{path}: extends: {unknown('profile', str(base), builtin_profiles())}")
-    return _merge(_resolve(parent, depth - 1), content)
+    return _merge(_resolve(parent, depth - 1, home), content)
+
+
+def _move_table(content: dict[str, Any], folder: Path, home: Path) -> None:
+    """Name a lookup table of a profile in `folder` as it is found from `home`.
+
+    The name stays relative, so that a profile has the same hash wherever its files lie.
+    """
+    cost = content.get("cost")
+    table = cost.get("table") if isinstance(cost, dict) else None
+    if isinstance(cost, dict) and isinstance(table, str) and folder != home:
+        content["cost"] = {**cost, "table": os.path.relpath(folder / table, home)}
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

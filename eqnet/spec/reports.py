@@ -63,6 +63,15 @@ class BenchReport(Frozen):
 
     schema_version: Literal[1] = 1
     artifact: str
+    model: str | None = Field(
+        default=None, description="where the network comes from, as in the manifest"
+    )
+    input_shape: tuple[int, int, int] | None = Field(
+        default=None, description="C, H, W of one image"
+    )
+    supernet: str | None = Field(
+        default=None, description="sha256 of the supernet that the subnet is of"
+    )
     profile: str
     backend: str
     verdict: Verdict

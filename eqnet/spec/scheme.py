@@ -18,9 +18,10 @@ STORAGE_BITS: Literal[8] = 8
 
 
 class Frozen(BaseModel):
-    """A value that passes between stages: immutable, and strict about unknown keys."""
+    """A value that passes between stages: immutable, strict about unknown keys, and without
+    infinities and NaN, which JSON cannot hold."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Granularity(StrEnum):

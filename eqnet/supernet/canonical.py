@@ -8,25 +8,29 @@ its weights are no longer tied to the others when the supernet is trained.
 from __future__ import annotations
 
 import copy
-import operator
 from collections import Counter
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional
 
 from eqnet.quant.layers import PaddedConv2d, Pads
 from eqnet.spec.errors import CaptureError
-from eqnet.supernet.functional_layers import add_modules
+from eqnet.supernet.constants import attribute
+from eqnet.supernet.functional_layers import NORM, add_modules
+from eqnet.supernet.in_place import follow_in_place, writes
 from eqnet.supernet.signs import function_of, module_of
 from eqnet.supernet.swish import split_swish
-from eqnet.supernet.tracer import LINE, PROBES
+from eqnet.supernet.tensors import NORMS
+from eqnet.supernet.tracer import LINE, PROBES, WRITTEN
 
-NORMS = (nn.BatchNorm2d, nn.BatchNorm1d)
 ONCE = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, *NORMS)
-VIEWS = {
-    "view", "reshape", "flatten", "getitem", "chunk", "split", "transpose", "permute", "squeeze",
-    "unsqueeze", "expand", "unbind", "narrow", "select", "t", "view_as", "Flatten", "Identity",
-}  # fmt: skip
+# The functions and the order of their arguments.
+BATCH_NORMS: dict[Any, tuple[str, ...]] = {
+    functional.batch_norm: NORM,
+    torch.batch_norm: ("input", "weight", "bias", "running_mean", "running_var", "training"),
+}
 
 
 def canonicalize(graph: fx.GraphModule) -> None:
@@ -34,17 +38,19 @@ def canonicalize(graph: fx.GraphModule) -> None:
     _refuse_lost_images(graph)
     _refuse_training_normalization(graph)
     _drop_identities(graph)
-    _follow_in_place(graph)
+    follow_in_place(graph)
     _drop_added_zeros(graph)
     split_swish(graph)
     add_modules(graph)
     _name_first_arguments(graph)
     _one_module_a_call(graph)
+    _own_reads(graph)
     _own_parameters(graph)
     _absorb_padding(graph)
     graph.graph.eliminate_dead_code()
     graph.delete_all_unused_submodules()
     for node in graph.graph.nodes:
+        node.meta.pop(WRITTEN, None)
         node.meta.pop(PROBES, None)  # shapes without data, which a copy of the graph cannot hold
         node.meta.pop("nn_module_stack", None)  # of the traced modules, not of those made here
     graph.graph.lint()
@@ -79,7 +85,7 @@ def _is_identity(graph: fx.GraphModule, node: fx.Node, source: fx.Node) -> bool:
     module = module_of(graph, node)
     if module is not None:
         return type(module) is nn.Identity
-    if node.op not in ("call_function", "call_method") or is_in_place(graph, node):
+    if node.op not in ("call_function", "call_method") or writes(node):
         return False
     given, taken = node.meta.get(PROBES, ()), source.meta.get(PROBES, ())
     tensors = bool(given) and all(isinstance(value, Tensor) for value in given)
@@ -98,64 +104,32 @@ def _name_first_arguments(graph: fx.GraphModule) -> None:
 def _refuse_training_normalization(graph: fx.GraphModule) -> None:
     """A batch norm without running statistics depends on the batch. Raises CaptureError."""
     for node in graph.graph.nodes:
-        module = module_of(graph, node)
-        if isinstance(module, NORMS) and module.running_mean is None:
+        module, place = module_of(graph, node), node.meta.get(LINE, "unknown line")
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
             raise CaptureError(
-                f"{node.meta.get(LINE, 'unknown line')}: batch norm '{node.target}' has no running "
-                "statistics (allowed: track_running_stats=True)"
+                f"{place}: batch norm '{node.target}' has no running statistics "
+                "(allowed: track_running_stats=True)"
+            )
+        if node.op == "call_function" and _normalizes_by_batch(node):
+            raise CaptureError(
+                f"{place}: operation '{node.name}' normalizes by the statistics of the batch "
+                "(allowed: training=False, with running statistics)"
             )
 
 
-def _follow_in_place(graph: fx.GraphModule) -> None:
-    """Readers of a value that was changed in place read the operation that changed it."""
-    order = {node: index for index, node in enumerate(graph.graph.nodes)}
-    for node in graph.graph.nodes:
-        target = node.args[0] if node.args and is_in_place(graph, node) else None
-        if not isinstance(target, fx.Node):
-            continue
-        later = [user for user in target.users if order[user] > order[node]]
-        for user in later:
-            user.replace_input_with(target, node)
-        _refuse_changed_view(graph, node, target, order)
+def _normalizes_by_batch(node: fx.Node) -> bool:
+    """Whether a function is a batch norm in its training form, over the images.
 
-
-def is_in_place(graph: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node writes into its first input."""
-    module = module_of(graph, node)
-    if module is not None:
-        return bool(getattr(module, "inplace", False))
-    name = function_of(node) or ""
-    if node.op == "call_function" and node.target in IN_PLACE_OPERATORS:
-        return True
-    dunder = name.startswith("__") and name.endswith("__")
-    if node.kwargs.get("inplace") or node.kwargs.get("out") is not None:
-        return True
-    return name.endswith("_") and not dunder
-
-
-IN_PLACE_OPERATORS = {
-    operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.ifloordiv,
-    operator.imod, operator.ipow, operator.iand, operator.ior, operator.ixor, operator.imatmul,
-}  # fmt: skip
-
-
-def _refuse_changed_view(
-    graph: fx.GraphModule, node: fx.Node, target: fx.Node, order: dict[fx.Node, int]
-) -> None:
-    """A part of a tensor that is changed in place changes the whole, which no edge shows."""
-    base = target
-    while _kind(graph, base) in VIEWS and isinstance(base.args[0], fx.Node):
-        base = base.args[0]
-        if any(order[user] > order[node] for user in base.users):
-            raise CaptureError(
-                f"{node.meta.get(LINE, 'unknown line')}: operation '{node.name}' changes a part of "
-                f"'{base.name}' in place, which is read afterwards (allowed: a new tensor)"
-            )
-
-
-def _kind(graph: fx.GraphModule, node: fx.Node) -> str:
-    module = module_of(graph, node)
-    return type(module).__name__ if module is not None else function_of(node) or ""
+    The same function standardizes weights, [1, O, ...]: no size but the channels' may follow
+    from the number of images.
+    """
+    names = BATCH_NORMS.get(node.target, ())
+    given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+    source = given.get("input")
+    if not given.get("training") or not isinstance(source, fx.Node):
+        return False
+    sizes = zip(*(value.shape for value in source.meta.get(PROBES, ())), strict=True)
+    return any(len(set(pair)) > 1 for axis, pair in enumerate(sizes) if axis != 1)
 
 
 def _drop_added_zeros(graph: fx.GraphModule) -> None:
@@ -200,26 +174,55 @@ def _exists(graph: fx.GraphModule, path: str) -> bool:
     return True
 
 
+def _own_reads(graph: fx.GraphModule) -> None:
+    """What the graph reads by name of a layer or batch norm that it also calls is a copy.
+
+    Capture may change the signs of the layer's own weights.
+    """
+    modules = {str(n.target) for n in graph.graph.nodes if isinstance(module_of(graph, n), ONCE)}
+    given: dict[str, str] = {}
+    for node in graph.graph.nodes:
+        target = str(node.target)
+        owner, _, name = target.rpartition(".")
+        if node.op != "get_attr" or owner not in modules:
+            continue
+        if target not in given:
+            given[target] = f"{owner.replace('.', '_')}_{name}"
+            while _exists(graph, given[target]):
+                given[target] += "_"
+            free = attribute(graph, target).detach().clone()
+            graph.register_parameter(given[target], nn.Parameter(free, free.is_floating_point()))
+        node.target = given[target]
+
+
 def _own_parameters(graph: fx.GraphModule) -> None:
     """Layers and batch norms that share a parameter with anything else get a copy of it."""
-    named = list(graph.named_parameters(remove_duplicate=False))
-    uses = Counter(id(parameter) for _, parameter in named)
+    parameters = graph.named_parameters(remove_duplicate=False)
+    buffers = graph.named_buffers(remove_duplicate=False)
+    uses = Counter(_memory(tensor) for _, tensor in (*parameters, *buffers))
     uses.update(_plain_reads(graph))
     for node in graph.graph.nodes:
         module = module_of(graph, node)
         if not isinstance(module, ONCE):
             continue
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            if uses[id(parameter)] > 1:
-                uses[id(parameter)] -= 1
-                setattr(module, name, nn.Parameter(parameter.detach().clone()))
+        own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        for name, tensor in own:
+            if uses[_memory(tensor)] > 1:
+                uses[_memory(tensor)] -= 1
+                free = tensor.detach().clone()
+                setattr(module, name, nn.Parameter(free) if name in module._parameters else free)
+
+
+def _memory(tensor: Tensor) -> int:
+    """Where a tensor's values lie; two parameters may share them (`a.data = b.data`)."""
+    return tensor.untyped_storage().data_ptr() or id(tensor)
 
 
 def _plain_reads(graph: fx.GraphModule) -> list[int]:
-    """The parameters that the graph reads by name, once for each."""
+    """The tensors that the graph reads by name, once for each."""
     targets = {str(node.target) for node in graph.graph.nodes if node.op == "get_attr"}
-    parameters = dict(graph.named_parameters(remove_duplicate=False))
-    return [id(parameters[target]) for target in targets if target in parameters]
+    found = (attribute(graph, target) for target in targets)
+    return [_memory(tensor) for tensor in found if isinstance(tensor, Tensor)]
 
 
 def _absorb_padding(graph: fx.GraphModule) -> None:

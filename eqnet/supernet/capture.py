@@ -14,6 +14,7 @@ from eqnet.spec.errors import CaptureError
 from eqnet.supernet.canonical import canonicalize
 from eqnet.supernet.info import LayerGroup, LayerInfo, NetworkInfo, TensorInfo
 from eqnet.supernet.insert import QUANTIZERS, insert_layers, insert_quantizers
+from eqnet.supernet.max_pools import pool_by_max
 from eqnet.supernet.places import first_line
 from eqnet.supernet.refusals import (
     refuse_complex,
@@ -53,6 +54,8 @@ def capture(
     refuse_other_inputs(graph)
     canonicalize(graph)
     _propagate_shapes(graph, input_shape)
+    if pool_by_max(graph):
+        _propagate_shapes(graph, input_shape)
     refuse_other_outputs(graph)
     refuse_complex(graph)
     refuse_no_layers(layer_nodes(graph))
@@ -121,6 +124,7 @@ def _describe(
                 readers=tuple(sorted(readers.groups(node))),
                 absorbed=node in absorbed,
                 beside=beside.get(node, ()),
+                ends=readers.ended_conv(node),
             )
         )
     output = next(node for node in graph.graph.nodes if node.op == "output")
@@ -160,6 +164,9 @@ def _end(node: fx.Node, norms: dict[str, str]) -> fx.Node:
 
 
 def check_same_function(model: nn.Module, graph: nn.Module, images: Tensor) -> float:
-    """Largest difference of the logits of the original and of the captured float model."""
+    """Largest difference of the logits of the original and of the captured float model.
+
+    images: [N, C, H, W], unchanged even by a model that writes into its input.
+    """
     with torch.no_grad():
-        return float((model.eval()(images) - graph.eval()(images)).abs().max())
+        return float((model.eval()(images.clone()) - graph.eval()(images.clone())).abs().max())

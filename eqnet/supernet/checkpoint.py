@@ -57,10 +57,14 @@ def bundled_supernet() -> Path:
 
 def save_supernet(folder: Path, supernet: Supernet, header: Header) -> Path:
     """Write `folder/supernet.safetensors` whole or not at all. Raises OutputError."""
-    tensors = {
-        name: value.detach().cpu().contiguous()
-        for name, value in supernet.graph.state_dict().items()
-    }
+    tensors: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, value in supernet.graph.state_dict().items():
+        tensor = value.detach().cpu().contiguous()
+        memory = tensor.untyped_storage().data_ptr()
+        # A file cannot say that two names are one tensor: each has its values.
+        tensors[name] = tensor.clone() if memory in seen else tensor
+        seen.add(memory)
     path = folder / FILE
     write_file(path, save(tensors, metadata={HEADER_KEY: header.model_dump_json()}))
     return path

@@ -112,7 +112,10 @@ def _wants_carrier(tensor: TensorInfo, placement: Placement, quantized: set[str]
         skip = not tensor.absorbed and (not tensor.beside or bool(quantized & {*tensor.beside}))
         if placement.add == "both" or (placement.add == "skip" and skip):
             return True
-    return any(group in tensor.readers for group in placement.carriers)
+    if "other" in placement.carriers and tensor.ends in quantized:
+        return True
+    groups = (group for group in placement.carriers if group != "other")
+    return any(group in tensor.readers for group in groups)
 
 
 def average_weight_bits(info: NetworkInfo, weights: Mapping[str, WeightChoice]) -> float:

@@ -26,6 +26,7 @@ from eqnet.spec.subnet import SubnetSpec
 from eqnet.supernet.capture import QUANTIZERS
 from eqnet.supernet.info import LayerInfo
 from eqnet.supernet.supernet import Supernet, factor_of
+from eqnet.supernet.tensors import NORMS
 
 MAX_BIAS_STEPS = float(1 << 30)
 DEAD_BIAS_STEPS = float(1 << 22)
@@ -92,7 +93,8 @@ def _replace_layer(
         static = _integer_layer(elastic, affine, point.scale, storage_bits)
     graph.set_submodule(layer.name, static)
     if layer.batch_norm is not None:
-        node = next(n for n in graph.graph.nodes if n.target == layer.batch_norm)
+        # An operation may have the batch norm's name, such as `norm`.
+        (node,) = graph.graph.find_nodes(op="call_module", target=layer.batch_norm)
         node.replace_all_uses_with(node.args[0])
         graph.graph.erase_node(node)
 
@@ -101,7 +103,7 @@ def _affine(graph: fx.GraphModule, layer: LayerInfo) -> _Affine:
     if layer.batch_norm is None:
         return _Affine(torch.ones(layer.out_channels), torch.zeros(layer.out_channels))
     norm = graph.get_submodule(layer.batch_norm)
-    assert isinstance(norm, (nn.BatchNorm2d, nn.BatchNorm1d))
+    assert isinstance(norm, NORMS)
     factor = factor_of(norm, layer.batch_norm)
     assert norm.running_mean is not None
     offset = -norm.running_mean.double() * factor

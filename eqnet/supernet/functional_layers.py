@@ -17,6 +17,7 @@ from torch import fx, nn
 from torch.nn import functional
 
 from eqnet.supernet.constants import Constants
+from eqnet.supernet.tensors import NORMS
 from eqnet.supernet.tracer import PROBES
 
 Arguments = dict[str, Any]
@@ -25,6 +26,9 @@ OWN_WEIGHT = re.compile(
     r"^(?:(.+)\.)?(?:weight(?:_v|_g|_orig)?|running_mean|parametrizations\.weight\..+)$"
 )
 CONV = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+ADDMM = ("bias", "input", "weight")
+# What some functions call these.
+OTHER_NAMES = {"other": "weight", "mat2": "weight"}
 TRANSPOSED = (*CONV[:5], "output_padding", "groups", "dilation")
 NORM = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
 
@@ -60,7 +64,8 @@ def _module(node: fx.Node, constants: Constants) -> tuple[nn.Module, fx.Node, st
     builder, names = BUILDERS.get(node.target, (None, ()))
     if builder is None:
         return None
-    given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+    named = {OTHER_NAMES.get(name, name): value for name, value in node.kwargs.items()}
+    given = dict(zip(names, node.args, strict=False)) | named
     source = given.pop("input", None)
     if not isinstance(source, fx.Node) or any(
         value not in constants for item in given.values() for value in _flat(item)
@@ -127,6 +132,21 @@ def _matmul(given: Arguments, source: fx.Node, constants: Constants) -> nn.Modul
     return linear
 
 
+def _linear_of_transposed(
+    given: Arguments, source: fx.Node, constants: Constants
+) -> nn.Module | None:
+    """``addmm(bias, x, weight)`` with a weight [I, O]."""
+    weight, bias = (constants.value(given.get(name)) for name in ("weight", "bias"))
+    usual = isinstance(weight, torch.Tensor) and isinstance(bias, torch.Tensor)
+    if not usual or bias.dim() != 1 or given.get("beta", 1) != 1 or given.get("alpha", 1) != 1:
+        return None
+    linear = _matmul({"weight": weight}, source, constants)
+    assert isinstance(linear, nn.Linear)
+    # One number serves all outputs, as a sum would spread it.
+    linear.bias = nn.Parameter(bias.detach().float().expand(linear.out_features).clone())
+    return linear
+
+
 def _batch_norm(given: Arguments, source: fx.Node, constants: Constants) -> nn.Module | None:
     mean, variance = (constants.value(given.get(n)) for n in ("running_mean", "running_var"))
     kind = nn.BatchNorm2d if _rank(source) == 4 else nn.BatchNorm1d
@@ -158,9 +178,8 @@ BUILDERS: dict[Any, tuple[Callable[..., nn.Module | None], tuple[str, ...]]] = {
     torch.conv_transpose2d: (_conv_transpose, TRANSPOSED),
     functional.linear: (_linear, CONV[:3]),
     functional.batch_norm: (_batch_norm, NORM),
-    torch.matmul: (_matmul, CONV[:2]),
-    operator.matmul: (_matmul, CONV[:2]),
-    "matmul": (_matmul, CONV[:2]),
+    **dict.fromkeys((torch.matmul, torch.mm, operator.matmul, "matmul", "mm"), (_matmul, CONV[:2])),
+    **dict.fromkeys((torch.addmm, "addmm"), (_linear_of_transposed, ADDMM)),
 }
 
 
@@ -187,7 +206,7 @@ def _move(graph: fx.GraphModule, call: fx.Node, home: str) -> None:
         return name in taken or any(target.startswith(f"{name}.") for target in taken)
 
     if is_taken(home) and home not in taken:
-        home += ".norm" if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm1d)) else ".layer"
+        home += ".norm" if isinstance(module, NORMS) else ".layer"
     name, number = home, 1
     while is_taken(name):
         number += 1

@@ -8,12 +8,15 @@ import numpy as np
 import onnx_ir as ir
 
 SCOPES = "pkg.torch.onnx.name_scopes"
+# What torch.export says in place of a module where the number of images is read.
+NO_MODULE = "_empty_nn_module_stack_from_metadata_hook"
 
 
 def module_of_node(node: ir.Node) -> str:
     """The path of the module that PyTorch's exporter made a node for, '' at the top."""
     scopes = ast.literal_eval(node.metadata_props.get(SCOPES, "[]"))
-    return str(scopes[-2]) if len(scopes) > 1 else ""
+    module = str(scopes[-2]) if len(scopes) > 1 else ""
+    return "" if module == NO_MODULE else module
 
 
 def pad_in_conv(model: ir.Model) -> None:
@@ -33,6 +36,55 @@ def pad_in_conv(model: ir.Model) -> None:
         node.attributes.pop("auto_pad", None)
         node.replace_input_with(0, pad.inputs[0])
         model.graph.remove(pad, safe=True)
+
+
+def wrap_by_index(model: ir.Model) -> None:
+    """Circular padding becomes one Gather an axis, which every runtime reads.
+
+    OpenVINO 2026.4 refuses the mode `wrap` of Pad.
+    """
+    for node in list(model.graph):
+        if node.op_type != "Pad" or node.attributes.get_string("mode", "constant") != "wrap":
+            continue
+        source, amounts = node.inputs[0], node.inputs[1]
+        if source is None or source.shape is None or amounts is None:
+            continue
+        if amounts.const_value is None:
+            continue
+        made = _wrapping(model.graph, source, amounts.const_value.numpy().tolist())
+        if not made:
+            continue
+        for new in made:
+            new.metadata_props.update(node.metadata_props)
+        ir.convenience.replace_nodes_and_values(
+            model.graph, node, [node], made, node.outputs, made[-1].outputs
+        )
+
+
+def _wrapping(graph: ir.Graph, value: ir.Value, amounts: list[int]) -> list[ir.Node]:
+    """Nodes that put the end of an axis before its beginning, and its beginning behind its end.
+
+    amounts: elements to put before each axis, and then those behind each.
+    """
+    made: list[ir.Node] = []
+    sizes = list(value.shape or ())
+    for axis, (before, behind) in enumerate(
+        zip(amounts[: len(sizes)], amounts[len(sizes) :], strict=True)
+    ):
+        if not before and not behind:
+            continue
+        size = sizes[axis]
+        assert isinstance(size, int)  # but for the images, which no layer pads
+        sizes[axis] = before + size + behind
+        order = np.arange(-before, size + behind, dtype=np.int64) % size
+        tensor = ir.tensor(order, name=f"wrap.{len(graph.initializers)}")
+        index = ir.Value(name=tensor.name, const_value=tensor, shape=ir.Shape(order.shape))
+        index.dtype = ir.DataType.INT64
+        graph.register_initializer(index)
+        made.append(ir.node("Gather", [value, index], {"axis": axis}))
+        kind, value = value.type, made[-1].outputs[0]
+        value.shape, value.type = ir.Shape(sizes), kind
+    return made
 
 
 def _zeros_around(pad: ir.Node) -> list[int] | None:

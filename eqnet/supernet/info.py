@@ -34,6 +34,7 @@ class TensorInfo:
     layers: the Conv and Linear that read it. readers: the groups of its other readers.
     absorbed: it is a convolution's output that the convolution's own kernel can add to a sum.
     beside: the convolutions whose output it is added to, absorbed by them.
+    ends: the convolution whose output it is, where an operation outside the groups reads it.
     """
 
     name: str
@@ -44,6 +45,7 @@ class TensorInfo:
     readers: tuple[ReaderGroup, ...]
     absorbed: bool
     beside: tuple[str, ...] = ()
+    ends: str | None = None
 
 
 @dataclass(frozen=True)

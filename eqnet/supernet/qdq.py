@@ -19,12 +19,19 @@ from typing import Any
 import onnx_ir as ir
 import torch
 from onnxscript import opset21 as op
-from torch import fx, nn
+from torch import Tensor, fx, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from eqnet.quant.static import StaticConv2d, StaticConvTranspose2d, StaticLinear, StaticQuantizer
 from eqnet.spec.errors import CaptureError
 from eqnet.supernet.capture import QUANTIZERS
-from eqnet.supernet.graph_forms import module_of_node, pad_in_conv, transpose_weights
+from eqnet.supernet.graph_forms import (
+    module_of_node,
+    pad_in_conv,
+    transpose_weights,
+    wrap_by_index,
+)
 from eqnet.supernet.naming import name_everything
 
 OPSET = 21
@@ -70,7 +77,7 @@ def to_onnx(net: fx.GraphModule, input_shape: tuple[int, int, int]) -> ir.Model:
     example = torch.zeros(2, *input_shape)
     batch = torch.export.Dim("N", min=1)
     try:
-        with _quiet(), _uncollected():
+        with _quiet(), _uncollected(), _MeanForPool():
             program = torch.onnx.export(
                 net, (example,), dynamo=True, opset_version=OPSET,
                 input_names=["input"], output_names=["logits"],
@@ -83,9 +90,36 @@ def to_onnx(net: fx.GraphModule, input_shape: tuple[int, int, int]) -> ir.Model:
     model: ir.Model = program.model
     pool_globally(model)
     pad_in_conv(model)
+    wrap_by_index(model)
     transpose_weights(model)
     name_graph(model, net)
     return model
+
+
+class _MeanForPool(TorchFunctionMode):
+    """Pooling to one value a channel is a mean, as it is inside PyTorch.
+
+    There it also takes over the strides of a channels-last input, as behind a permutation. The
+    exporter would write these out as seven nodes that compute and gather indices.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Run `func`, or the mean in its place."""
+        if func is functional.adaptive_avg_pool2d:
+            return _pooled(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _pooled(x: Tensor, output_size: Any) -> Tensor:
+    if output_size in (1, (1, 1), [1, 1]):
+        return x.mean((-2, -1), keepdim=True)
+    return functional.adaptive_avg_pool2d(x, output_size)
 
 
 def _reason(error: BaseException) -> str:

@@ -23,9 +23,8 @@ FIXED: dict[str, Bounds] = {
 }  # fmt: skip
 # The least value of an activation that keeps the sign of what is not negative.
 LEAST: dict[str, float] = {
-    "relu": 0.0, "relu_": 0.0, "ReLU": 0.0,
-    "silu": -0.2785, "silu_": -0.2785, "SiLU": -0.2785,
-    "hardswish": -0.375, "hardswish_": -0.375, "Hardswish": -0.375,
+    "relu": 0.0, "ReLU": 0.0, "silu": -0.2785, "SiLU": -0.2785,
+    "hardswish": -0.375, "Hardswish": -0.375,
     "gelu": -0.1701, "GELU": -0.1701, "mish": -0.3089, "Mish": -0.3089,
 }  # fmt: skip
 KEEPERS = {
@@ -42,14 +41,10 @@ KEEPERS = {
 }  # fmt: skip
 CLIPS: dict[str, tuple[str, ...]] = {
     "hardtanh": ("min_val", "max_val"), "clamp": ("min", "max"), "clip": ("min", "max"),
-    "clamp_": ("min", "max"), "clamp_min": ("min",), "clamp_max": ("max",),
+    "clamp_min": ("min",), "clamp_max": ("max",),
 }  # fmt: skip
 KEEPING_MODES = ("nearest", "nearest-exact", "bilinear", "area")
 LIBRARIES = {"torch", "_operator", "math", "builtins"}
-SUMS = {"add", "iadd", "add_"}
-DIFFERENCES = {"sub", "isub", "sub_"}
-PRODUCTS = {"mul", "imul", "mul_"}
-QUOTIENTS = {"div", "truediv", "itruediv", "div_", "true_divide"}
 
 
 def module_of(graph: fx.GraphModule, node: fx.Node) -> nn.Module | None:
@@ -115,7 +110,7 @@ def _of(
 
 def _shrunk(kind: str, low: float) -> float:
     """A lower bound of what is not negative: only ReLU leaves it as it is."""
-    return low if kind in ("relu", "relu_", "ReLU") else 0.0
+    return low if kind in ("relu", "ReLU") else 0.0
 
 
 def _clip(kind: str, module: nn.Module | None, node: fx.Node) -> Bounds | None:
@@ -188,8 +183,8 @@ def _quotient(first: Bounds, second: Bounds) -> Bounds:
 
 
 ARITHMETIC: dict[str, Callable[[Bounds, Bounds], Bounds]] = {
-    **dict.fromkeys(SUMS, _sum),
-    **dict.fromkeys(DIFFERENCES, _difference),
-    **dict.fromkeys(PRODUCTS, _product),
-    **dict.fromkeys(QUOTIENTS, _quotient),
+    "add": _sum,
+    "sub": _difference,
+    "mul": _product,
+    **dict.fromkeys(("div", "truediv", "true_divide"), _quotient),
 }

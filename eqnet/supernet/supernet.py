@@ -10,13 +10,12 @@ from torch import Tensor, fx, nn
 
 from eqnet.quant.layers import ELASTIC, ElasticLayer
 from eqnet.quant.quantizers import ActivationQuantizer, WeightQuantizer
-from eqnet.spec.errors import CaptureError, CheckpointError
+from eqnet.spec.errors import CaptureError, CheckpointError, DataError
 from eqnet.spec.scheme import Scales
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
 from eqnet.supernet.capture import QUANTIZERS, capture
 from eqnet.supernet.info import NetworkInfo
-
-NORMS = (nn.BatchNorm2d, nn.BatchNorm1d)
+from eqnet.supernet.tensors import NORMS
 
 
 class Supernet:
@@ -134,12 +133,15 @@ class Supernet:
         batches: float32 [N, C, H, W], always the same images, so that the result does not
         depend on what was evaluated before. For weight scales that are powers of two they are
         collected twice: the variances with the scales as they were learned, and then, as each
-        scale follows from a variance, the means alone.
+        scale follows from a variance, the means alone. An image that is a batch of its own joins
+        a neighbour. Raises DataError for one image in all, where a batch norm sees one value
+        a channel of it.
         """
         self.graph.eval()
         snapped = {name: one for name, one in self._layers.items() if one.snapped is not None}
         for weight in snapped.values():
             weight.snapped = None
+        batches = _of_two_or_more(batches)
         images = list(batches) if snapped else batches
         self._collect(images)
         if snapped:
@@ -151,11 +153,22 @@ class Supernet:
         with self._normalizing_by_batch() as norms:
             pooled = [_Pooled() for _ in norms]
             for batch in batches:
-                self.graph(batch)
+                self._normalize_by(batch)
                 for norm, statistics in zip(norms, pooled, strict=True):
                     statistics.add(norm, len(batch))
         for norm, statistics in zip(norms, pooled, strict=True):
             statistics.store(norm)
+
+    def _normalize_by(self, batch: Tensor) -> None:
+        try:
+            self.graph(batch)
+        except ValueError as error:
+            if len(batch) > 1:
+                raise
+            raise DataError(
+                "one calibration image has no batch norm statistics in this network (allowed: 2 "
+                "or more)"
+            ) from error
 
     def _collect_means(self, batches: Iterable[Tensor]) -> None:
         """Means of the batch norms' inputs, each batch centred by its own, variances kept."""
@@ -170,6 +183,24 @@ class Supernet:
             hook.remove()
         for norm, statistics in zip(norms, pooled, strict=True):
             statistics.store_mean(norm)
+
+
+def _of_two_or_more(batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Batches [N, C, H, W] in their order, each single image joined to a neighbour.
+
+    One image alone may have one value a channel (1 x 1 maps), which has no variance.
+    """
+    held: list[Tensor] = []
+    single: list[Tensor] = []
+    for batch in batches:
+        if len(batch) == 1 and not single:
+            single = [batch]
+            continue
+        if held:
+            yield torch.cat(held)
+        held, single = [*single, batch], []
+    if held or single:
+        yield torch.cat([*held, *single])
 
 
 def factor_of(norm: nn.BatchNorm2d | nn.BatchNorm1d, name: str) -> Tensor:

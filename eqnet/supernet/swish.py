@@ -21,7 +21,7 @@ def split_swish(graph: fx.GraphModule) -> None:
     """
     for node in list(graph.graph.nodes):
         is_module = type(module_of(graph, node)) is nn.SiLU
-        if not is_module and function_of(node) not in ("silu", "silu_"):
+        if not is_module and function_of(node) != "silu":
             continue
         source = node.args[0] if node.args else node.kwargs["input"]
         with graph.graph.inserting_before(node):

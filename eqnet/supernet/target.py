@@ -6,9 +6,10 @@ import fnmatch
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from eqnet.spec.errors import ProfileError
+from eqnet.spec.errors import ProfileError, UsageError
 from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.subnet import REMAINDER, SubnetSpec, WeightChoice
+from eqnet.supernet.budgets import COST, no_uniform, quantities, within
 from eqnet.supernet.choices import Style, build_spec
 from eqnet.supernet.info import NetworkInfo
 from eqnet.supernet.stem import before, stem_cuts
@@ -66,12 +67,11 @@ class Target:
         layers whose output goes to a Swish, a sigmoid or their like. stem: the first
         layer, one of `cuts`, that is not: with the free layers before it everything is.
         """
-        layers, tensors = before(self.info, stem)
+        left = self.left_float(float_groups, stem)
         chosen = {
             layer.name: (REMAINDER, 0)
-            if (layer.name in layers or (layer.activated and ACTIVATED in float_groups))
-            and layer.name not in self.pinned
-            else self._choice(layer.name, layer.group, pairs, float_groups)
+            if layer.name in left
+            else self._choice(layer.name, layer.group, pairs)
             for layer in self.info.layers
         }
         read = self._read_bits(chosen)
@@ -81,20 +81,33 @@ class Target:
         }
         return build_spec(
             self.info, self._style(float_groups), self.profile.form(), weights, read,
-            supernet=supernet, profile=self.profile, float_tensors=tensors,
+            supernet=supernet, profile=self.profile, float_tensors=before(self.info, stem)[1],
         )  # fmt: skip
+
+    def left_float(self, float_groups: frozenset[str], stem: str | None) -> set[str]:
+        """The free layers that op groups and a stem, as of `subnet`, leave in the remainder."""
+        layers, _ = before(self.info, stem)
+        free = set(self.free_layers())
+        return {
+            layer.name
+            for layer in self.info.layers
+            if layer.name in free
+            and (
+                layer.name in layers
+                or layer.group in float_groups
+                or (layer.activated and ACTIVATED in float_groups)
+            )
+        }
 
     def cuts(self) -> tuple[str, ...]:
         """Layers before which a leading part of the network may be left in the remainder."""
         return stem_cuts(self.info)
 
-    def _choice(
-        self, name: str, group: str, pairs: Mapping[str, Pair], float_groups: frozenset[str]
-    ) -> tuple[WeightChoice, int]:
+    def _choice(self, name: str, group: str, pairs: Mapping[str, Pair]) -> tuple[WeightChoice, int]:
         if name in self.pinned:
             bits = self.pinned[name]
             return bits, 0 if bits == REMAINDER else int(bits)
-        if group in float_groups or group not in self.profile.placement.quantize:
+        if group not in self.profile.placement.quantize:
             return REMAINDER, 0
         return pairs[name]
 
@@ -140,19 +153,24 @@ class Target:
         return self.subnet(dict.fromkeys(self.free_layers(), pair), supernet=supernet)
 
     def default(self, supernet: str) -> SubnetSpec:
-        """Where nothing was searched: the widest uniform pair within the average-bit budgets."""
-        ordered = sorted(self.profile.bits, key=lambda pair: (sum(pair), pair), reverse=True)
-        for pair in ordered:
-            spec = self.uniform(pair, supernet=supernet)
-            if self._within(spec):
-                return spec
-        return self.uniform(ordered[-1], supernet=supernet)
+        """Where nothing was searched: the widest uniform pair within the profile's budgets.
 
-    def _within(self, spec: SubnetSpec) -> bool:
+        Raises InfeasibleError where no uniform subnet meets them, and UsageError for a budget
+        of cost, which only a search computes or measures.
+        """
         budgets = self.profile.budgets
-        return spec.avg_weight_bits <= budgets.get("avg_weight_bits", 32.0) and (
-            spec.avg_activation_bits <= budgets.get("avg_activation_bits", 32.0)
-        )
+        if COST in budgets:
+            raise UsageError(
+                f"profile '{self.profile.name}': budgets: {COST}={budgets[COST]:g}: what a subnet "
+                "costs is known from a search (allowed: `eqnet search` with this profile first)"
+            )
+        tried = []
+        for pair in sorted(self.profile.bits, key=lambda pair: (sum(pair), pair), reverse=True):
+            spec = self.uniform(pair, supernet=supernet)
+            tried.append(quantities(self.info, self.profile, spec))
+            if within(self.profile, tried[-1]):
+                return spec
+        raise no_uniform(self.profile, tried)
 
 
 def _nearest(wanted: int, allowed: Iterable[int]) -> int:

@@ -8,7 +8,7 @@ from torch import fx, nn
 from eqnet.quant.layers import ElasticConvTranspose2d, PaddedConv2d
 from eqnet.supernet.constants import Constants
 from eqnet.supernet.info import ReaderGroup
-from eqnet.supernet.signs import function_of, module_of
+from eqnet.supernet.signs import CLIPS, function_of, module_of
 
 LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 NORMS = (nn.BatchNorm2d, nn.BatchNorm1d)
@@ -21,20 +21,18 @@ MOVER_FUNCTIONS = {
 POOL_MODULES = (nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 POOL_FUNCTIONS = {"avg_pool2d", "adaptive_avg_pool2d", "mean"}
 GROUP_FUNCTIONS: dict[str, ReaderGroup] = {
-    "add": "add", "iadd": "add", "add_": "add",
-    "mul": "mul", "imul": "mul", "mul_": "mul",
-    "cat": "concat", "concat": "concat",
+    "add": "add", "mul": "mul", "cat": "concat", "concat": "concat",
 }  # fmt: skip
 # Functions of one tensor that no quantizer behind them can absorb, as it can ReLU and ReLU6.
 ACTIVATION_FUNCTIONS = {
     "sigmoid", "silu", "hardsigmoid", "hardswish", "gelu", "tanh", "mish", "softplus", "elu",
-    "selu", "celu", "leaky_relu", "layer_norm", "group_norm",
+    "selu", "celu", "leaky_relu", "prelu", "layer_norm", "group_norm",
 }  # fmt: skip
 ACTIVATION_MODULES = (
     nn.Sigmoid, nn.SiLU, nn.Hardsigmoid, nn.Hardswish, nn.GELU, nn.Tanh, nn.Mish, nn.Softplus,
-    nn.ELU, nn.SELU, nn.CELU, nn.LeakyReLU, nn.LayerNorm, nn.GroupNorm,
+    nn.ELU, nn.SELU, nn.CELU, nn.LeakyReLU, nn.PReLU, nn.LayerNorm, nn.GroupNorm,
 )  # fmt: skip
-RELU_FUNCTIONS = {"relu", "relu_", "relu6"}
+RELU_FUNCTIONS = {"relu", "relu6"}
 _EMPTY = nn.ModuleDict()  # its attributes are names that no entry of one can have
 
 
@@ -46,7 +44,7 @@ def is_layer(graph: fx.GraphModule, node: fx.Node) -> bool:
     """
     module = module_of(graph, node)
     if isinstance(module, nn.ConvTranspose2d):
-        plain = module.padding_mode == "zeros" and len(node.args) == 1 and not node.kwargs
+        plain = len(node.args) == 1 and not node.kwargs
         return plain and ElasticConvTranspose2d.supports(module)
     return type(module) in (nn.Conv2d, PaddedConv2d, nn.Linear)
 
@@ -126,7 +124,7 @@ class Readers:
 
     def tensors(self) -> list[fx.Node]:
         """Values that get a quantizer: what layers, sums, pools, concats, products and
-        activation functions read.
+        activation functions read, and convolutions' outputs that anything else reads.
 
         A value that has a data mover as its only reader is followed to the mover's output, so
         that one quantizer serves both (max pooling and reshaping keep values on their grid).
@@ -139,7 +137,7 @@ class Readers:
             if len(node.users) == 1 and self._is_mover(next(iter(node.users))):
                 continue
             found = {self.group(user) for user in node.users if user.op != "output"}
-            if found - {"other"}:
+            if found - {"other"} or self.ended_conv(node):
                 nodes.append(node)
         return nodes
 
@@ -193,6 +191,28 @@ class Readers:
                 return self._conv_of(source)
             return None
         return str(node.target) if isinstance(module, nn.Conv2d) else None
+
+    def ended_conv(self, node: fx.Node) -> str | None:
+        """The convolution whose output a value is, if an operation outside the groups reads it.
+
+        A runtime whose convolutions go from integers to integers leaves this one in float unless
+        the value has a quantizer. What a concat joins shares the quantizer behind that.
+        """
+        if not any(self._reads_floats(user) for user in node.users):
+            return None
+        while self._is_mover(node) and isinstance(source := node.args[0], fx.Node):
+            if len(source.users) > 1:
+                return None
+            node = source
+        return self._conv_of(node)
+
+    def _reads_floats(self, node: fx.Node) -> bool:
+        """Whether a reader is outside the groups and no part of the layer in front of it."""
+        if node.op == "output" or self.group(node) != "other":
+            return False
+        module, name = module_of(self._graph, node), function_of(node) or ""
+        part = self._is_relu(node) or isinstance(module, (*NORMS, nn.Hardtanh)) or name in CLIPS
+        return not part and GROUP_FUNCTIONS.get(name) != "concat"
 
     def _is_relu(self, node: fx.Node) -> bool:
         module = module_of(self._graph, node)

@@ -25,8 +25,10 @@ from torch.nn.utils import parametrize
 
 from eqnet.supernet.attention import self_attention
 from eqnet.supernet.places import first_line, line_of_frame
+from eqnet.supernet.writes import PLAIN_OPERATORS, Writes, share_memory, tensors_in
 
 PROBES = "eqnet_probes"  # node.meta: the node's value for each number of images in BATCHES
+WRITTEN = "eqnet_written"  # node.meta: what it writes of its inputs, for each such number
 LINE = "eqnet_line"  # node.meta: file:line of the model's code
 BATCHES = (1, 3)
 PLAIN = (int, float, str, torch.dtype, torch.device, torch.layout, torch.memory_format)
@@ -81,6 +83,22 @@ class ShapedProxy(fx.Proxy):
     __index__ = __int__
 
 
+def _augmented(operation: Any) -> Callable[[ShapedProxy, Any], Any]:
+    """The method behind `x += y`, which fx.Proxy lacks: it would be traced as `x = x + y`."""
+
+    def method(proxy: ShapedProxy, other: Any) -> Any:
+        if not isinstance(proxy.tracer.values(proxy)[0], torch.Tensor):
+            return NotImplemented  # numbers do not change: Python takes `x + y`
+        name = PLAIN_OPERATORS[operation].__name__
+        return proxy.tracer.create_proxy("call_function", operation, (proxy, other), {}, name)
+
+    return method
+
+
+for _operation in PLAIN_OPERATORS:
+    setattr(ShapedProxy, f"__{_operation.__name__}__", _augmented(_operation))
+
+
 class ShapedTracer(fx.Tracer):
     """torch.fx's tracer, with the shape of every value at hand."""
 
@@ -101,7 +119,9 @@ class ShapedTracer(fx.Tracer):
             return False
         if isinstance(m, parametrize.ParametrizationList):
             return False
-        if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)) and m.padding_mode != "zeros":
+        if isinstance(m, nn.Conv2d) and m.padding_mode != "zeros":
+            return False
+        if isinstance(m, nn.SyncBatchNorm):
             return False
         return super().is_leaf_module(m, module_qualified_name)
 
@@ -216,7 +236,7 @@ class ShapedTracer(fx.Tracer):
             with self._probing():
                 if node.op == "placeholder":
                     return self._placeholder(node)
-                first, second = (self._value(node, index) for index in range(len(BATCHES)))
+                first, second = (self._observed(node, index) for index in range(len(BATCHES)))
         except (DataDependentOutputException, DynamicOutputShapeException) as error:
             raise DataDependentError(
                 f"the result or the shape of '{node.name}' depends on the content of the images"
@@ -234,6 +254,20 @@ class ShapedTracer(fx.Tracer):
             return self.defaults[name], self.defaults[name]
         first, second = (torch.zeros(count, *self.input_shape) for count in BATCHES)
         return first, second
+
+    def _observed(self, node: fx.Node, index: int) -> Any:
+        """The value of a node; what it writes of its inputs is noted."""
+        with Writes() as seen:
+            value = self._value(node, index)
+        given = [
+            tensor
+            for source in node.all_input_nodes
+            for tensor in tensors_in(source.meta[PROBES][index])
+        ]
+        node.meta.setdefault(WRITTEN, []).append(
+            [one for one in seen.tensors if any(share_memory(one, other) for other in given)]
+        )
+        return value
 
     def _value(self, node: fx.Node, index: int) -> Any:
         def probe(source: fx.Node) -> Any:

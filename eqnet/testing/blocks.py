@@ -125,6 +125,45 @@ class Gate(nn.Module):
         return result
 
 
+class Tokens(nn.Module):
+    """Linear layers on channels-last maps, as in ConvNeXt, and the maximum over the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = ConvBn(3, 8, stride=2)
+        self.mix, self.norm = nn.Linear(8, 8), nn.LayerNorm(8)
+        self.wide, self.narrow = nn.Linear(8, 12), nn.Linear(12, 8, bias=False)
+        self.fc = nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 3, 12, 12] -> [N, 5]."""
+        x = functional.relu(self.stem(x))
+        x = x + self.mix(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        y = self.norm(x.permute(0, 2, 3, 1))
+        x = x + self.narrow(functional.gelu(self.wide(y))).permute(0, 3, 1, 2)
+        logits: Tensor = self.fc(x.amax((2, 3)))
+        return logits
+
+
+class Split(nn.Module):
+    """Convolutions whose output is split, resized, subtracted and clipped from below."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = ConvBn(3, 8, stride=2)
+        self.left, self.right = ConvBn(4, 6), ConvBn(4, 6, kernel=1)
+        self.down, self.prelu = ConvBn(6, 6, stride=2), nn.PReLU(6)
+        self.head = head(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 3, 12, 12] -> [N, 5]."""
+        one, two = functional.relu(self.stem(x)).chunk(2, 1)
+        x = self.right(two) - self.prelu(self.left(one))
+        x = torch.maximum(functional.interpolate(self.down(x), scale_factor=2), x)
+        logits: Tensor = self.head(x)
+        return logits
+
+
 class Pooling(nn.Module):
     """Max and average pooling, with padding, overlap and a ceiled size, then the global one."""
 

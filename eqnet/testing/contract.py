@@ -46,7 +46,7 @@ class ExporterContract:
     exporter: ClassVar[Exporter]
     placement: ClassVar[Mapping[str, Any]] = {
         "add": "both",
-        "carriers": ["pool", "concat", "mul", "activation"],
+        "carriers": ["pool", "concat", "mul", "activation", "other"],
     }
     remainder: ClassVar[str] = "float32"
     nets: ClassVar[Sequence[str]] = NETS

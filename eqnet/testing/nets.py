@@ -23,7 +23,9 @@ from eqnet.testing.blocks import (
     Padding,
     Pooling,
     Residual,
+    Split,
     Sums,
+    Tokens,
     Transposed,
     plain,
 )
@@ -120,6 +122,8 @@ RECIPES: dict[str, Recipe] = {
     "residual": Recipe(Residual),
     "sums": Recipe(Sums),
     "concat": Recipe(Concat),
+    "split": Recipe(Split),
+    "tokens": Recipe(Tokens),
     "depthwise": Recipe(depthwise),
     "squeeze_excite": Recipe(squeeze_excite),
     "hard_swish": Recipe(hard_swish),

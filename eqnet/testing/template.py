@@ -111,10 +111,13 @@ def _set_layer(node: ir.Node, module: nn.Module) -> None:
         assert maker is not None, f"{node.name}: the template has an integer weight"
         for index, part in enumerate((weight.integers, weight.scale, weight.zero_point)):
             assert isinstance(part, Tensor)
-            _put(maker, index, part.numpy())
+            turned = node.op_type == "MatMul" and index == 0
+            _put(maker, index, np.ascontiguousarray(part.numpy().T) if turned else part.numpy())
     else:
         assert isinstance(weight, Tensor)
         _put(node, 1, weight.detach().numpy())
     if isinstance(bias, Tensor):
-        assert len(node.inputs) == 3, f"{node.name}: the template has a bias"
-        _put(node, 2, bias.detach().numpy())
+        apart = node.op_type == "MatMul"  # its bias is added by the node behind it
+        adder, index = (node.outputs[0].consumers()[0], 1) if apart else (node, 2)
+        assert len(adder.inputs) == index + 1, f"{node.name}: the template has a bias"
+        _put(adder, index, bias.detach().numpy())

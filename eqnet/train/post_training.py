@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from eqnet.backend.preprocess import preprocess
 from eqnet.data import Dataset, Images, open_dataset
 from eqnet.models.loader import load_model
-from eqnet.models.weights import read_tensors
+from eqnet.models.weights import load_weights, read_tensors
 from eqnet.spec.errors import CaptureError, CheckpointError, DataError, UsageError
 from eqnet.spec.progress import Progress, Silent
 from eqnet.supernet.calibrate import calibrate
@@ -123,21 +123,38 @@ def _load(
     channels, classes = dataset.input_shape[0], len(dataset.classes)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        net = load_model(model, classes=classes, in_channels=channels, allow_code=allow_code)
+
+        def build(count: int) -> nn.Module:
+            return load_model(model, classes=count, in_channels=channels, allow_code=allow_code)
+
+        net = build(classes)
         if weights is None:
             return net
-        found = _head_rows(net, weights)
-        return load_model(
-            model, classes=found or classes, in_channels=channels, weights=weights,
-            allow_code=allow_code,
-        )  # fmt: skip
+        found = _classes_of(weights, dataset, net, lambda: build(classes + 1))
+        net = net if found == classes else build(found)
+    load_weights(net, weights)
+    return net
 
 
-def _head_rows(net: nn.Module, weights: Path) -> int | None:
-    """Classes that a file of weights is for: rows of the network's last layer, if it has it."""
-    layers = [name for name, m in net.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
-    head = read_tensors(weights).get(f"{layers[-1]}.weight") if layers else None
-    return int(head.shape[0]) if head is not None and head.dim() in (2, 4) else None
+def _classes_of(
+    weights: Path, dataset: Dataset, net: nn.Module, larger: Callable[[], nn.Module]
+) -> int:
+    """Classes that a file of weights is for, as the shapes of its tensors tell.
+
+    net: the network with as many classes as the data; larger: makes it with one class more, so
+    that the tensors that grow with the classes show, wherever the head stands.
+    """
+    found = {name: tensor.shape for name, tensor in read_tensors(weights).items()}
+    own = {name: tensor.shape for name, tensor in net.state_dict().items()}
+    classes = len(dataset.classes)
+    odd = [name for name in own if len(found.get(name, ())) == len(own[name]) != 0]
+    odd = [name for name in odd if found[name] != own[name]]
+    grown = larger().state_dict() if odd else {}
+    for name in odd:
+        for given, usual, more in zip(found[name], own[name], grown[name].shape, strict=True):
+            if more != usual:
+                return max(1, int(classes + (given - usual) // (more - usual)))
+    return classes
 
 
 def _inputs(images: Images, dataset: Dataset, batch: int, count: int) -> Iterator[Tensor]:
@@ -194,7 +211,7 @@ def _capture(source: str, net: nn.Module, dataset: Dataset) -> Supernet:
     supernet.apply_float()
     images = torch.cat(list(_inputs(dataset.calibration(), dataset, CHECK_IMAGES, CHECK_IMAGES)))
     with torch.no_grad():
-        size = float(original(images).abs().max())
+        size = float(original(images.clone()).abs().max())
     difference = check_same_function(original, supernet.graph, images)
     if not difference <= MAX_DIFFERENCE * max(size, 1e-12):
         raise CaptureError(

@@ -25,6 +25,7 @@ from eqnet.spec.scheme import Granularity, Symmetry
 from eqnet_exporters import ov_run
 from eqnet_exporters.passes.activation_storage import activation_storage
 from eqnet_exporters.passes.hoist_quantizers import hoist_quantizers
+from eqnet_exporters.passes.quantize_transposed import quantize_transposed
 from eqnet_exporters.passes.tidy import tidy
 
 IR_XML, IR_BIN = "model.xml", "model.bin"
@@ -67,6 +68,11 @@ class OpenVinoExporter:
             found.append(
                 "placement.add: both makes OpenVINO round sums differently (allowed: skip, none)"
             )
+        if "other" in profile.placement.carriers:
+            found.append(
+                "placement.carriers: other makes OpenVINO round differences differently "
+                "(allowed: pool, concat, mul, activation)"
+            )
         if "conv_transpose" in profile.placement.quantize:
             found.append(
                 Refusal(
@@ -75,7 +81,7 @@ class OpenVinoExporter:
                     "float",
                 )
             )
-        if profile.remainder == "float16" and ov_run.CPU in (profile.device or ov_run.CPU):
+        if profile.remainder == "float16" and ov_run.may_use_cpu(profile.device or ov_run.CPU):
             found.append("remainder: float16 on the CPU (allowed: float32, bfloat16)")
         return found
 
@@ -87,6 +93,7 @@ class OpenVinoExporter:
         model = reference.clone()
         tidy(model)
         hoist_quantizers(model)
+        quantize_transposed(model)
         if profile.activations.storage != "by_sign":  # the neutral graph is in that form
             activation_storage(model, profile.activations.storage)
         tidy(model)

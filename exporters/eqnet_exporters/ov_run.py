@@ -63,12 +63,17 @@ class Setting:
             "PERFORMANCE_HINT": "LATENCY",
         }
         if self.device == CPU:
-            found[DYNAMIC_QUANTIZATION] = 0
-        if self.threads is not None and self.device == CPU:
-            found["INFERENCE_NUM_THREADS"] = self.threads
+            found |= self._of_the_cpu()
+        elif may_use_cpu(self.device):
+            found["DEVICE_PROPERTIES"] = {CPU: self._of_the_cpu()}
         if not self.optimize:
             found[LOW_PRECISION] = "NO"
         return found
+
+    def _of_the_cpu(self) -> dict[str, Any]:
+        """Properties for the CPU alone, also where it is one of several devices."""
+        threads = {} if self.threads is None else {"INFERENCE_NUM_THREADS": self.threads}
+        return {DYNAMIC_QUANTIZATION: 0, **threads}
 
 
 class OpenVinoRunner:
@@ -95,13 +100,28 @@ def openvino() -> Any:
     return openvino
 
 
+def _named(device: str) -> list[str]:
+    """What a device's name consists of: HETERO, GPU and CPU for ``HETERO:GPU,CPU``."""
+    return device.replace(":", ",").split(",")
+
+
+def may_use_cpu(device: str) -> bool:
+    """Whether a device is the CPU, a list with it, or a plugin that chooses among all."""
+    names = _named(device)
+    return CPU in names or set(names) <= set(PLUGINS)
+
+
 def absent_device(device: str) -> str | None:
-    """Why this machine cannot run on `device`, or None; a list needs all that it names."""
+    """Why this machine cannot run on `device`, or None; a list needs all that it names.
+
+    A single GPU is ``GPU`` to OpenVINO and takes ``GPU.0`` too; the CPU takes no number.
+    """
     present = [str(name) for name in openvino().Core().available_devices]
-    for name in device.replace(":", ",").split(","):
+    for name in _named(device):
         if name in PLUGINS or name in present or f"{name}.0" in present:
             continue
-        if name.removesuffix(".0") in present:
+        alone = name.removesuffix(".0")
+        if alone in present and alone != CPU:
             continue
         return f"OpenVINO finds no device '{name}' here (available: {', '.join(present)})"
     return None

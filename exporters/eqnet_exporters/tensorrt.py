@@ -54,6 +54,7 @@ class TensorRtExporter:
         remainders=frozenset({"float32", "float16"}),
         zero_points=frozenset({"zero"}),
         devices=frozenset({"GPU"}),
+        engines=True,
     )
 
     def unavailable(self, profile: HardwareProfile | None = None) -> str | None:

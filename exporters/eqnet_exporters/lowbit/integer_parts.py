@@ -26,7 +26,10 @@ class NotIntegerOnlyError(EqnetError):
 
 
 def fixed_point(name: str, ratios: list[Scales]) -> tuple[list[list[int]], list[int]]:
-    """Multipliers and right shifts with ``multiplier / 2^shift = ratio`` to 31 bits.
+    """Multipliers and right shifts with ``multiplier / 2^shift = ratio``.
+
+    The multiplier of the largest ratio has 31 bits, or as many as a shift of 62 leaves it: a
+    ratio is right to half of ``2^-shift``, so that one below 2^-63 is 0.
 
     ratios: for each input of an op, positive float64 [1] or [channels]; the inputs share their
     shifts, of which each is as large as the largest of their ratios allows. Raises

@@ -16,10 +16,7 @@ from numpy.typing import NDArray
 from eqnet.backend.graphs import LAYER_OPS, constant, quantizer_of
 from eqnet.backend.packed import PackedTensor, Shared
 from eqnet.spec.scheme import BITS, CARRIER_BITS
-
-# A bias on the grid differs from it by float32 rounding only, relative to its own magnitude.
-GRID_TOLERANCE = 2.0**-22
-INT32_LIMIT = 2**31 - 1
+from eqnet_exporters.passes.integer_bias import bias_steps
 
 
 @dataclass(frozen=True)
@@ -120,18 +117,10 @@ def _layer(node: ir.Node, weight: Weight | None, plain: NDArray[np.generic] | No
     bias = None if found is None else found.astype(np.float32)
     steps = None
     if bias is not None and weight is not None and scale is not None:
-        steps = _steps(bias, np.float32(scale) * (weight.scale / np.float32(1 << weight.shift)))
+        step = weight.scale / np.float32(1 << weight.shift)
+        steps = bias_steps(bias, np.float32(scale) * step)
     floats = None if plain is None or weight is not None else plain.astype(np.float32)
     return Layer(node, weight, floats, bias, steps, scale)
-
-
-def _steps(bias: NDArray[np.float32], step: NDArray[np.float32]) -> NDArray[np.int32] | None:
-    steps = bias.astype(np.float64) / step
-    integers = np.rint(steps)
-    allowed = np.maximum(np.abs(steps), 1.0) * GRID_TOLERANCE
-    if (np.abs(steps - integers) > allowed).any() or (np.abs(integers) > INT32_LIMIT).any():
-        return None
-    return integers.astype(np.int32)
 
 
 def packed_tensors(model: ir.Model) -> list[PackedTensor]:

@@ -30,6 +30,19 @@ def integer_bias(model: ir.Model) -> None:
                 _rewrite(node, bias.astype(np.float32), scale)
 
 
+def bias_steps(bias: NDArray[np.float32], step: NDArray[np.float32]) -> NDArray[np.int32] | None:
+    """A bias as int32 multiples of `step`, or None where it is off that grid or beyond int32.
+
+    bias: [channels]. step: positive, [1] or [channels].
+    """
+    steps = bias.astype(np.float64) / step
+    integers = np.rint(steps)
+    allowed = np.maximum(np.abs(steps), 1.0) * GRID_TOLERANCE
+    if (np.abs(steps - integers) > allowed).any() or (np.abs(integers) > INT32_LIMIT).any():
+        return None
+    return integers.astype(np.int32)
+
+
 def _bias_scale(node: ir.Node) -> NDArray[np.float32] | None:
     """``s_x * s_w[c]`` in float32, or None unless input and weight are both quantized."""
     x, weight = node.inputs[0], node.inputs[1]
@@ -44,10 +57,8 @@ def _bias_scale(node: ir.Node) -> NDArray[np.float32] | None:
 
 
 def _rewrite(node: ir.Node, bias: NDArray[np.float32], scale: NDArray[np.float32]) -> None:
-    steps = bias.astype(np.float64) / scale
-    integers = np.rint(steps)
-    allowed = np.maximum(np.abs(steps), 1.0) * GRID_TOLERANCE
-    if (np.abs(steps - integers) > allowed).any() or (np.abs(integers) > INT32_LIMIT).any():
+    integers = bias_steps(bias, scale)
+    if integers is None:
         return
     graph, name = graph_of(node), f"{node.name}.bias"
     inputs = [

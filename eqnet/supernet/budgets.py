@@ -1,0 +1,56 @@
+"""The budgeted quantities of a subnet that need no cost model, and what budgets they meet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from eqnet.spec.errors import InfeasibleError
+from eqnet.spec.profile import HardwareProfile
+from eqnet.spec.subnet import REMAINDER, SubnetSpec
+from eqnet.supernet.info import NetworkInfo
+
+REMAINDER_BITS = {"float32": 32, "float16": 16, "bfloat16": 16}
+ROUNDING = 1e-9
+COST = "cost"
+
+
+def size_kib(info: NetworkInfo, spec: SubnetSpec, wide: int) -> float:
+    """KiB of all weights; `wide` bits for each weight of the remainder."""
+    chosen = {name: wide if bits == REMAINDER else bits for name, bits in spec.weights.items()}
+    return sum(layer.weights * chosen[layer.name] for layer in info.layers) / 8 / 1024
+
+
+def quantities(info: NetworkInfo, profile: HardwareProfile, spec: SubnetSpec) -> dict[str, float]:
+    """The value of each budget but ``cost``, by its name."""
+    return {
+        "avg_weight_bits": spec.avg_weight_bits,
+        "avg_activation_bits": spec.avg_activation_bits,
+        "size_kib": size_kib(info, spec, REMAINDER_BITS[profile.remainder]),
+    }
+
+
+def within(profile: HardwareProfile, found: Mapping[str, float]) -> bool:
+    """Whether the quantities meet every budget of the profile but ``cost``."""
+    limits = profile.budgets.items()
+    return all(found[name] <= limit * (1 + ROUNDING) for name, limit in limits if name != COST)
+
+
+def require(profile: HardwareProfile, name: str, limit: float, least: float) -> None:
+    """Raise InfeasibleError, in one line, for a budget below the least reachable value."""
+    if least > limit * (1 + ROUNDING):
+        raise InfeasibleError(
+            f"budget {name}={limit:g}: no subnet of profile '{profile.name}' "
+            f"reaches it (nearest reachable: {least:.4g})"
+        )
+
+
+def no_uniform(profile: HardwareProfile, uniform: Sequence[Mapping[str, float]]) -> InfeasibleError:
+    """Why none of the uniform subnets with these quantities is within the profile's budgets."""
+    for name, limit in profile.budgets.items():
+        if name != COST:
+            require(profile, name, limit, min(found[name] for found in uniform))
+    limits = ", ".join(f"{name}={limit:g}" for name, limit in profile.budgets.items())
+    return InfeasibleError(
+        f"budgets {limits}: no subnet of profile '{profile.name}' with one pair of bits "
+        "throughout meets all (allowed: budgets that one meets, or a subnet of `eqnet search`)"
+    )
