@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 NET, QUICK_NET = "torchvision:resnet50", "torchvision:resnet18"
-PROFILES = ("onnxruntime_x86", "openvino_asym", "tensorrt_int8", "custom_lowbit")
+PROFILES = ("onnxruntime_x86", "openvino_asym", "tensorrt_int8", "custom_pow2")
 STAGES = ("import", "load", "settle", "graph", "parity", "backend", "write")
 IMAGES, SIDE = 20, 256
 MAX_SECONDS, MAX_MIB = 15.0, 3072

@@ -18,6 +18,7 @@ from eqnet.models.loader import LIBRARIES, load_model
 from eqnet.spec.errors import CaptureError, CheckpointError, UsageError
 from eqnet.spec.fields import first_problem
 from eqnet.spec.scheme import Frozen
+from eqnet.supernet.collection import uncollected
 from eqnet.supernet.supernet import Supernet
 
 SCHEMA_VERSION = 1
@@ -106,6 +107,7 @@ def parse_header(path: Path, metadata: dict[str, str]) -> Header:
         raise CheckpointError(f"{path}: header is not JSON: {error}") from error
 
 
+@uncollected()
 def load_supernet(
     folder: Path | None = None, *, allow_code: bool = False, device: torch.device | str = "cpu"
 ) -> tuple[Supernet, Header, str]:

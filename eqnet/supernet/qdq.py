@@ -8,7 +8,6 @@ that layers and tensors have in the subnet.
 from __future__ import annotations
 
 import contextlib
-import gc
 import io
 import logging
 import re
@@ -26,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 from eqnet.quant.static import StaticConv2d, StaticConvTranspose2d, StaticLinear, StaticQuantizer
 from eqnet.spec.errors import CaptureError
 from eqnet.supernet.capture import QUANTIZERS
+from eqnet.supernet.collection import uncollected
 from eqnet.supernet.graph_forms import (
     module_of_node,
     pad_in_conv,
@@ -77,7 +77,7 @@ def to_onnx(net: fx.GraphModule, input_shape: tuple[int, int, int]) -> ir.Model:
     example = torch.zeros(2, *input_shape)
     batch = torch.export.Dim("N", min=1)
     try:
-        with _quiet(), _uncollected(), _MeanForPool():
+        with _quiet(), uncollected(), _MeanForPool():
             program = torch.onnx.export(
                 net, (example,), dynamo=True, opset_version=OPSET,
                 input_names=["input"], output_names=["logits"],
@@ -147,18 +147,6 @@ def _quiet() -> Iterator[None]:
             yield
         finally:
             logging.getLogger("torch.onnx").setLevel(level)
-
-
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without garbage collection: a trace only grows, and going over it takes a tenth longer."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def name_graph(model: ir.Model, net: fx.GraphModule) -> None:
