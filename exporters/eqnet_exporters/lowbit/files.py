@@ -43,11 +43,12 @@ def write_files(folder: Path) -> list[str]:
     _save(to_packed_onnx(reference), folder / PACKED_ONNX)
     write_packed(folder / PACKED, packed_tensors(reference))
     written = [QONNX, PACKED_ONNX, PACKED]
-    if refusal_of(reference) is None:
-        program = json.dumps(integer_program(reference), separators=(",", ":"))
-        write_file(folder / INTEGER, program + "\n")
-        written.append(INTEGER)
-    return written
+    try:
+        program = integer_program(reference)
+    except NotIntegerOnlyError:
+        return written  # `describe` says why
+    write_file(folder / INTEGER, json.dumps(program, separators=(",", ":")) + "\n")
+    return [*written, INTEGER]
 
 
 def _save(model: ir.Model, path: Path) -> None:
@@ -65,8 +66,8 @@ def refusal_of(reference: ir.Model) -> str | None:
 
 def describe(folder: Path) -> BuildReport:
     """What the files hold: their size, and the integer program or why there is none."""
-    reference = read_reference(folder)
-    reason = refusal_of(reference)
+    written = (folder / INTEGER).is_file()
+    reason = None if written else refusal_of(read_reference(folder))
     return BuildReport(
         facts={
             "packed weights": _size(folder / PACKED),
