@@ -180,7 +180,7 @@ def export_in(
     progress.advance(stage="parity")
     with new_folder(out, foreign=foreign_content) as folder:
         ir.save(reference, folder / REFERENCE)
-        parity = _write_parity(session, net, _narrowest(chosen.spec), folder / PARITY)
+        parity = _write_parity(session, net, folder / PARITY)
         progress.advance(stage="backend")
         ir.save(exporter.lower(reference, profile), folder / MODEL)
         exporter.finish(folder, profile)
@@ -196,12 +196,7 @@ def parity_count(input_shape: tuple[int, int, int], available: int) -> int:
     return min(available, max(PARITY_IMAGES, PARITY_BYTES // math.prod(input_shape)))
 
 
-def _narrowest(spec: SubnetSpec) -> int:
-    """Bits of the coarsest activation grid."""
-    return min((*spec.activations.values(), *spec.carriers.values()), default=8)
-
-
-def _write_parity(session: Session, net: fx.GraphModule, bits: int, path: Path) -> ParitySet:
+def _write_parity(session: Session, net: fx.GraphModule, path: Path) -> ParitySet:
     """Store the parity images with the PyTorch logits, and check reference.onnx against them."""
     images = session.dataset.parity()
     count = parity_count(session.header.input_shape, len(images))
@@ -210,7 +205,7 @@ def _write_parity(session: Session, net: fx.GraphModule, bits: int, path: Path) 
         labels = np.full_like(labels, -1)  # a folder of other classes has no labels for this net
     batches = session.batches(images, count)
     found = logits(net, batches).cpu().numpy()
-    _check_reference(path.with_name(REFERENCE), batches, found, bits)
+    _check_reference(path.with_name(REFERENCE), batches, found)
     write_file(path, save({"pixels": pixels, "logits": found, "labels": labels}))
     known = labels >= 0
     right = (found.argmax(1) == labels)[known]
@@ -222,17 +217,16 @@ def _write_parity(session: Session, net: fx.GraphModule, bits: int, path: Path) 
     )
 
 
-def _check_reference(path: Path, images: Batches, expected: Logits, bits: int) -> None:
+def _check_reference(path: Path, images: Batches, expected: Logits) -> None:
     """Refuse to go on when ONNX does not mean what PyTorch computed.
 
     Sums of floats in another order may move a value across a rounding tie, and an image whose
-    two best logits are within two steps of the narrowest grid may then change its class; no
-    other image may.
+    two best logits are within two steps may then change its class; no other image may.
     """
     run = find_exporter("onnxruntime").open(path, optimize=False)
     found = np.concatenate([run(batch.numpy()) for batch in images.inputs()])
     ordered = np.sort(expected, axis=1)
-    step = float(expected.max() - expected.min()) / (2**bits - 1)
+    step = float(expected.max() - expected.min()) / 255.0
     clear = ordered[:, -1] - ordered[:, -2] > CLEAR_STEPS * step
     agreement = float((found.argmax(1) == expected.argmax(1))[clear].mean()) if clear.any() else 1.0
     if agreement < REFERENCE_AGREEMENT:
