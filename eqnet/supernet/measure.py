@@ -1,4 +1,4 @@
-"""Measuring one subnet on images: recalibrate batch norm, then count right answers."""
+"""Images in batches on one device, and what a network makes of them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from torch import Tensor
 
 from eqnet.backend.preprocess import preprocess
 from eqnet.spec.manifest import Preprocessing
-from eqnet.spec.subnet import SubnetSpec
-from eqnet.supernet.supernet import Supernet
 
 # Activations of 64 small images stay in the caches: larger batches are slower on a CPU.
 BATCH = 64
@@ -63,10 +61,3 @@ def logits(net: torch.nn.Module, images: Batches) -> Tensor:
 def accuracy(net: torch.nn.Module, images: Batches) -> float:
     """Top-1 accuracy in [0, 1]."""
     return float((logits(net, images).argmax(1) == images.labels).float().mean())
-
-
-def measure(supernet: Supernet, spec: SubnetSpec, calibration: Batches, images: Batches) -> float:
-    """Top-1 accuracy in [0, 1] of a subnet, batch norm recalibrated on `calibration`."""
-    supernet.apply(spec)
-    supernet.recalibrate(calibration.inputs())
-    return accuracy(supernet.graph, images)
