@@ -67,5 +67,5 @@ def open_session(
     root = data or (Path(header.data_root) if header.data_root else None)
     return Session(
         folder, "bundled" if supernet is None else str(supernet), net, header, identity,
-        open_dataset(header.dataset, root), torch.device(device),
+        open_dataset(header.dataset, root, inputs=header.preprocessing), torch.device(device),
     )  # fmt: skip

@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from eqnet.backend.images import SUFFIXES
 from eqnet.backend.preprocess import preprocess
 from eqnet.data import Dataset, Images, open_dataset
+from eqnet.data.folders import STRAY
+from eqnet.data.image_folder import ImageFolder
+from eqnet.models.inputs import IMAGENET, inputs_of_network
 from eqnet.models.loader import load_model
 from eqnet.models.weights import load_weights, read_tensors
 from eqnet.spec.errors import CaptureError, CheckpointError, DataError, UsageError
+from eqnet.spec.inputs import Inputs
 from eqnet.spec.progress import Progress, Silent
 from eqnet.supernet.calibrate import calibrate
 from eqnet.supernet.capture import check_same_function
 from eqnet.supernet.checkpoint import Header, save_supernet
 from eqnet.supernet.measure import batch_size
 from eqnet.supernet.supernet import Supernet
+from eqnet.train.inputs import Chosen, channels_of, choose, config_of, implied
 
 CHECK_IMAGES = 4
 MAX_DIFFERENCE = 1e-3
 # 1,000 images of 224 x 224 pixels: a minute of a float ResNet-50 on two cores.
 MAX_TEST_VALUES = 1000 * 3 * 224 * 224
 IDX_FOLDERS = ("FashionMNIST", "raw")
+# Of a network whose weights say how many they are; any number would do.
+USUAL_CLASSES = 1000
 RANDOM_WEIGHTS = "no weights given: the model has random weights, and its accuracy means nothing"
 
 
@@ -43,6 +51,7 @@ def post_training(
     weights: Path | None = None,
     data: Path | None = None,
     dataset: str | None = None,
+    inputs: Inputs | None = None,
     out: Path,
     images: int = 256,
     seed: int = 0,
@@ -52,22 +61,30 @@ def post_training(
     """Make a supernet of a float classifier in the folder `out`; nothing is trained.
 
     model: source of the architecture, weights: its state dict. data: folder of the dataset
-    `dataset` (None: an image folder where `data` has one folder a class, else Fashion-MNIST).
+    `dataset` (None: Fashion-MNIST where `data` holds its files, else a folder of images, with
+    classes or without). inputs: how images become inputs, where that is not what the network's
+    own configuration says (timm's, torchvision's weights', else as is usual for ImageNet).
     images: training images that the scales are searched on. seed: of random initial weights.
-    Returns a summary; its `warning`, where there is one, is for the user's eyes.
+    Returns a summary: `inputs` and `inputs_from` say what was chosen and whence; `warning` and
+    `notes`, where there are any, are for the user's eyes.
     Raises UsageError, DataError, CheckpointError, CaptureError or OutputError.
     """
     if images < 1:
         raise UsageError(f"{images} images (allowed: 1 or more)")
     progress = progress or Silent()
-    source = open_dataset(dataset or guess_dataset(data), data)
-    net = _load(model, weights, source, seed, allow_code)
+    inputs = inputs or Inputs()
+    opened = open_dataset(dataset or guess_dataset(data), data)
+    net, source, chosen_inputs = _load(model, weights, opened, inputs, seed, allow_code)
     batch = batch_size(source.input_shape)
-    classes, warnings = _classes(net, source), [] if weights else [RANDOM_WEIGHTS]
+    classes = _classes(net, source)
+    warnings = [*chosen_inputs.warnings, *([] if weights else [RANDOM_WEIGHTS])]
+    notes = list(source.notes)
     test = parity = _Accuracy(None, None)
     if classes == len(source.classes):
         test = _float_accuracy(net, source, source.test(), batch, progress)
         parity = _float_accuracy(net, source, source.parity(), batch, progress)
+    elif not source.classes:
+        notes.append("the images have no labels: accuracies stay unknown")
     else:
         warnings.append(
             f"the model has {classes} classes and the data {len(source.classes)}: labels are not "
@@ -79,7 +96,8 @@ def post_training(
     calibrate(supernet, list(_inputs(chosen, source, batch, count)), progress)
     header = Header(
         model=model, input_shape=source.input_shape, classes=classes, dataset=source.name,
-        data_root=None if data is None else str(data.resolve()), method="post_training",
+        data_root=None if data is None else str(data.resolve()),
+        preprocessing=source.preprocessing, method="post_training",
         seed=seed, float_accuracy=test.value, test_images=test.images,
         float_parity_accuracy=parity.value,
     )  # fmt: skip
@@ -91,6 +109,9 @@ def post_training(
         "calibration_images": count,
         "float_accuracy": test.value,
         "test_images": test.images,
+        "inputs": source.preprocessing.model_dump(mode="json"),
+        "inputs_from": chosen_inputs.origin(inputs),
+        "notes": notes,
     }
     return {**summary, "warning": "; ".join(warnings)} if warnings else summary
 
@@ -100,61 +121,66 @@ def guess_dataset(data: Path | None) -> str:
     if data is None:
         return "fashion_mnist"
     if not data.is_dir():
-        raise DataError(f"{data}: no such folder (allowed: one folder of images a class, or IDX)")
+        raise DataError(f"{data}: no such folder (allowed: a folder of images, or of IDX files)")
     try:
-        names = sorted(path.name for path in data.iterdir() if path.is_dir())
-        files = any("-ubyte" in path.name for path in data.iterdir())
+        paths = [path for path in data.iterdir() if not path.name.startswith(".")]
+        names = [path.name for path in paths if path.is_dir() and path.name not in STRAY]
     except OSError as error:
         raise DataError(f"{data}: cannot read: {error.strerror}") from error
-    if [name for name in names if not name.startswith(".") and name not in IDX_FOLDERS]:
+    pictures = any(path.name.lower().endswith(SUFFIXES) for path in paths)
+    if pictures or [name for name in names if name not in IDX_FOLDERS]:
         return "image_folder"
-    if files or names:
+    if names or any("-ubyte" in path.name for path in paths):
         return "fashion_mnist"
     raise DataError(
-        f"{data}: no data found (allowed: one folder of images a class, or Fashion-MNIST's IDX "
-        "files)"
+        f"{data}: no data found (allowed: images, in a folder for each class or without, or "
+        "Fashion-MNIST's IDX files)"
     )
 
 
 def _load(
-    model: str, weights: Path | None, dataset: Dataset, seed: int, allow_code: bool
-) -> nn.Module:
-    """The float model, with as many classes as its weights have, else as the dataset has."""
-    channels, classes = dataset.input_shape[0], len(dataset.classes)
+    model: str, weights: Path | None, dataset: Dataset, inputs: Inputs, seed: int, allow_code: bool
+) -> tuple[nn.Module, Dataset, Chosen]:
+    """The float model, the data with its inputs, and how those were chosen.
+
+    It has as many classes and channels as its weights have, else as the data and `inputs` say.
+    """
+    config, resizable = config_of(model, dataset), isinstance(dataset, ImageFolder)
+    channels = choose(config, inputs).rules.channels
+    # A folder without classes leaves them to the model, or to its weights.
+    classes = len(dataset.classes) or (None if weights is None else USUAL_CLASSES)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
 
-        def build(count: int) -> nn.Module:
-            return load_model(model, classes=count, in_channels=channels, allow_code=allow_code)
+        def build(classes: int | None, channels: int) -> nn.Module:
+            return load_model(model, classes=classes, in_channels=channels, allow_code=allow_code)
 
-        net = build(classes)
-        if weights is None:
-            return net
-        found = _classes_of(weights, dataset, net, lambda: build(classes + 1))
-        net = net if found == classes else build(found)
-    load_weights(net, weights)
-    return net
+        net = build(classes, channels)
+        if weights is not None and classes is not None:
+            shapes = {name: tuple(tensor.shape) for name, tensor in read_tensors(weights).items()}
+            stored = implied(shapes, net, lambda: build(classes + 1, channels), classes)
+            read = channels
+            if resizable:
+                read = implied(shapes, net, lambda: build(classes, channels + 1), channels)
+                _check_channels(weights, read, inputs)
+            if (stored, read) != (classes, channels):
+                net, channels = build(stored, read), read
+    if weights is not None:
+        load_weights(net, weights)
+    if config is IMAGENET:
+        config = inputs_of_network(net) or config
+    chosen = choose(config, inputs, (channels_of(model, net) if resizable else None) or channels)
+    if inputs.named() or resizable:
+        dataset = dataset.with_inputs(chosen.rules)
+    return net, dataset, chosen
 
 
-def _classes_of(
-    weights: Path, dataset: Dataset, net: nn.Module, larger: Callable[[], nn.Module]
-) -> int:
-    """Classes that a file of weights is for, as the shapes of its tensors tell.
-
-    net: the network with as many classes as the data; larger: makes it with one class more, so
-    that the tensors that grow with the classes show, wherever the head stands.
-    """
-    found = {name: tensor.shape for name, tensor in read_tensors(weights).items()}
-    own = {name: tensor.shape for name, tensor in net.state_dict().items()}
-    classes = len(dataset.classes)
-    odd = [name for name in own if len(found.get(name, ())) == len(own[name]) != 0]
-    odd = [name for name in odd if found[name] != own[name]]
-    grown = larger().state_dict() if odd else {}
-    for name in odd:
-        for given, usual, more in zip(found[name], own[name], grown[name].shape, strict=True):
-            if more != usual:
-                return max(1, int(classes + (given - usual) // (more - usual)))
-    return classes
+def _check_channels(weights: Path, channels: int, inputs: Inputs) -> None:
+    if inputs.channels not in (None, channels):
+        raise CheckpointError(
+            f"{weights}: its first layer reads {channels} channels (allowed: {inputs.channels}, as "
+            "channels says)"
+        )
 
 
 def _inputs(images: Images, dataset: Dataset, batch: int, count: int) -> Iterator[Tensor]:
@@ -176,7 +202,8 @@ def _classes(net: nn.Module, dataset: Dataset) -> int:
     except Exception as error:  # a model may refuse an input with anything
         line = " ".join(str(error).split()) or type(error).__name__
         raise CaptureError(
-            f"the model does not accept an input of shape {list(example.shape)}: {line}"
+            f"the model does not accept an input of shape {list(example.shape)}: {line} (other "
+            "sizes and channels: see --size and --channels)"
         ) from error
     if not isinstance(logits, Tensor) or logits.dim() != 2:
         raise CaptureError("the model's output is not one tensor of logits [N, classes]")
