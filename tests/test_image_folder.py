@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eqnet.data import Images, open_dataset
 from eqnet.backend.images import load_image
+from eqnet.data import Images, open_dataset
 from eqnet.spec.errors import DataError
 from eqnet.spec.manifest import Preprocessing
 
@@ -170,3 +170,171 @@ def test_wrong_folders_say_which_layout_is_allowed(tmp_path: Path) -> None:
             open_dataset("image_folder", root)
     with pytest.raises(DataError, match=r"no images found.*CLASS"):
         open_dataset("image_folder", tmp_path)
+
+
+def layout(root: Path, *names: str) -> None:
+    """Small images at these paths below `root`; a name that ends in a slash is an empty folder."""
+    for index, name in enumerate(names):
+        if name.endswith("/"):
+            (root / name).mkdir(parents=True)
+        else:
+            write_image(root / name, 20, 18, index)
+
+
+def many(*folders: str, count: int = 10) -> list[str]:
+    return [f"{folder}/{index}.png" for folder in folders for index in range(count)]
+
+
+def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
+    layout(tmp_path, *many("photos"))
+    data = open_dataset("image_folder", tmp_path / "photos")
+    assert data.classes == ()
+    parts = [paths(images) for images in (data.train(), data.validation(), data.test())]
+    assert [len(part) for part in parts] == [6, 2, 2]
+    assert len(set.union(*parts)) == 10
+    pixels, labels = data.calibration().take(3)
+    assert pixels.shape == (3, 3, 224, 224)
+    assert labels.tolist() == [-1, -1, -1]
+    assert data.notes == ()
+
+
+def test_one_folder_in_a_folder_is_no_class(tmp_path: Path) -> None:
+    layout(tmp_path, *many("photos"), "notes.png")
+    data = open_dataset("image_folder", tmp_path)
+    assert data.classes == ()
+    assert set(data.train().take(9)[1]) == {-1}
+    assert data.notes == (f"not read, beside the class folders of {tmp_path.name}/: notes.png",)
+
+
+@pytest.mark.parametrize("validation", ["val", "valid", "validation", "Val", "VALID"])
+def test_validation_and_test_folders_are_known(tmp_path: Path, validation: str) -> None:
+    layout(tmp_path, *many("train/a", "train/b", f"{validation}/a", f"{validation}/b"))
+    data = open_dataset("image_folder", tmp_path)
+    assert data.notes == ()
+    assert all(validation in path.parts for path in paths(data.test()))
+    assert all("train" in path.parts for path in paths(data.validation()) | paths(data.train()))
+    layout(tmp_path, *many("test/a", "test/b", count=3))
+    data = open_dataset("image_folder", tmp_path)
+    sizes = [len(part()) for part in (data.train, data.validation, data.test, data.parity)]
+    assert sizes == [20, 20, 6, 6]
+    assert all("test" in path.parts for path in paths(data.test()) | paths(data.parity()))
+    assert all(validation in path.parts for path in paths(data.validation()))
+    assert all("train" in path.parts for path in paths(data.calibration()))
+
+
+def test_validation_and_test_alone(tmp_path: Path) -> None:
+    layout(tmp_path, *many("valid/a", "valid/b", "test/a", "test/b"))
+    data = open_dataset("image_folder", tmp_path)
+    assert all("test" in path.parts for path in paths(data.test()))
+    assert all("valid" in path.parts for path in paths(data.validation()) | paths(data.train()))
+    assert not paths(data.validation()) & paths(data.train())
+    assert "no train/" in data.notes[0]
+
+
+def test_training_images_alone_are_divided_and_it_is_said(tmp_path: Path) -> None:
+    layout(tmp_path, *many("train/a", "train/b"))
+    data = open_dataset("image_folder", tmp_path)
+    parts = [paths(images) for images in (data.train(), data.validation(), data.test())]
+    assert [len(part) for part in parts] == [12, 4, 4]
+    assert len(set.union(*parts)) == 20
+    assert "only train/ is there" in data.notes[0]
+    assert "may have been trained on them" in data.notes[0]
+
+
+def test_test_images_without_labels_beside_labelled_training(tmp_path: Path) -> None:
+    layout(tmp_path, *many("train/a", "train/b", "test"))
+    data = open_dataset("image_folder", tmp_path)
+    assert data.classes == ("a", "b")
+    assert set(data.train().take(20)[1]) == {0, 1}
+    assert set(data.test().take(20)[1]) == {-1}
+
+
+def test_flat_parts(tmp_path: Path) -> None:
+    layout(tmp_path, *many("train", "val"))
+    data = open_dataset("image_folder", tmp_path)
+    assert data.classes == ()
+    assert all("val" in path.parts for path in paths(data.test()))
+
+
+def test_a_class_of_trains_is_a_class(tmp_path: Path) -> None:
+    layout(tmp_path, *many("car", "ship", "train"))
+    assert open_dataset("image_folder", tmp_path).classes == ("car", "ship", "train")
+
+
+def test_folders_beside_the_parts_are_told(tmp_path: Path) -> None:
+    layout(tmp_path, *many("train/a", "train/b", "val/a", "val/b", "extra"), "cover.png")
+    data = open_dataset("image_folder", tmp_path)
+    assert data.classes == ("a", "b")
+    assert data.notes == ("not read, beside train, val: extra, cover.png",)
+
+
+def test_two_spellings_of_a_part_are_refused(tmp_path: Path) -> None:
+    layout(tmp_path, *many("train/a", "train/b", "val/a", "valid/b"))
+    with pytest.raises(DataError, match=r"val and valid are there \(allowed: one of them\)"):
+        open_dataset("image_folder", tmp_path)
+
+
+def test_stray_folders_are_no_classes(tmp_path: Path) -> None:
+    layout(
+        tmp_path, *many("cat", "dog"), "__MACOSX/cat/._0.png", "__MACOSX/real.png", ".cache/x.png",
+        "@eaDir/thumb.png", "empty/", "lost+found/", "cat/._0.png",
+    )  # fmt: skip
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "readme.txt").write_text("no image")
+    data = open_dataset("image_folder", tmp_path)
+    assert data.classes == ("cat", "dog")
+    assert len(data.train()) + len(data.validation()) + len(data.test()) == 20
+    assert data.notes == (f"no classes, since without images in {tmp_path.name}/: empty, texts",)
+
+
+def test_a_class_that_training_lacks_has_its_place(tmp_path: Path) -> None:
+    layout(tmp_path, *many("train/a", "train/c", "val/a", "val/b", "val/c"), "train/b/")
+    assert open_dataset("image_folder", tmp_path).classes == ("a", "b", "c")
+
+
+def test_images_below_a_class_belong_to_it(tmp_path: Path) -> None:
+    layout(tmp_path, *many("cat/2024/may", "cat/2025", "dog"))
+    (tmp_path / "cat" / "loop").symlink_to(tmp_path / "cat")
+    data = open_dataset("image_folder", tmp_path)
+    assert data.classes == ("cat", "dog")
+    assert len(data.train()) + len(data.validation()) + len(data.test()) == 30
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+@pytest.mark.parametrize("folders", [("",), ("cat", "dog")])
+def test_a_few_images_serve_everything_without_labels(
+    tmp_path: Path, count: int, folders: tuple[str, ...]
+) -> None:
+    layout(tmp_path, *(f"{folders[i % len(folders)]}/{i}.png".lstrip("/") for i in range(count)))
+    data = open_dataset("image_folder", tmp_path)
+    assert "too few to hold some out" in data.notes[-1]
+    for part in (data.validation(), data.test(), data.parity()):
+        assert paths(part) == paths(data.train())
+        assert set(part.take(9)[1]) == {-1}
+    assert len(data.calibration()) == count
+
+
+def test_one_training_image_is_enough(tmp_path: Path) -> None:
+    layout(tmp_path, "train/a/0.png", *many("val/a", "val/b", count=2), "train/b/")
+    data = open_dataset("image_folder", tmp_path)
+    assert len(data.train()) == len(data.validation()) == 1
+    assert data.validation().take(1)[1].tolist() == [-1]
+    assert sorted(data.test().take(9)[1].tolist()) == [0, 0, 1, 1]
+
+
+def test_other_inputs_are_the_same_images(tmp_path: Path) -> None:
+    layout(tmp_path, *many("a", "b"))
+    data = open_dataset("image_folder", tmp_path)
+    other = data.with_inputs(rules(40, 32, channels=1))
+    assert (data.input_shape, other.input_shape) == ((3, 224, 224), (1, 32, 32))
+    assert paths(data.test()) == paths(other.test())
+    assert other.train().take(2)[0].shape == (2, 1, 32, 32)
+
+
+def test_stored_images_take_no_other_shape() -> None:
+    data = open_dataset("fashion_mnist")
+    half = Preprocessing(mean=(0.5,), std=(0.5,))
+    assert data.with_inputs(half).preprocessing == half
+    assert data.preprocessing != half
+    with pytest.raises(DataError, match=r"1 x 32 x 32 \(allowed: 1 x 28 x 28, as its images"):
+        data.with_inputs(rules(32, 32, channels=1))

@@ -205,7 +205,7 @@ def _print(summary: dict[str, Any], out: Path, as_json: bool) -> None:
     told = {
         name.replace("_", " "): share(value) if name.endswith("accuracy") else str(value)
         for name, value in summary.items()
-        if name != "warning" and not isinstance(value, list | dict)
+        if name != "warning" and value is not None and not isinstance(value, list | dict)
     }
     if "inputs" in summary:
         told["inputs"] = str(Preprocessing.model_validate(summary["inputs"]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from torch import nn
@@ -54,16 +54,23 @@ def choose(config: InputConfig, inputs: Inputs, channels: int | None = None) -> 
     warnings = []
     if inputs.channels and channels and inputs.channels != channels:
         warnings.append(
-            f"the network's first convolution reads {channels} channels, not {inputs.channels}"
+            f"the network's first convolution reads {_channels(channels)}, not {inputs.channels}"
         )
     if config.fixed and size != config.size:
         warnings.append(
             f"{config.origin} says {_sides(config.size)} and no other size, not {_sides(size)}"
         )
-    mean, std = (
-        _values(name, getattr(config, name), getattr(inputs, name), count, warnings)
+    mean, std = _values(config.mean, inputs.mean, count), _values(config.std, inputs.std, count)
+    averaged = [
+        name
         for name in ("mean", "std")
-    )
+        if getattr(inputs, name) is None and len(getattr(config, name)) != count
+    ]
+    if averaged:
+        warnings.append(
+            f"{' and '.join(averaged)} of {_channels(count)} averaged from {len(config.mean)} "
+            f"(see {' and '.join(averaged)})"
+        )
     interpolation: Interpolation = config.interpolation
     if inputs.interpolation is not None:
         interpolation = inputs.interpolation  # type: ignore[assignment]  # checked by Inputs
@@ -86,19 +93,12 @@ def _box(config: InputConfig, inputs: Inputs, size: tuple[int, int]) -> tuple[tu
 
 
 def _values(
-    name: str,
-    usual: tuple[float, ...],
-    wanted: object,
-    channels: int,
-    warnings: list[str],
+    usual: tuple[float, ...], wanted: float | Sequence[float] | None, channels: int
 ) -> tuple[float, ...]:
+    """One number a channel: the user's, the configuration's, or the average of those."""
     if wanted is not None:
-        return each(wanted, channels)  # type: ignore[arg-type]  # of Inputs
-    if len(usual) == channels:
-        return usual
-    average = sum(usual) / len(usual)
-    warnings.append(f"{name} of {channels} channels is the average of 3, {average:.4g}; see {name}")
-    return (average,) * channels
+        return each(wanted, channels)
+    return usual if len(usual) == channels else (sum(usual) / len(usual),) * channels
 
 
 def channels_of(source: str, net: nn.Module) -> int | None:
@@ -133,3 +133,7 @@ def implied(
 
 def _sides(sides: tuple[int, int]) -> str:
     return f"{sides[0]} x {sides[1]}"
+
+
+def _channels(count: int) -> str:
+    return f"{count} channel{'s' if count > 1 else ''}"

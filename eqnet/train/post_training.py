@@ -76,7 +76,7 @@ def post_training(
     opened = open_dataset(dataset or guess_dataset(data), data)
     net, source, chosen_inputs = _load(model, weights, opened, inputs, seed, allow_code)
     batch = batch_size(source.input_shape)
-    classes = _classes(net, source)
+    classes = _classes(net, source, chosen_inputs)
     warnings = [*chosen_inputs.warnings, *([] if weights else [RANDOM_WEIGHTS])]
     notes = list(source.notes)
     test = parity = _Accuracy(None, None)
@@ -194,7 +194,7 @@ def _read(images: Images, batch: int, count: int) -> Iterator[tuple[Any, Any]]:
 
 
 @torch.no_grad()
-def _classes(net: nn.Module, dataset: Dataset) -> int:
+def _classes(net: nn.Module, dataset: Dataset, chosen: Chosen) -> int:
     """Run one image; the width of the logits. Raises CaptureError or CheckpointError."""
     example = next(_inputs(dataset.calibration(), dataset, 1, 1))
     try:
@@ -202,8 +202,9 @@ def _classes(net: nn.Module, dataset: Dataset) -> int:
     except Exception as error:  # a model may refuse an input with anything
         line = " ".join(str(error).split()) or type(error).__name__
         raise CaptureError(
-            f"the model does not accept an input of shape {list(example.shape)}: {line} (other "
-            "sizes and channels: see --size and --channels)"
+            f"the model does not accept an input of shape {list(example.shape)}: {line} "
+            f"({'; '.join(chosen.warnings) or f'inputs are by {chosen.config.origin}'}; see size "
+            "and channels)"
         ) from error
     if not isinstance(logits, Tensor) or logits.dim() != 2:
         raise CaptureError("the model's output is not one tensor of logits [N, classes]")
