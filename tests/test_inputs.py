@@ -20,7 +20,7 @@ from eqnet.backend.preprocess import preprocess
 from eqnet.cli.main import main
 from eqnet.cli.options import parse_inputs
 from eqnet.data import open_dataset
-from eqnet.export import export
+from eqnet.export.export import export
 from eqnet.models.inputs import IMAGENET, InputConfig
 from eqnet.runtime import load
 from eqnet.spec.errors import (
@@ -76,7 +76,8 @@ def photos(tmp_path: Path) -> Path:
 
 
 def trained(photos: Path, out: Path, model: str = MODEL, **options: object) -> tuple[dict, Header]:
-    summary = post_training(model=model, allow_code=True, data=photos, out=out, images=4, **options)
+    options = {"images": 4, **options}
+    summary = post_training(model=model, allow_code=True, data=photos, out=out, **options)
     return summary, load_supernet(out, allow_code=True)[1]
 
 
@@ -175,12 +176,15 @@ def test_a_flat_folder_calibrates_and_the_choice_is_told(photos, tmp_path):
 
 def test_the_library_says_what_its_networks_read(photos, tmp_path):
     pytest.importorskip("timm")
-    summary, header = trained(photos, tmp_path / "out", "timm:mobilevitv2_050")
-    assert header.input_shape == (3, 256, 256)
+    summary, header = trained(
+        photos, tmp_path / "out", "timm:mobilevitv2_050", inputs=Inputs(size=64), images=1
+    )
+    assert header.input_shape == (3, 64, 64)
     assert header.preprocessing.mean == (0.0, 0.0, 0.0)
-    assert header.preprocessing.resize == (288, 288)
+    assert header.preprocessing.resize == (72, 72)
     assert header.preprocessing.interpolation == "bicubic"
     assert summary["inputs_from"].startswith("timm's configuration of mobilevitv2_050.")
+    assert summary["inputs_from"].endswith(", but for size")
 
 
 def test_a_network_that_carries_a_configuration_is_obeyed(photos, tmp_path):
@@ -277,7 +281,7 @@ def test_one_image_goes_the_whole_way(photos, tmp_path):
 
 def test_search_and_eval_say_that_they_need_labels(photos, tmp_path, capsys):
     trained(photos, tmp_path / "out", inputs=Inputs(size=24))
-    for command in (["eval", "--bits", "w8a8"], ["search", "--profile", "custom_lowbit"]):
+    for command in (["eval", "--bits", "w8a8"], ["search", "--profile", "onnxruntime_x86"]):
         arguments = [*command, "--supernet", str(tmp_path / "out"), "--allow-code", "-q"]
         assert main(arguments) == 5
         assert "they have no labels" in capsys.readouterr().err
