@@ -9,8 +9,14 @@ from torch import nn
 
 from eqnet.data import Dataset
 from eqnet.data.image_folder import ImageFolder
-from eqnet.models.inputs import IMAGENET, InputConfig, box_around, configured_inputs
-from eqnet.spec.errors import UsageError
+from eqnet.models.inputs import (
+    IMAGENET,
+    InputConfig,
+    box_around,
+    configured_inputs,
+    inputs_of_network,
+)
+from eqnet.spec.errors import CheckpointError, UsageError
 from eqnet.spec.inputs import CHANNELS, Inputs, each, pair
 from eqnet.spec.manifest import Fit, Interpolation, Preprocessing
 
@@ -40,6 +46,43 @@ def config_of(model: str, dataset: Dataset) -> InputConfig:
         f"the data set {dataset.name}", (height, width), 1, rules.mean, rules.std,
         rules.interpolation, rules.fit,
     )  # fmt: skip
+
+
+def with_inputs(
+    model: str,
+    dataset: Dataset,
+    inputs: Inputs,
+    build: Callable[[int], nn.Module],
+    shapes: Callable[[nn.Module], dict[str, tuple[int, ...]]] | None,
+) -> tuple[Dataset, Chosen]:
+    """The dataset with the inputs that the network `model` wants, and how they were chosen.
+
+    build: makes the network for a number of channels. shapes: those of its weights by its names,
+    None where there are none. Raises UsageError, DataError or CheckpointError.
+    """
+    config = config_of(model, dataset)
+    if not isinstance(dataset, ImageFolder):
+        chosen = choose(config, inputs)
+        return (dataset.with_inputs(chosen.rules) if inputs.named() else dataset), chosen
+    channels, read = choose(config, inputs).rules.channels, None
+    if shapes is not None or not model.startswith(LIBRARIES):
+        net = build(channels)
+        config = inputs_of_network(net) or config if config is IMAGENET else config
+        read = channels_of(model, net)
+        if shapes is not None:
+            stored = implied(shapes(net), net, lambda: build(channels + 1), channels)
+            _check_channels(stored, channels, inputs)
+            read = read if stored == channels else stored
+    chosen = choose(config, inputs, read)
+    return dataset.with_inputs(chosen.rules), chosen
+
+
+def _check_channels(stored: int, channels: int, inputs: Inputs) -> None:
+    if inputs.channels is not None and stored != channels:
+        raise CheckpointError(
+            f"the first layer of the weights reads {_channels(stored)} (allowed: {channels}, as "
+            "channels says)"
+        )
 
 
 def choose(config: InputConfig, inputs: Inputs, channels: int | None = None) -> Chosen:

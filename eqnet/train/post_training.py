@@ -14,8 +14,6 @@ from eqnet.backend.images import SUFFIXES
 from eqnet.backend.preprocess import preprocess
 from eqnet.data import Dataset, Images, open_dataset
 from eqnet.data.folders import STRAY
-from eqnet.data.image_folder import ImageFolder
-from eqnet.models.inputs import IMAGENET, inputs_of_network
 from eqnet.models.loader import load_model
 from eqnet.models.weights import load_weights, read_tensors
 from eqnet.spec.errors import CaptureError, CheckpointError, DataError, UsageError
@@ -26,7 +24,7 @@ from eqnet.supernet.capture import check_same_function
 from eqnet.supernet.checkpoint import Header, save_supernet
 from eqnet.supernet.measure import batch_size
 from eqnet.supernet.supernet import Supernet
-from eqnet.train.inputs import Chosen, channels_of, choose, config_of, implied
+from eqnet.train.inputs import Chosen, implied, with_inputs
 
 CHECK_IMAGES = 4
 MAX_DIFFERENCE = 1e-3
@@ -74,7 +72,8 @@ def post_training(
     progress = progress or Silent()
     inputs = inputs or Inputs()
     opened = open_dataset(dataset or guess_dataset(data), data)
-    net, source, chosen_inputs = _load(model, weights, opened, inputs, seed, allow_code)
+    source, chosen_inputs = _with_inputs(model, weights, opened, inputs, seed, allow_code)
+    net = _load(model, weights, source, seed, allow_code)
     batch = batch_size(source.input_shape)
     classes = _classes(net, source, chosen_inputs)
     warnings = [*chosen_inputs.warnings, *([] if weights else [RANDOM_WEIGHTS])]
@@ -138,49 +137,44 @@ def guess_dataset(data: Path | None) -> str:
     )
 
 
-def _load(
+def _with_inputs(
     model: str, weights: Path | None, dataset: Dataset, inputs: Inputs, seed: int, allow_code: bool
-) -> tuple[nn.Module, Dataset, Chosen]:
-    """The float model, the data with its inputs, and how those were chosen.
+) -> tuple[Dataset, Chosen]:
+    """The dataset with the network's inputs, for which the network may be built once more."""
 
-    It has as many classes and channels as its weights have, else as the data and `inputs` say.
-    """
-    config, resizable = config_of(model, dataset), isinstance(dataset, ImageFolder)
-    channels = choose(config, inputs).rules.channels
-    # A folder without classes leaves them to the model, or to its weights.
-    classes = len(dataset.classes) or (None if weights is None else USUAL_CLASSES)
+    def build(channels: int) -> nn.Module:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            classes = len(dataset.classes) or None
+            return load_model(model, classes=classes, in_channels=channels, allow_code=allow_code)
+
+    shapes = None if weights is None else lambda net: _shapes(weights)
+    return with_inputs(model, dataset, inputs, build, shapes)
+
+
+def _load(
+    model: str, weights: Path | None, dataset: Dataset, seed: int, allow_code: bool
+) -> nn.Module:
+    """The float model, with as many classes as its weights have, else as the dataset has."""
+    channels = dataset.input_shape[0]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
 
-        def build(classes: int | None, channels: int) -> nn.Module:
-            return load_model(model, classes=classes, in_channels=channels, allow_code=allow_code)
+        def build(count: int | None) -> nn.Module:
+            return load_model(model, classes=count, in_channels=channels, allow_code=allow_code)
 
-        net = build(classes, channels)
-        if weights is not None and classes is not None:
-            shapes = {name: tuple(tensor.shape) for name, tensor in read_tensors(weights).items()}
-            stored = implied(shapes, net, lambda: build(classes + 1, channels), classes)
-            read = channels
-            if resizable:
-                read = implied(shapes, net, lambda: build(classes, channels + 1), channels)
-                _check_channels(weights, read, inputs)
-            if (stored, read) != (classes, channels):
-                net, channels = build(stored, read), read
-    if weights is not None:
-        load_weights(net, weights)
-    if config is IMAGENET:
-        config = inputs_of_network(net) or config
-    chosen = choose(config, inputs, (channels_of(model, net) if resizable else None) or channels)
-    if inputs.named() or resizable:
-        dataset = dataset.with_inputs(chosen.rules)
-    return net, dataset, chosen
+        if weights is None:
+            return build(len(dataset.classes) or None)
+        classes = len(dataset.classes) or USUAL_CLASSES
+        net = build(classes)
+        found = implied(_shapes(weights), net, lambda: build(classes + 1), classes)
+        net = net if found == classes else build(found)
+    load_weights(net, weights)
+    return net
 
 
-def _check_channels(weights: Path, channels: int, inputs: Inputs) -> None:
-    if inputs.channels not in (None, channels):
-        raise CheckpointError(
-            f"{weights}: its first layer reads {channels} channels (allowed: {inputs.channels}, as "
-            "channels says)"
-        )
+def _shapes(weights: Path) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in read_tensors(weights).items()}
 
 
 def _inputs(images: Images, dataset: Dataset, batch: int, count: int) -> Iterator[Tensor]:
