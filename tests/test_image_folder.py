@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -271,6 +272,10 @@ def test_folders_beside_the_parts_are_told(tmp_path: Path) -> None:
 def test_two_spellings_of_a_part_are_refused(tmp_path: Path) -> None:
     layout(tmp_path, *many("train/a", "train/b", "val/a", "valid/b"))
     with pytest.raises(DataError, match=r"val and valid are there \(allowed: one of them\)"):
+        open_dataset("image_folder", tmp_path)
+    shutil.rmtree(tmp_path / "val")
+    layout(tmp_path, *many("Train/a", count=1))
+    with pytest.raises(DataError, match=r"Train and train are there \(allowed: one of them\)"):
         open_dataset("image_folder", tmp_path)
 
 

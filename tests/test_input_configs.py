@@ -122,5 +122,6 @@ def test_networks_without_a_configuration_have_none():
     assert configured_inputs("eqnet:resnet20") is None
     assert configured_inputs("my_nets:tiny") is None
     assert configured_inputs("torchvision:no_such_net") is None
+    assert configured_inputs("torchvision:raft_large") is None  # no classifier
     assert configured_inputs("timm:no_such_net") is None
     assert configured_inputs("timm:resnet18.no_such_tag") is None

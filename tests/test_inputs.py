@@ -128,6 +128,12 @@ def test_wrong_options_are_one_line(options, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("size", [224.0, "224", (3, 4, 5), (224,), (8, -1), 0])
+def test_sizes_in_python_are_whole_numbers(size):
+    with pytest.raises(UsageError, match=r"size .*allowed: 1 to 4096 pixels, or \(H, W\)"):
+        Inputs(size=size)
+
+
 TIMM = InputConfig("timm", (240, 240), 0.9, (0.5,) * 3, (0.5,) * 3, "bicubic", "squash", True)
 
 
@@ -174,8 +180,9 @@ def test_a_flat_folder_calibrates_and_the_choice_is_told(photos, tmp_path):
     json.dumps(summary, allow_nan=False)
 
 
-def test_the_library_says_what_its_networks_read(photos, tmp_path):
+def test_the_library_says_what_its_networks_read(photos, tmp_path, monkeypatch):
     pytest.importorskip("timm")
+    monkeypatch.setattr("eqnet.train.post_training.calibrate", lambda *arguments: None)
     summary, header = trained(
         photos, tmp_path / "out", "timm:mobilevitv2_050", inputs=Inputs(size=64), images=1
     )

@@ -121,10 +121,10 @@ def _parts(root: Path, whole: _Files) -> dict[str, _Part]:
     A single folder of images that is named as a part, beside folders that are not, is a class:
     trains are among the classes of some data sets.
     """
-    names = {name.lower(): name for name in (*whole.classes, *whole.empty)}
+    names = (*whole.classes, *whole.empty)
     parts = {}
     for name, spellings in PARTS.items():
-        same = [names[spelling] for spelling in spellings if spelling in names]
+        same = sorted(name for name in names if name.lower() in spellings)
         if len(same) > 1:
             raise DataError(f"{root}: {' and '.join(same)} are there (allowed: one of them)")
         if same:

@@ -97,10 +97,10 @@ def _of_torchvision(name: str) -> InputConfig | None:
         from torchvision.models import get_model_weights
 
         weights = get_model_weights(name).DEFAULT
+        preset = weights.transforms()
+        crop, resize = preset.crop_size[0], preset.resize_size[0]
     except (ImportError, ValueError, AttributeError):
-        return None  # an unknown name, or a network without weights
-    preset = weights.transforms()
-    crop, resize = preset.crop_size[0], preset.resize_size[0]
+        return None  # an unknown name, or no classifier with weights
     return InputConfig(
         origin=f"torchvision's transforms of {name}, {weights.name}",
         size=(crop, crop),

@@ -55,7 +55,7 @@ class Inputs:
 
 def pair(sides: int | tuple[int, int]) -> tuple[int, int]:
     """H and W of one number, or of two."""
-    return (sides, sides) if isinstance(sides, int) else sides
+    return sides if isinstance(sides, tuple) else (sides, sides)
 
 
 def each(values: float | Sequence[float], channels: int) -> tuple[float, ...]:
@@ -74,8 +74,9 @@ def each(values: float | Sequence[float], channels: int) -> tuple[float, ...]:
 def _check_sides(name: str, sides: int | tuple[int, int] | None) -> None:
     if sides is None:
         return
-    if len(pair(sides)) != 2 or not all(1 <= side <= MAX_SIDE for side in pair(sides)):
-        raise UsageError(f"{name} {sides} (allowed: 1 to {MAX_SIDE} pixels, or H and W)")
+    both = pair(sides)
+    if len(both) != 2 or not all(isinstance(n, int) and 1 <= n <= MAX_SIDE for n in both):
+        raise UsageError(f"{name} {sides} (allowed: 1 to {MAX_SIDE} pixels, or (H, W))")
 
 
 def _check_values(name: str, values: float | Sequence[float] | None, channels: int | None) -> None:

@@ -82,13 +82,13 @@ def post_training(
     if classes == len(source.classes):
         test = _float_accuracy(net, source, source.test(), batch, progress)
         parity = _float_accuracy(net, source, source.parity(), batch, progress)
-    elif not source.classes:
-        notes.append("the images have no labels: accuracies stay unknown")
-    else:
+    elif source.classes:
         warnings.append(
             f"the model has {classes} classes and the data {len(source.classes)}: labels are not "
             "used, accuracies stay unknown (an image folder's classes.txt names all classes)"
         )
+    if test.value is None and classes == (len(source.classes) or classes):
+        notes.append("the images have no labels: accuracies stay unknown")
     supernet = _capture(model, net, source)
     chosen = source.calibration()
     count = min(images, len(chosen))
