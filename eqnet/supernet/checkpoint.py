@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -17,6 +17,7 @@ from eqnet.backend.files import write_file
 from eqnet.models.loader import LIBRARIES, load_model
 from eqnet.spec.errors import CaptureError, CheckpointError, UsageError
 from eqnet.spec.fields import first_problem
+from eqnet.spec.manifest import Preprocessing
 from eqnet.spec.scheme import Frozen
 from eqnet.supernet.collection import uncollected
 from eqnet.supernet.supernet import Supernet
@@ -31,7 +32,8 @@ class Header(Frozen):
 
     model: source of the float architecture. float_accuracy: of the float model that it began
     as, in [0, 1] on `test_images`; float_parity_accuracy: the same on the dataset's parity
-    images, which runtimes are compared on. styles: the placements that training sampled.
+    images, which runtimes are compared on. preprocessing: of its images; None is the dataset's
+    usual. styles: the placements that training sampled.
     note: what the recipe does not tell of this run.
     """
 
@@ -41,6 +43,7 @@ class Header(Frozen):
     classes: int
     dataset: str
     data_root: str | None = None
+    preprocessing: Preprocessing | None = None
     method: Literal["elastic", "post_training"]
     styles: tuple[str, ...] = ()
     seed: int
@@ -49,6 +52,18 @@ class Header(Frozen):
     float_parity_accuracy: float | None = None
     recipe: dict[str, Any] = Field(default_factory=dict)
     note: str = ""
+
+    @model_validator(mode="after")
+    def _reads_its_inputs(self) -> Header:
+        rules = self.preprocessing
+        if rules is not None:
+            shape = (rules.channels, *(rules.size or self.input_shape[1:]))
+            if shape != self.input_shape:
+                raise ValueError(
+                    f"preprocessing: inputs {list(shape)} (allowed: {list(self.input_shape)}, as "
+                    "in input_shape)"
+                )
+        return self
 
 
 def bundled_supernet() -> Path:
