@@ -130,45 +130,30 @@ def test_a_storage_that_openvino_computes_wrongly_fails_where_it_is_declared(tmp
         suite.check_run(made, optimize=True, batch=1)
 
 
-def part_of(
-    suite: ExporterContract, cases: list[Case], narrow: bool, root: Path
-) -> dict[str, Made]:
-    """Cases lowered below `root`, for `run_under`: folder's name -> the case."""
-    made = {}
-    for index, case in enumerate(cases):
-        profile = case.profile(suite.exporter, suite.placement, suite.remainder)
-        profile = narrowed(profile) if narrow else profile
-        subnet = subnet_of(case.net, profile)
-        folder = root / f"{index:02d}"
-        folder.mkdir()
-        lowered = suite.exporter.lower(subnet.reference, profile)
-        ir.save(lowered, folder / MODEL)
-        np.save(folder / instruction_sets.IMAGES, subnet.images)
-        (folder / instruction_sets.PROFILE).write_text(profile.model_dump_json())
-        made[folder.name] = Made(case, profile, subnet, lowered, folder)
-    return made
+def write_case(suite: ExporterContract, case: Case, narrow: bool, folder: Path) -> Made:
+    """A case in a folder of its own, as `run_under` runs it."""
+    profile = case.profile(suite.exporter, suite.placement, suite.remainder)
+    profile = narrowed(profile) if narrow else profile
+    subnet = subnet_of(case.net, profile)
+    lowered = suite.exporter.lower(subnet.reference, profile)
+    folder.mkdir()
+    ir.save(lowered, folder / MODEL)
+    np.save(folder / instruction_sets.IMAGES, subnet.images)
+    (folder / instruction_sets.PROFILE).write_text(profile.model_dump_json())
+    return Made(case, profile, subnet, lowered, folder)
 
 
-def wrong_of(made: dict[str, Made], ran: instruction_sets.Ran) -> list[str]:
+def wrong_of(made: list[Made], ran: instruction_sets.Ran) -> list[str]:
     """One line for each case whose logits are not PyTorch's but for rounding ties."""
     wrong = []
-    for name, one in made.items():
+    for one in made:
+        logits, bits = ran.logits[one.folder.name], one.case.bits[1]
         touched = TOUCHED if one.case.activation_scales == "free" else TOUCHED_ON_POWERS
         try:
-            checks.executed(ran.logits[name], one.subnet, one.case.bits[1], str(one.case), touched)
+            checks.executed(logits, one.subnet, bits, str(one.case), touched)
         except AssertionError as error:
             wrong.append(str(error).splitlines()[0])
     return wrong
-
-
-def say_what_ran(instructions: str, ran: instruction_sets.Ran) -> None:
-    """Skip, with the kernels that ran and were right, where they are not the set's own."""
-    cpu = instruction_sets.cpu_under(instructions)
-    others = [name for name in ran.kernels if instruction_sets.SETS[instructions] not in name]
-    if others:
-        pytest.skip(f"right, but {', '.join(others)} ran: this CPU has no {instructions}")
-    if "VNNI" in instructions and cpu.adds_in_16_bits():
-        pytest.skip(f"right, but without VNNI: {', '.join(ran.kernels)} ran")
 
 
 class TestOpenVinoInstructionSets:
@@ -178,39 +163,53 @@ class TestOpenVinoInstructionSets:
     cases = tuple(pairwise_cases(executed(suite.exporter.capabilities), NETS))
 
     @pytest.fixture(scope="class")
-    def narrow(self, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
-        """Every third case of the contract, its weights in 7 bits of storage."""
+    def narrow(self, tmp_path_factory: pytest.TempPathFactory) -> list[Made]:
+        """A case of each network, with its weights in 7 bits of storage."""
         self.suite.require_runtime()
-        return part_of(self.suite, list(self.cases[::3]), True, tmp_path_factory.mktemp("narrow"))
+        root, made = tmp_path_factory.mktemp("narrow"), []
+        for index, net in enumerate(NETS):
+            cases = [case for case in self.cases if case.net == net]
+            made.append(write_case(self.suite, cases[index % len(cases)], True, root / net))
+        return made
 
     @pytest.fixture(scope="class")
-    def wide(self, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
+    def wide(self, tmp_path_factory: pytest.TempPathFactory) -> list[Made]:
         """Cases with weights of 8 bits."""
         self.suite.require_runtime()
+        root = tmp_path_factory.mktemp("wide")
         cases = [case for case in self.cases if case.bits == (8, 8)][::3]
-        return part_of(self.suite, cases, False, tmp_path_factory.mktemp("wide"))
+        return [
+            write_case(self.suite, case, False, root / f"wide_{index}")
+            for index, case in enumerate(cases)
+        ]
 
-    @pytest.mark.parametrize("instructions", instruction_sets.SETS)
-    def test_weights_in_7_bits_are_exact(self, narrow: dict[str, Made], instructions: str) -> None:
+    @pytest.fixture(scope="class", params=instruction_sets.SETS)
+    def ran(
+        self, request: pytest.FixtureRequest, narrow: list[Made], wide: list[Made]
+    ) -> instruction_sets.Ran:
+        """All of them under one instruction set."""
+        return instruction_sets.run_under(request.param, narrow[0].folder.parent,
+                                          wide[0].folder.parent)  # fmt: skip
+
+    def test_weights_in_7_bits_are_exact(
+        self, narrow: list[Made], ran: instruction_sets.Ran
+    ) -> None:
         """What `reduce_range` promises: no sum saturates, whatever the kernel."""
-        root = next(iter(narrow.values())).folder.parent
-        ran = instruction_sets.run_under(instructions, root)
         assert not wrong_of(narrow, ran), ran.kernels
-        say_what_ran(instructions, ran)
+        if reason := ran.not_its_own():
+            pytest.skip(f"right, but {reason}")
 
-    @pytest.mark.parametrize("instructions", instruction_sets.SETS)
     def test_weights_in_8_bits_are_exact_unless_the_cpu_is_known_to_overflow(
-        self, wide: dict[str, Made], instructions: str
+        self, wide: list[Made], ran: instruction_sets.Ran
     ) -> None:
         """What `host_limit` says of a CPU covers all that OpenVINO computes wrongly there."""
-        root = next(iter(wide.values())).folder.parent
-        ran = instruction_sets.run_under(instructions, root)
         wrong = wrong_of(wide, ran)
-        if not instruction_sets.cpu_under(instructions).adds_in_16_bits():
-            assert not wrong, ran.kernels
-        elif not wrong:
+        if wrong:
+            assert ran.cpu.adds_in_16_bits(), f"{ran.kernels}: {wrong}"
+        elif ran.cpu.adds_in_16_bits():
             pytest.skip(f"right all the same: {', '.join(ran.kernels)} ran")
-        say_what_ran(instructions, ran)
+        if reason := ran.not_its_own():
+            pytest.skip(f"{'overflows' if wrong else 'right'}, but {reason}")
 
 
 class TestTensorRt(ExporterContract):
