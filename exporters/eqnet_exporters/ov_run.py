@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from eqnet.backend.graphs import LAYER_OPS
+from eqnet.backend.isa import onednn_cpu
 from eqnet.backend.protocol import Array
 from eqnet.spec.errors import ArtifactError, EqnetError, MissingExtraError
 from eqnet.spec.profile import HardwareProfile
@@ -59,7 +60,7 @@ class Setting:
     def config(self) -> dict[str, Any]:
         """Properties for ``compile_model``."""
         found: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": HINTS[self.precision],
+            "INFERENCE_PRECISION_HINT": HINTS[self._executed_precision()],
             "PERFORMANCE_HINT": "LATENCY",
         }
         if self.device == CPU:
@@ -69,6 +70,15 @@ class Setting:
         if not self.optimize:
             found[LOW_PRECISION] = "NO"
         return found
+
+    def _executed_precision(self) -> str:
+        """float32 where the CPU has no bfloat16.
+
+        OpenVINO falls back by itself, but not where `ONEDNN_MAX_CPU_ISA` alone takes bfloat16
+        away: a float convolution then gave no images at all.
+        """
+        lacks = may_use_cpu(self.device) and onednn_cpu().lacks("bf16")
+        return "float32" if lacks and self.precision == "bfloat16" else self.precision
 
     def _of_the_cpu(self) -> dict[str, Any]:
         """Properties for the CPU alone, also where it is one of several devices."""
