@@ -3,20 +3,18 @@
 OpenVINO 2026.4 takes a quantizer in front of a reduction into its kernel as integers and one
 behind it as a step of the kernel. Means over one axis of tokens are then off by up to four times
 their range, maxima and minima by half of it, and which ones depends on the axes, the layout and
-the instruction set. A maximum with the least float32 changes no value, and no kernel takes it in:
-between two of them the reduction is computed in float, of the same integers. The mean over height
-and width has kernels that are right, and fast.
+the instruction set. Set apart from both, the reduction is computed in float, of the same
+integers. The mean over height and width has kernels that are right, and fast.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import onnx_ir as ir
 
 from eqnet.backend.graphs import LAYER_OPS, constant
-from eqnet_exporters.passes._build import graph_of, initializer
+from eqnet_exporters.passes._build import set_apart
 
 REDUCTIONS = frozenset(
     {
@@ -24,11 +22,10 @@ REDUCTIONS = frozenset(
         "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare",
     }
 )  # fmt: skip
-LEAST = float(np.finfo(np.float32).min)
 
 
 def reduce_in_float(model: ir.Model) -> None:
-    """Put such a maximum between each reduction and the quantizers around it, in place."""
+    """Set each reduction apart from the quantizers around it, in place."""
     for node in list(model.graph):
         if node.op_type not in REDUCTIONS or _is_over_the_image(node):
             continue
@@ -36,10 +33,10 @@ def reduce_in_float(model: ir.Model) -> None:
         if output.dtype not in (ir.DataType.FLOAT, None):
             continue  # of sizes
         if source is not None and _reaches(source.producer(), "DequantizeLinear", _before):
-            node.replace_input_with(0, _bounded(source, node, f"{node.name}.input"))
+            node.replace_input_with(0, set_apart(source, node, f"{node.name}.input"))
         if any(_reaches(reader, "QuantizeLinear", _behind) for reader in output.consumers()):
             uses = list(output.uses())
-            result = _bounded(output, node, f"{node.name}.result")
+            result = set_apart(output, node, f"{node.name}.result")
             for use in uses:
                 use.node.replace_input_with(use.idx, result)
 
@@ -53,23 +50,7 @@ def _is_over_the_image(node: ir.Node) -> bool:
     return rank == 4 and sorted(int(axis) % rank for axis in axes.reshape(-1)) == [2, 3]
 
 
-def _bounded(value: ir.Value, node: ir.Node, name: str) -> ir.Value:
-    """A value that a reduction reads or gives, behind a maximum with the least float32."""
-    graph = graph_of(node)
-    least = initializer(graph, f"{name}.least", LEAST, ir.DataType.FLOAT)
-    bound = ir.node("Max", [value, least], name=name)
-    result = bound.outputs[0]
-    result.name, result.shape, result.dtype = f"{name}.output", value.shape, ir.DataType.FLOAT
-    if value is node.outputs[0]:
-        graph.insert_after(node, bound)
-    else:
-        graph.insert_before(node, bound)
-    return result
-
-
-def _reaches(
-    node: ir.Node | None, wanted: str, step: Callable[[ir.Node], list[ir.Node]]
-) -> bool:
+def _reaches(node: ir.Node | None, wanted: str, step: Callable[[ir.Node], list[ir.Node]]) -> bool:
     """Whether a node of type `wanted` is reached over what OpenVINO moves quantizers across."""
     seen: set[ir.Node] = set()
     stack = [node] if node is not None else []
