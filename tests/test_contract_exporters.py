@@ -35,12 +35,6 @@ from eqnet.testing.nets import NETS
 from eqnet.testing.oracle import TOUCHED, TOUCHED_ON_POWERS
 from eqnet.testing.subnets import subnet_of
 
-IN_FLOAT = types.MappingProxyType(
-    {
-        "transposed": "QLinearConv needs a quantizer on its output, and what reads it is in "
-        "float: there is no integer ConvTranspose",
-    }
-)
 PAGE = Path(__file__).parents[1] / "docs" / "writing-an-exporter.md"
 
 
@@ -82,21 +76,16 @@ def test_the_page_makes_an_exporter_and_a_profile_that_it_accepts():
 
 class TestOnnxRuntime(ExporterContract):
     exporter = OnnxRuntimeExporter()
-    in_float = IN_FLOAT
 
 
 class TestLowBit(ExporterContract):
     exporter = LowBitExporter()
-    in_float = IN_FLOAT
 
 
 class TestOpenVino(ExporterContract):
     exporter = OpenVinoExporter()
     placement = types.MappingProxyType(
         {"add": "skip", "carriers": ("pool", "concat", "mul", "activation")}
-    )
-    in_float = types.MappingProxyType(
-        {"tokens": "OpenVINO multiplies in float32 what it transposes right before"}
     )
 
 

@@ -19,6 +19,7 @@ from eqnet_exporters.passes.activation_storage import activation_storage
 from eqnet_exporters.passes.fold_activations import fold_activations
 from eqnet_exporters.passes.guard_requantization import guard_requantization
 from eqnet_exporters.passes.integer_bias import integer_bias
+from eqnet_exporters.passes.keep_float_weights import keep_float_weights
 from eqnet_exporters.passes.own_zero_points import own_zero_points
 from eqnet_exporters.passes.share_quantizers import share_quantizers
 from eqnet_exporters.passes.tidy import tidy
@@ -75,6 +76,7 @@ class OnnxRuntimeExporter:
         fold_activations(model)
         activation_storage(model, profile.activations.storage)
         guard_requantization(model)
+        keep_float_weights(model)
         integer_bias(model)
         own_zero_points(model)
         tidy(model)
