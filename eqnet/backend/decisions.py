@@ -19,6 +19,19 @@ def decide(logits: ArrayLike) -> NDArray[np.int64]:
     return best
 
 
+def margins(logits: ArrayLike) -> NDArray[np.floating]:
+    """How far each row of logits [N, K] is from another decision, [N], in units of the logits.
+
+    The distance of the two best; of a single logit, that from 0.
+    """
+    values = np.asarray(logits)
+    if values.shape[1] == 1:
+        return np.abs(values[:, 0])
+    ordered = np.sort(values, axis=1)
+    distance: NDArray[np.floating] = ordered[:, -1] - ordered[:, -2]
+    return distance
+
+
 def classes_of(width: int) -> int:
     """How many classes logits of that width tell apart: one logit tells two."""
     return 2 if width == 1 else width
