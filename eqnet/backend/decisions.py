@@ -26,7 +26,8 @@ def margins(logits: ArrayLike) -> NDArray[np.floating]:
     """
     values = np.asarray(logits)
     if values.shape[1] == 1:
-        return np.abs(values[:, 0])
+        size: NDArray[np.floating] = np.abs(values[:, 0])
+        return size
     ordered = np.sort(values, axis=1)
     distance: NDArray[np.floating] = ordered[:, -1] - ordered[:, -2]
     return distance

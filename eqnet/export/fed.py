@@ -23,6 +23,7 @@ class FedGraph:
 
     quantizers: those of activations in graph order, by the name of their tensor and role. A
     quantizer of a constant, such as a table of positions, stays in the part that reads it.
+    dequantized: scale and zero-point by which each is dequantized, which the cut takes out.
     """
 
     def __init__(self, model: ir.Model, threads: int | None = None) -> None:
@@ -36,6 +37,7 @@ class FedGraph:
             if node.op_type == "QuantizeLinear" and constant(node.inputs[0]) is None
             and str(node.name).removesuffix(".q") not in self.quantizers
         ]  # fmt: skip
+        self.dequantized = {name: _grid(found) for name, found in self.quantizers.items()}
         self._input = str(model.graph.inputs[0].name)
         self._fed = [
             name for name, quantizer in self.quantizers.items() if _cut(model, quantizer, name)
@@ -50,6 +52,16 @@ class FedGraph:
         feeds = {self._input: images, **{f"{name}{FED}": values[name] for name in self._fed}}
         logits, *stored = self._session.run(None, feeds)
         return logits, dict(zip(self.quantizers, stored, strict=True))
+
+
+def _grid(quantizer: Quantizer) -> tuple[float, int] | None:
+    """None for a DequantizeLinear without constant scalars."""
+    _, scale, *more = quantizer.dequantize.inputs
+    values = [constant(value) for value in (scale, *more)]
+    if any(value is None or value.size != 1 for value in values):
+        return None
+    known = [value.item() for value in values if value is not None]
+    return float(known[0]), int(known[1]) if len(known) > 1 else 0
 
 
 def _cut(model: ir.Model, quantizer: Quantizer, name: str) -> bool:
