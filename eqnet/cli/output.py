@@ -116,18 +116,18 @@ def share(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.2f} %"
 
 
-def against_float(found: FloatComparison | None) -> str | None:
+def against_float(comparison: FloatComparison | None) -> str | None:
     """A comparison with the float model in one line; None where nothing is known."""
-    if found is None:
+    if comparison is None:
         return None
     parts = []
-    if found.agreement is not None:
-        parts.append(f"{share(found.agreement)} of {found.images} images agree")
-    if found.snr_db is not None:
-        parts.append(f"logits at {found.snr_db:.1f} dB")
-    if found.accuracy_drop is not None and found.accuracy_drop_interval is not None:
-        low, high = found.accuracy_drop_interval
-        parts.append(f"{found.accuracy_drop:.2f} points lost [{low:.2f}, {high:.2f}]")
+    if comparison.agreement is not None:
+        parts.append(f"{share(comparison.agreement)} of {comparison.images} images agree")
+    if comparison.snr_db is not None:
+        parts.append(f"logits at {comparison.snr_db:.1f} dB")
+    if comparison.accuracy_drop is not None and comparison.accuracy_drop_interval is not None:
+        low, high = comparison.accuracy_drop_interval
+        parts.append(f"{comparison.accuracy_drop:.2f} points lost [{low:.2f}, {high:.2f}]")
     return ", ".join(parts) or None
 
 

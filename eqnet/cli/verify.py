@@ -109,10 +109,10 @@ def _print(report: VerifyReport, target: Path) -> None:
             }
         )
     )
-    for name, found in (
+    for name, answer in (
         ("export", report.export_verdict),
         ("quantization", report.quantization_verdict),
     ):
-        if found is not None:
-            out.print(f"{name}:", verdict(found))
+        if answer is not None:
+            out.print(f"{name}:", verdict(answer))
     out.print(verdict(report.verdict))

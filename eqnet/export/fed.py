@@ -37,7 +37,7 @@ class FedGraph:
             if node.op_type == "QuantizeLinear" and constant(node.inputs[0]) is None
             and str(node.name).removesuffix(".q") not in self.quantizers
         ]  # fmt: skip
-        self.dequantized = {name: _grid(found) for name, found in self.quantizers.items()}
+        self.dequantized = {name: _grid(each) for name, each in self.quantizers.items()}
         self._input = str(model.graph.inputs[0].name)
         self._fed = [
             name for name, quantizer in self.quantizers.items() if _cut(model, quantizer, name)

@@ -59,7 +59,7 @@ def layers_text(proved: int | None, promised: int, total: int) -> str:
 def unmet(export: Verdict | None, quantization: Verdict | None) -> list[str]:
     """The questions of verification that were not answered with yes: `✗ quant.`."""
     named = (("export", export), ("quant.", quantization))
-    return [f"{MARKS[found]} {name}" for name, found in named if found not in (None, "passed")]
+    return [f"{MARKS[answer]} {name}" for name, answer in named if answer not in (None, "passed")]
 
 
 def decibels(value: float | None) -> str:
