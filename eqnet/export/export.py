@@ -227,20 +227,20 @@ def _truth(session: Session) -> _Truth:
 
 def _write_parity(session: Session, net: fx.GraphModule, truth: _Truth, path: Path) -> ParitySet:
     """Store the parity images with the logits of PyTorch's subnet and of the float model."""
-    found = logits(net, truth.batches).cpu().numpy()
-    tensors = {"pixels": truth.pixels, "logits": found, "labels": truth.labels}
+    computed = logits(net, truth.batches).cpu().numpy()
+    tensors = {"pixels": truth.pixels, "logits": computed, "labels": truth.labels}
     if truth.float_logits is not None:
         tensors["float_logits"] = truth.float_logits
     write_file(path, save(tensors))
     known = truth.labels >= 0
-    right = (decide(found) == truth.labels)[known]
+    right = (decide(computed) == truth.labels)[known]
     return ParitySet(
-        images=len(found),
+        images=len(computed),
         source=truth.name,
-        logit_step=float(found.max() - found.min()) / 255.0,
+        logit_step=float(computed.max() - computed.min()) / 255.0,
         accuracy=float(right.mean()) if known.any() else None,
         against_float=compare_with_float(
-            found, truth.float_logits, truth.labels, session.header.float_parity_accuracy
+            computed, truth.float_logits, truth.labels, session.header.float_parity_accuracy
         ),
     )
 
