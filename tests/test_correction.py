@@ -1,4 +1,4 @@
-"""A post-training network keeps its batch norm statistics; what quantization shifts is corrected."""
+"""A post-training network keeps its statistics; what quantization shifts is corrected."""
 
 import copy
 

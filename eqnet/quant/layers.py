@@ -6,7 +6,7 @@ over the parameters of the float layer that it stands for.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -64,8 +64,6 @@ class Corrected(nn.Module):
     (eqnet/supernet/correction.py). They belong to the subnet in force, not to the checkpoint.
     """
 
-    weight: nn.Parameter
-    bias: nn.Parameter | None
     weight_quantizer: WeightQuantizer
     gain: Tensor | None
     shift: Tensor | None
@@ -77,23 +75,28 @@ class Corrected(nn.Module):
 
     def correct(self, gain: Tensor | None, shift: Tensor | None) -> None:
         """Set the correction, [C] each, or take it away."""
-        self.gain = None if gain is None else gain.to(self.weight)
-        self.shift = None if shift is None else shift.to(self.weight)
+        weight = self._weight()
+        self.gain = None if gain is None else gain.to(weight)
+        self.shift = None if shift is None else shift.to(weight)
 
     def affine(self) -> tuple[Tensor, Tensor]:
         """The correction as float64 [C] each: ones and zeros where there is none."""
         channels = self.weight_quantizer.channels
-        plain = self.weight.detach().new_ones(channels, dtype=torch.float64)
+        plain = self._weight().detach().new_ones(channels, dtype=torch.float64)
         gain = plain if self.gain is None else self.gain.double()
         return gain, torch.zeros_like(plain) if self.shift is None else self.shift.double()
 
     def effective(self) -> tuple[Tensor, Tensor | None]:
         """Weight [C, ...] in the active form and bias [C], with the correction in them."""
-        weight: Tensor = self.weight_quantizer(self.weight)
+        weight: Tensor = self.weight_quantizer(self._weight())
+        bias = cast("Tensor | None", self.bias)
         if self.gain is None or self.shift is None:
-            return weight, self.bias
+            return weight, bias
         weight = weight * self.gain.view((-1,) + (1,) * (weight.dim() - 1))
-        return weight, self.shift if self.bias is None else self.bias * self.gain + self.shift
+        return weight, self.shift if bias is None else bias * self.gain + self.shift
+
+    def _weight(self) -> Tensor:
+        return cast("Tensor", self.weight)
 
 
 class ElasticConv2d(nn.Conv2d, Corrected):
@@ -164,6 +167,9 @@ class ElasticConvTranspose2d(Corrected):
     weight: [O, I, kh, kw], the float layer's [I, O, kh, kw] with its first two axes swapped; for
     a depthwise one [O, 1, kh, kw], as it is. `supports` says which others have no such form.
     """
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
 
     def __init__(self, conv: nn.ConvTranspose2d) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from eqnet.backend.decisions import classes_of, decide
 from eqnet.backend.images import SUFFIXES
 from eqnet.backend.preprocess import preprocess
 from eqnet.data import Dataset, Images, open_dataset
@@ -79,15 +80,16 @@ def post_training(
     warnings = [*chosen_inputs.warnings, *([] if weights else [RANDOM_WEIGHTS])]
     notes = list(source.notes)
     test = parity = _Accuracy(None, None)
-    if classes == len(source.classes):
+    if classes_of(classes) == len(source.classes):
         test = _float_accuracy(net, source, source.test(), batch, progress)
         parity = _float_accuracy(net, source, source.parity(), batch, progress)
     elif source.classes:
         warnings.append(
-            f"the model has {classes} classes and the data {len(source.classes)}: labels are not "
-            "used, accuracies stay unknown (an image folder's classes.txt names all classes)"
+            f"the model has {classes_of(classes)} classes and the data {len(source.classes)}: "
+            "labels are not used, accuracies stay unknown (an image folder's classes.txt names "
+            "all classes)"
         )
-    if test.value is None and classes == (len(source.classes) or classes):
+    if test.value is None and len(source.classes) in (0, classes_of(classes)):
         notes.append("the images have no labels: accuracies stay unknown")
     supernet = _capture(model, net, source)
     chosen = source.calibration()
@@ -217,7 +219,7 @@ def _float_accuracy(
     right = known = 0
     progress.start("float accuracy", count)
     for pixels, labels in _read(images, batch, count):
-        found = net(torch.from_numpy(preprocess(pixels, dataset.preprocessing))).argmax(1).numpy()
+        found = decide(net(torch.from_numpy(preprocess(pixels, dataset.preprocessing))).numpy())
         right += int(((found == labels) & (labels >= 0)).sum())
         known += int((labels >= 0).sum())
         progress.advance(len(labels))
