@@ -102,7 +102,7 @@ def measure(supernet, tmp_path, monkeypatch):
         stand_in = Measured(stop_after)
         monkeypatch.setattr(labels_module, "measure", stand_in)
         made = measure_labels(
-            supernet, STYLES, images, images,
+            supernet, STYLES, images, images.images,
             identity=identity, count=count, seed=seed, path=tmp_path / name, progress=Silent(),
         )  # fmt: skip
         return made, stand_in.done
@@ -114,18 +114,17 @@ def measure(supernet, tmp_path, monkeypatch):
 def test_labels_are_accuracies_of_the_drawn_subnets(supernet, tmp_path):
     images = session_of(tmp_path, supernet).calibration()
     made = measure_labels(
-        supernet, [PAPER_STYLE], images, images,
+        supernet, [PAPER_STYLE], images, images.images,
         identity=IDENTITY, count=3, seed=1, path=tmp_path / "labels", progress=Silent(),
     )  # fmt: skip
     rng = random.Random(1)
     specs = [draw_subnet(supernet.info, [PAPER_STYLE], FORMS, rng) for _ in range(3)]
     for row, accuracy, spec in zip(made.features, made.accuracy, specs, strict=True):
         assert np.array_equal(row, encode(supernet.info, spec))
-        supernet.apply(spec)
-        supernet.recalibrate(images.inputs())
+        images.settle(supernet, spec)
         with torch.no_grad():
-            found = supernet.graph(images.images).argmax(1)
-        assert accuracy == pytest.approx((found == images.labels).float().mean().item())
+            found = supernet.graph(images.images.images).argmax(1)
+        assert accuracy == pytest.approx((found == images.images.labels).float().mean().item())
 
 
 def test_an_interrupted_run_goes_on_and_equals_one_go(measure):
