@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,18 +11,22 @@ from torch import Tensor, nn
 
 from eqnet.backend.preprocess import preprocess
 from eqnet.data import Dataset, Images, open_dataset
-from eqnet.models.loader import load_model
-from eqnet.models.weights import load_weights, read_tensors
+from eqnet.models.loader import LIBRARIES, load_model
+from eqnet.models.outside import seeded
+from eqnet.models.weights import WeightFile
 from eqnet.spec.errors import CaptureError, CheckpointError, DataError, UsageError
 from eqnet.spec.progress import Progress, Silent
 from eqnet.supernet.calibrate import calibrate
-from eqnet.supernet.capture import check_same_function
-from eqnet.supernet.checkpoint import Header, save_supernet
+from eqnet.supernet.checkpoint import Header, require_restorable, save_supernet
+from eqnet.supernet.float_checks import (
+    require_repeatable,
+    require_same_function,
+    require_same_when_built_again,
+)
 from eqnet.supernet.measure import batch_size
 from eqnet.supernet.supernet import Supernet
 
 CHECK_IMAGES = 4
-MAX_DIFFERENCE = 1e-3
 # 1,000 images of 224 x 224 pixels: a minute of a float ResNet-50 on two cores.
 MAX_TEST_VALUES = 1000 * 3 * 224 * 224
 IDX_FOLDERS = ("FashionMNIST", "raw")
@@ -41,6 +44,7 @@ def post_training(
     *,
     model: str,
     weights: Path | None = None,
+    weights_key: str | None = None,
     data: Path | None = None,
     dataset: str | None = None,
     out: Path,
@@ -51,7 +55,8 @@ def post_training(
 ) -> dict[str, Any]:
     """Make a supernet of a float classifier in the folder `out`; nothing is trained.
 
-    model: source of the architecture, weights: its state dict. data: folder of the dataset
+    model: source of the architecture, weights: its state dict, or a checkpoint that has one.
+    weights_key: which weights of a checkpoint with several. data: folder of the dataset
     `dataset` (None: an image folder where `data` has one folder a class, else Fashion-MNIST).
     images: training images that the scales are searched on. seed: of random initial weights.
     Returns a summary; its `warning`, where there is one, is for the user's eyes.
@@ -61,9 +66,10 @@ def post_training(
         raise UsageError(f"{images} images (allowed: 1 or more)")
     progress = progress or Silent()
     source = open_dataset(dataset or guess_dataset(data), data)
-    net = _load(model, weights, source, seed, allow_code)
+    file = WeightFile(weights, weights_key) if weights else None
+    net, warnings = _load(model, file, source, seed, allow_code)
     batch = batch_size(source.input_shape)
-    classes, warnings = _classes(net, source), [] if weights else [RANDOM_WEIGHTS]
+    classes = _classes(net, source)
     test = parity = _Accuracy(None, None)
     if classes == len(source.classes):
         test = _float_accuracy(net, source, source.test(), batch, progress)
@@ -73,16 +79,19 @@ def post_training(
             f"the model has {classes} classes and the data {len(source.classes)}: labels are not "
             "used, accuracies stay unknown (an image folder's classes.txt names all classes)"
         )
-    supernet = _capture(model, net, source)
-    chosen = source.calibration()
-    count = min(images, len(chosen))
-    calibrate(supernet, list(_inputs(chosen, source, batch, count)), progress)
+    again = _load(model, file, source, seed + 1, allow_code)[0] if file else None
+    supernet = _capture(model, net, again, source)
     header = Header(
         model=model, input_shape=source.input_shape, classes=classes, dataset=source.name,
         data_root=None if data is None else str(data.resolve()), method="post_training",
         seed=seed, float_accuracy=test.value, test_images=test.images,
-        float_parity_accuracy=parity.value,
+        float_parity_accuracy=parity.value, random_weights=file is None,
     )  # fmt: skip
+    if model.partition(":")[0] not in LIBRARIES:
+        require_restorable(supernet, header)
+    chosen = source.calibration()
+    count = min(images, len(chosen))
+    calibrate(supernet, list(_inputs(chosen, source, batch, count)), progress)
     path = save_supernet(out, supernet, header)
     summary: dict[str, Any] = {
         "supernet": str(path),
@@ -117,34 +126,35 @@ def guess_dataset(data: Path | None) -> str:
 
 
 def _load(
-    model: str, weights: Path | None, dataset: Dataset, seed: int, allow_code: bool
-) -> nn.Module:
-    """The float model, with as many classes as its weights have, else as the dataset has."""
+    model: str, weights: WeightFile | None, dataset: Dataset, seed: int, allow_code: bool
+) -> tuple[nn.Module, list[str]]:
+    """The float model, with as many classes as its weights have, else as the dataset has.
+
+    Returns also what the user should know of the weights.
+    """
     channels, classes = dataset.input_shape[0], len(dataset.classes)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
 
         def build(count: int) -> nn.Module:
             return load_model(model, classes=count, in_channels=channels, allow_code=allow_code)
 
         net = build(classes)
         if weights is None:
-            return net
+            return net, [RANDOM_WEIGHTS]
         found = _classes_of(weights, dataset, net, lambda: build(classes + 1))
         net = net if found == classes else build(found)
-    load_weights(net, weights)
-    return net
+    return net, list(weights.load(net))
 
 
 def _classes_of(
-    weights: Path, dataset: Dataset, net: nn.Module, larger: Callable[[], nn.Module]
+    weights: WeightFile, dataset: Dataset, net: nn.Module, larger: Callable[[], nn.Module]
 ) -> int:
     """Classes that a file of weights is for, as the shapes of its tensors tell.
 
     net: the network with as many classes as the data; larger: makes it with one class more, so
     that the tensors that grow with the classes show, wherever the head stands.
     """
-    found = {name: tensor.shape for name, tensor in read_tensors(weights).items()}
+    found = {name: tensor.shape for name, tensor in weights.chosen(net).tensors.items()}
     own = {name: tensor.shape for name, tensor in net.state_dict().items()}
     classes = len(dataset.classes)
     odd = [name for name in own if len(found.get(name, ())) == len(own[name]) != 0]
@@ -204,18 +214,16 @@ def _float_accuracy(
     return _Accuracy(right / known, name) if known else _Accuracy(None, None)
 
 
-def _capture(source: str, net: nn.Module, dataset: Dataset) -> Supernet:
-    """The supernet, checked to be the same float function. Raises CaptureError if it is not."""
-    original = copy.deepcopy(net)
+def _capture(source: str, net: nn.Module, again: nn.Module | None, dataset: Dataset) -> Supernet:
+    """The supernet, checked to be the same float function. Raises CaptureError if it is not.
+
+    again: the model built with other random numbers and filled from the same weights.
+    """
+    images = torch.cat(list(_inputs(dataset.calibration(), dataset, CHECK_IMAGES, CHECK_IMAGES)))
+    run = require_repeatable(net, images)
+    if again is not None:
+        require_same_when_built_again(source, net, again, run, images)
     supernet = Supernet(net, dataset.input_shape)
     supernet.apply_float()
-    images = torch.cat(list(_inputs(dataset.calibration(), dataset, CHECK_IMAGES, CHECK_IMAGES)))
-    with torch.no_grad():
-        size = float(original(images.clone()).abs().max())
-    difference = check_same_function(original, supernet.graph, images)
-    if not difference <= MAX_DIFFERENCE * max(size, 1e-12):
-        raise CaptureError(
-            f"{source}: the captured network computes another function: its logits differ by "
-            f"{difference:.3g} at a size of {size:.3g} (allowed: {MAX_DIFFERENCE} of it)"
-        )
+    require_same_function(source, run, supernet.graph, images)
     return supernet
