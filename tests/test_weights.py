@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import io
 import json
 import re
 import tarfile
 import zipfile
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -201,13 +203,43 @@ def test_averaged_weights_that_do_not_fit_are_passed_over(tmp_path):
     assert same(model)
 
 
+class Options(dict):
+    """As Lightning's hyperparameters: a mapping of a class of its own."""
+
+
+class Slots:
+    """Its state is a tuple."""
+
+    __slots__ = ("rate",)
+
+
+def with_slots():
+    made = Slots()
+    made.rate = 3
+    return made
+
+
+BESIDE_WEIGHTS = {
+    "namespace": lambda: argparse.Namespace(lr=0.1, nested=argparse.Namespace(a=[1, 2])),
+    "mapping": lambda: Options(lr=0.1, more=Options(a=1)),
+    "default dict": lambda: defaultdict(list, {"acc": [0.5]}),
+    "numpy number": lambda: np.float64(0.5),
+    "numpy array": lambda: np.ones(3),
+    "path": lambda: Path("runs") / "one",
+    "date": lambda: datetime.date(2020, 1, 1),
+    "slots": with_slots,
+    "set": lambda: {1, 2},
+    "class": lambda: Options,
+    "function": lambda: nn.functional.relu,
+}
+
+
 @pytest.mark.parametrize("legacy", [False, True])
-def test_options_of_a_script_beside_the_weights_run_no_code(tmp_path, legacy):
+@pytest.mark.parametrize("kind", BESIDE_WEIGHTS)
+def test_what_scripts_keep_beside_the_weights_is_passed_over(tmp_path, kind, legacy):
     path = tmp_path / "w.pth.tar"
-    options = argparse.Namespace(lr=0.1, layers=[1, 2], nested=argparse.Namespace(a=1))
-    torch.save(
-        {"args": options, "state_dict": STATE}, path, _use_new_zipfile_serialization=not legacy
-    )
+    content = {"args": BESIDE_WEIGHTS[kind](), "state_dict": STATE, "epoch": 3}
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
     model = Net()
     load_weights(model, path)
     assert same(model)

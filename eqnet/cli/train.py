@@ -27,7 +27,7 @@ Examples:
     --weights resnet18.pth --data photos --out runs/mine"""
 
 _RECIPE_ONLY = ("resume", "device")
-_POST_ONLY = ("model", "weights", "dataset", "images", "allow_code")
+_POST_ONLY = ("model", "weights", "weights_key", "dataset", "images", "allow_code")
 
 
 def train(
@@ -45,7 +45,13 @@ def train(
     ] = None,
     weights: Annotated[
         Path | None,
-        typer.Option(help="State dict of the model.", show_default="the model's own"),
+        typer.Option(
+            help="State dict of the model, or a checkpoint with one.", show_default="random"
+        ),
+    ] = None,
+    weights_key: Annotated[
+        str | None,
+        typer.Option(help="Which weights of a checkpoint.", show_default="averaged, if there are"),
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Folder of images by class, or of IDX files.")
@@ -75,6 +81,7 @@ def train(
     given = {
         "model": model is not None,
         "weights": weights is not None,
+        "weights_key": weights_key is not None,
         "dataset": dataset is not None,
         "images": images is not None,
         "allow_code": allow_code,
@@ -92,6 +99,7 @@ def train(
             summary = _post_training(
                 model=model,
                 weights=weights,
+                weights_key=weights_key,
                 data=data,
                 dataset=dataset,
                 out=out,

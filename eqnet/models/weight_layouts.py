@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from eqnet.models.stand_ins import is_stand_in, stands_for
 from eqnet.models.weight_names import Fit, Names, few, fit, misfits
 from eqnet.spec.errors import CheckpointError, unknown
 
@@ -80,7 +81,7 @@ def _mappings(
     content: Any, keys: tuple[str, ...], depth: int
 ) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
     """Every mapping that holds named tensors and nothing else, by its keys."""
-    if not isinstance(content, Mapping) or not content or is_object(content):
+    if not isinstance(content, Mapping) or not content or is_stand_in(content):
         return
     if all(isinstance(value, Tensor) for value in content.values()):
         yield keys, {str(name): value for name, value in content.items()}
@@ -111,22 +112,14 @@ def _misfit(key: str, found: Fit) -> str:
     return f"not weights of this model{where}: {misfits(found)}{hint}"
 
 
-OBJECT = "eqnet_object"
-
-
-def is_object(value: Any) -> bool:
-    """Whether a value stands for an object of a class that was not run."""
-    return hasattr(value, OBJECT)
-
-
 def _why_none(content: Any) -> str:
     code = "loading it could run code (allowed: a state_dict of tensors)"
-    if is_object(content):
-        return f"a pickled object of {getattr(content, OBJECT)}, {code}"
+    if is_stand_in(content):
+        return f"a pickled object of {stands_for(content)}, {code}"
     if isinstance(content, Mapping):
         for key in (*KEYS, *content):
-            if key in content and is_object(content[key]):
-                return f"{key}: a pickled object of {getattr(content[key], OBJECT)}, {code}"
+            if key in content and is_stand_in(content[key]):
+                return f"{key}: a pickled object of {stands_for(content[key])}, {code}"
         for name, value in content.items():
             if not isinstance(value, Tensor):
                 return f"{name}: {type(value).__name__} (allowed: tensors)"

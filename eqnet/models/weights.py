@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import re
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,13 +12,13 @@ from torch import Tensor, nn
 
 from eqnet.models.file_kinds import ALLOWED, kind_of
 from eqnet.models.outside import outside_tensors
-from eqnet.models.weight_layouts import OBJECT, Chosen, Layout
+from eqnet.models.stand_ins import stand_ins
+from eqnet.models.weight_layouts import Chosen, Layout
 from eqnet.models.weight_names import names_of
 from eqnet.spec.errors import CheckpointError
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-UNKNOWN_CLASS = re.compile(r"GLOBAL (\S+) was not an allowed global")
 MAX_CLASSES = 100
 
 
@@ -128,44 +126,24 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_pytorch(path: Path) -> Any:
     """The content of a file; an object of any class but those of tensors is a stand-in."""
-    known: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = []
-    names: set[str] = set()
+    known: dict[str, type] = {}
     while True:
+        allowed: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+            (kind, name) for name, kind in known.items()
+        ]
         try:
-            with torch.serialization.safe_globals(known):
+            with torch.serialization.safe_globals(allowed):
                 return torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
-            name = _unknown_class(error)
-            if name is None or name in names or len(names) >= MAX_CLASSES:
+            more = stand_ins(str(error), known)
+            if not more or len(known) >= MAX_CLASSES:
                 raise CheckpointError(
                     f"{path}: not a file of tensors alone, loading it could run code "
                     f"(allowed: {ALLOWED})"
                 ) from error
-            known.append((_stand_in(name), name))
-            names.add(name)
+            known |= more
         except Exception as error:  # whatever a damaged file may lead to
             raise CheckpointError(f"{path}: damaged PyTorch file: {_line(error)}") from error
-
-
-def _unknown_class(error: Exception) -> str | None:
-    found = UNKNOWN_CLASS.search(str(error))
-    return found.group(1) if found else None
-
-
-def _stand_in(name: str) -> type:
-    """A class that takes the place of the class `name`, so that no code of it is run.
-
-    Scripts save their options beside the weights (argparse.Namespace, Lightning's
-    hyperparameters); the unpickler asks for a class of each name, and fills plain ordered
-    dictionaries alone.
-    """
-
-    def make(_: type, *_args: Any, **_kwargs: Any) -> OrderedDict[Any, Any]:
-        blank: OrderedDict[Any, Any] = OrderedDict()
-        blank.__dict__[OBJECT] = name
-        return blank
-
-    return type("StandIn", (), {"__new__": make})
 
 
 def _line(error: Exception) -> str:
