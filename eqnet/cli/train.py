@@ -45,9 +45,7 @@ def train(
     ] = None,
     weights: Annotated[
         Path | None,
-        typer.Option(
-            help="State dict of the model, or a checkpoint with one.", show_default="random"
-        ),
+        typer.Option(help="State dict, or a checkpoint with one.", show_default="the model's own"),
     ] = None,
     weights_key: Annotated[
         str | None,

@@ -254,6 +254,7 @@ def _manifest(
         model=ModelInfo(
             source=header.model, input_shape=header.input_shape, classes=header.classes,
             float_accuracy=header.float_parity_accuracy, dataset=header.dataset,
+            random_weights=header.random_weights,
         ),
         preprocessing=session.dataset.preprocessing,
         parity=parity,

@@ -46,6 +46,18 @@ def _tensors(value: Any, depth: int) -> Iterator[tuple[str, Tensor]]:
             yield from ((f"{key}.{name}", tensor) for name, tensor in _tensors(item, depth - 1))
 
 
+@torch.no_grad()
+def set_values(tensor: Tensor, values: Tensor) -> None:
+    """Give a tensor other values of its shape, in place; its type stays."""
+    values = values.to(tensor.dtype)
+    if torch.equal(tensor, values):
+        return
+    try:
+        tensor.copy_(values)
+    except RuntimeError:  # its elements share memory, as those of `expand` do
+        tensor.data = values.clone()
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Within: torch, numpy and Python draw random numbers by `seed`; afterwards as before."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from eqnet.models.file_kinds import ALLOWED, kind_of
-from eqnet.models.outside import outside_tensors
+from eqnet.models.outside import outside_tensors, set_values
 from eqnet.models.stand_ins import stand_ins
 from eqnet.models.weight_layouts import Chosen, Layout
 from eqnet.models.weight_names import names_of
@@ -54,9 +54,8 @@ class WeightFile:
         model.load_state_dict(
             {name: tensor for name, tensor in ready.items() if name not in outside}, strict=False
         )
-        with torch.no_grad():
-            for name in outside.keys() & ready.keys():
-                outside[name].copy_(ready[name])
+        for name in outside.keys() & ready.keys():
+            set_values(outside[name], ready[name])
         return chosen.remarks
 
     def _converted(self, name: str, tensor: Tensor, own: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from eqnet.backend.files import write_file
 from eqnet.models.loader import LIBRARIES, load_model
-from eqnet.models.outside import seeded
+from eqnet.models.outside import seeded, set_values
 from eqnet.models.weights import valid
 from eqnet.spec.errors import CaptureError, CheckpointError, UsageError
 from eqnet.spec.fields import first_problem
@@ -29,7 +29,6 @@ from eqnet.supernet.rebuild import (
     check_images,
     fill_model,
     graph_tensors,
-    set_values,
     with_model_values,
 )
 from eqnet.supernet.supernet import Supernet
@@ -225,7 +224,5 @@ def _fill(path: Path, supernet: Supernet, tensors: dict[str, Tensor], model: str
             )
         if not bool(valid(value, own[name]).all()):
             raise CheckpointError(f"{path}: tensor '{name}' holds NaN or infinity")
-    supernet.graph.load_state_dict(tensors, strict=False)
-    with torch.no_grad():
-        for name in tensors.keys() - supernet.graph.state_dict().keys():
-            set_values(own[name], tensors[name])
+    for name, value in tensors.items():
+        set_values(own[name], value)

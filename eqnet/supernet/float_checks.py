@@ -109,6 +109,11 @@ def _random(first: FloatRun, again: FloatRun, apart: float) -> str:
     )
 
 
+def same_run(run: FloatRun, other: FloatRun) -> bool:
+    """Whether two runs gave the same logits."""
+    return relative_difference(run.logits, other.logits) <= SAME_RUN
+
+
 def relative_difference(logits: Tensor, other: Tensor) -> float:
     """Largest difference of two tensors of logits as a share of the first one's largest."""
     if logits.shape != other.shape:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from eqnet.models.outside import outside_tensors
+from eqnet.models.outside import outside_tensors, set_values
 from eqnet.supernet.constants import attribute
 
 MODEL = "model:"  # before the names of the model's own tensors
@@ -44,7 +44,7 @@ def graph_tensors(graph: fx.GraphModule) -> dict[str, Tensor]:
             value = attribute(graph, str(node.target))
             if isinstance(value, Tensor):
                 found[str(node.target)] = value
-    return {**found, **graph.state_dict()}
+    return {**found, **graph.state_dict(keep_vars=True)}
 
 
 def with_model_values(
@@ -82,16 +82,6 @@ def fill_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         value = tensors.get(f"{MODEL}{name}", tensors.get(name))
         if value is not None and _can_be_saved(tensor) and tensor.shape == value.shape:
             set_values(tensor, value)
-
-
-def set_values(tensor: Tensor, value: Tensor) -> None:
-    """Give a tensor that needs no gradient other values, of its shape."""
-    if torch.equal(tensor, value.to(tensor.dtype)):
-        return
-    if tensor.is_contiguous():
-        tensor.copy_(value)
-    else:  # a view whose elements may share memory cannot be written to
-        tensor.data = value.to(tensor.dtype).clone()
 
 
 def check_images(input_shape: tuple[int, int, int]) -> Tensor:

@@ -19,18 +19,37 @@ from eqnet.spec.progress import Progress, Silent
 from eqnet.supernet.calibrate import calibrate
 from eqnet.supernet.checkpoint import Header, require_restorable, save_supernet
 from eqnet.supernet.float_checks import (
+    FloatRun,
     require_repeatable,
     require_same_function,
     require_same_when_built_again,
+    run_float,
+    same_run,
 )
 from eqnet.supernet.measure import batch_size
 from eqnet.supernet.supernet import Supernet
 
 CHECK_IMAGES = 4
+MANY_IMAGES = 32
 # 1,000 images of 224 x 224 pixels: a minute of a float ResNet-50 on two cores.
 MAX_TEST_VALUES = 1000 * 3 * 224 * 224
 IDX_FOLDERS = ("FashionMNIST", "raw")
 RANDOM_WEIGHTS = "no weights given: the model has random weights, and its accuracy means nothing"
+
+ONE_CLASS = (
+    f"the first {MANY_IMAGES} calibration images all get one class: the weights look random, "
+    "unless the images are of one kind"
+)
+
+
+class _Float(NamedTuple):
+    """A float model, its logits on a few images [N, C, H, W], and what the user should know."""
+
+    net: nn.Module
+    run: FloatRun
+    images: Tensor
+    random: bool
+    warnings: list[str]
 
 
 class _Accuracy(NamedTuple):
@@ -66,10 +85,12 @@ def post_training(
         raise UsageError(f"{images} images (allowed: 1 or more)")
     progress = progress or Silent()
     source = open_dataset(dataset or guess_dataset(data), data)
+    if weights_key is not None and weights is None:
+        raise UsageError(f"weights key '{weights_key}' without weights (allowed: both, or none)")
     file = WeightFile(weights, weights_key) if weights else None
-    net, warnings = _load(model, file, source, seed, allow_code)
-    batch = batch_size(source.input_shape)
-    classes = _classes(net, source)
+    start = _float_model(model, file, source, seed, allow_code)
+    net, warnings = start.net, start.warnings
+    batch, classes = batch_size(source.input_shape), start.run.logits.shape[1]
     test = parity = _Accuracy(None, None)
     if classes == len(source.classes):
         test = _float_accuracy(net, source, source.test(), batch, progress)
@@ -79,13 +100,14 @@ def post_training(
             f"the model has {classes} classes and the data {len(source.classes)}: labels are not "
             "used, accuracies stay unknown (an image folder's classes.txt names all classes)"
         )
-    again = _load(model, file, source, seed + 1, allow_code)[0] if file else None
-    supernet = _capture(model, net, again, source)
+    supernet = Supernet(net, source.input_shape)
+    supernet.apply_float()
+    require_same_function(model, start.run, supernet.graph, start.images)
     header = Header(
         model=model, input_shape=source.input_shape, classes=classes, dataset=source.name,
         data_root=None if data is None else str(data.resolve()), method="post_training",
         seed=seed, float_accuracy=test.value, test_images=test.images,
-        float_parity_accuracy=parity.value, random_weights=file is None,
+        float_parity_accuracy=parity.value, random_weights=start.random,
     )  # fmt: skip
     if model.partition(":")[0] not in LIBRARIES:
         require_restorable(supernet, header)
@@ -125,6 +147,30 @@ def guess_dataset(data: Path | None) -> str:
     )
 
 
+def _float_model(
+    model: str, file: WeightFile | None, dataset: Dataset, seed: int, allow_code: bool
+) -> _Float:
+    """The float model, checked to be a function of the images and of its weights alone.
+
+    Raises CheckpointError or CaptureError where it is none.
+    """
+    net, warnings = _load(model, file, dataset, seed, allow_code)
+    _require_logits(net, dataset)
+    images = torch.cat(list(_inputs(dataset.calibration(), dataset, CHECK_IMAGES, CHECK_IMAGES)))
+    run = require_repeatable(net, images)
+    random = file is None
+    if file is not None or model.partition(":")[0] not in LIBRARIES:
+        again, _ = _load(model, file, dataset, seed + 1, allow_code)
+        if file is not None:
+            require_same_when_built_again(model, net, again, run, images)
+        random = not same_run(run, run_float(again, images))
+    if random:
+        warnings.append(RANDOM_WEIGHTS)
+    elif _is_one_class(net, dataset):
+        warnings.append(ONE_CLASS)
+    return _Float(net, run, images, random, warnings)
+
+
 def _load(
     model: str, weights: WeightFile | None, dataset: Dataset, seed: int, allow_code: bool
 ) -> tuple[nn.Module, list[str]]:
@@ -140,7 +186,7 @@ def _load(
 
         net = build(classes)
         if weights is None:
-            return net, [RANDOM_WEIGHTS]
+            return net, []
         found = _classes_of(weights, dataset, net, lambda: build(classes + 1))
         net = net if found == classes else build(found)
     return net, list(weights.load(net))
@@ -178,8 +224,8 @@ def _read(images: Images, batch: int, count: int) -> Iterator[tuple[Any, Any]]:
 
 
 @torch.no_grad()
-def _classes(net: nn.Module, dataset: Dataset) -> int:
-    """Run one image; the width of the logits. Raises CaptureError or CheckpointError."""
+def _require_logits(net: nn.Module, dataset: Dataset) -> None:
+    """One image gives finite logits. Raises CaptureError or CheckpointError."""
     example = next(_inputs(dataset.calibration(), dataset, 1, 1))
     try:
         logits = net(example)
@@ -192,7 +238,15 @@ def _classes(net: nn.Module, dataset: Dataset) -> int:
         raise CaptureError("the model's output is not one tensor of logits [N, classes]")
     if not bool(torch.isfinite(logits).all()):
         raise CheckpointError("the model's logits are not finite (allowed: weights that work)")
-    return int(logits.shape[1])
+
+
+@torch.no_grad()
+def _is_one_class(net: nn.Module, dataset: Dataset) -> bool:
+    """Whether many images all get the same class."""
+    images = dataset.calibration()
+    count = min(len(images), MANY_IMAGES)
+    found = torch.cat([net(batch) for batch in _inputs(images, dataset, CHECK_IMAGES, count)])
+    return count == MANY_IMAGES and found.shape[1] > 1 and len(found.argmax(1).unique()) == 1
 
 
 @torch.no_grad()
@@ -212,18 +266,3 @@ def _float_accuracy(
     progress.finish()
     name = images.name if count == len(images) else f"{images.name}, the first {count}"
     return _Accuracy(right / known, name) if known else _Accuracy(None, None)
-
-
-def _capture(source: str, net: nn.Module, again: nn.Module | None, dataset: Dataset) -> Supernet:
-    """The supernet, checked to be the same float function. Raises CaptureError if it is not.
-
-    again: the model built with other random numbers and filled from the same weights.
-    """
-    images = torch.cat(list(_inputs(dataset.calibration(), dataset, CHECK_IMAGES, CHECK_IMAGES)))
-    run = require_repeatable(net, images)
-    if again is not None:
-        require_same_when_built_again(source, net, again, run, images)
-    supernet = Supernet(net, dataset.input_shape)
-    supernet.apply_float()
-    require_same_function(source, run, supernet.graph, images)
-    return supernet
