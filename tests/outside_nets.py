@@ -172,6 +172,13 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(name)
 
 
+def pretrained() -> Net:
+    """A network with weights of its own, whatever the random state."""
+    with torch.random.fork_rng():
+        torch.manual_seed(11)
+        return Net(CASES["plain_fixed"])
+
+
 def clocked() -> Net:
     """A network that is another one each time, whatever the random state."""
     return Net(Case(plain("m", lambda: time.perf_counter_ns() % 1000 / 100 + 1), product))
