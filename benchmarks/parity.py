@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from eqnet.backend.decisions import decide
 from eqnet.backend.discovery import find_exporter
 from eqnet.export.export import export
 from eqnet.runtime import load
@@ -77,11 +78,11 @@ def compare(net: str, supernet: Path | None, profile: str, folder: Path, limit: 
     model = load(artifact)
     found = np.concatenate([model(batch.numpy()) for batch in torch.split(images.images, BATCH)])
     labels = images.labels.numpy()
-    right, wanted = found.argmax(1) == labels, expected.argmax(1) == labels
+    right, wanted = decide(found) == labels, decide(expected) == labels
     return Row(
         net, profile, model.runtime, len(labels), session.header.float_accuracy,
         float(wanted.mean()), float(right.mean()),
-        float((found.argmax(1) == expected.argmax(1)).mean()),
+        float((decide(found) == decide(expected)).mean()),
         paired_interval(right, wanted),
     )  # fmt: skip
 

@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.files import sha256_file
 from eqnet.backend.graphs import layers_of
+from eqnet.backend.judge import compare_with_float
 from eqnet.backend.preprocess import preprocess
 from eqnet.spec.manifest import (
     MANIFEST,
@@ -71,10 +72,12 @@ def write_artifact(
     shift: float = 0.0,
     dataset: str | None = None,
     promised: tuple[str, ...] | None = None,
+    float_logits: np.ndarray | None = None,
 ) -> Manifest:
     """Lower `reference` for `target` and write the whole folder; its own logits are the truth.
 
-    shift is added to the stored logits of class 0, labels default to the stored top-1.
+    shift is added to the stored logits of class 0, labels default to the stored top-1. Without
+    float_logits it is an artifact from before they were stored.
     """
     folder.mkdir(parents=True)
     neutral = ir.from_proto(reference)
@@ -86,6 +89,10 @@ def write_artifact(
     logits[:, 0] += np.float32(shift)
     known = logits.argmax(axis=1) if labels is None else labels
     tensors = {"pixels": images, "logits": logits, "labels": known.astype(np.int64)}
+    against_float = None
+    if float_logits is not None:
+        tensors["float_logits"] = float_logits
+        against_float = compare_with_float(logits, float_logits, tensors["labels"])
     save_file(tensors, folder / PARITY)
     names = tuple(layers_of(neutral))
     manifest = Manifest(
@@ -104,7 +111,10 @@ def write_artifact(
         model=ModelInfo(source="hand", input_shape=(3, 8, 8), classes=10, dataset=dataset),
         preprocessing=PREPROCESSING,
         parity=ParitySet(
-            images=len(images), source="random", logit_step=float(np.ptp(logits) / 255)
+            images=len(images),
+            source="random",
+            logit_step=float(np.ptp(logits) / 255),
+            against_float=against_float,
         ),
         layers=names,
         int8_layers=names if promised is None else promised,

@@ -2,7 +2,8 @@
 
 A value on a rounding tie comes out one step apart, and a deep net with random weights hands that
 on until the logits have little in common. So the graph is cut at its quantizers: each part is fed
-with PyTorch's integers, and must make PyTorch's next ones, but for ties.
+with PyTorch's integers, and must make PyTorch's next ones, but for ties. Export asks the same of
+every graph, and takes a wider view of what a tie is.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 
-from eqnet.backend.graphs import Quantizer, constant, quantizers
+from eqnet.backend.graphs import constant
+from eqnet.export.fed import FedGraph
 from eqnet.testing.oracle import TIE
 from eqnet.testing.subnets import Point, Trace
 
@@ -36,20 +37,16 @@ class Fed:
 def feed(model: ir.Model, trace: Trace, images: np.ndarray) -> Fed:
     """Run every part of a neutral graph in ONNX Runtime, optimizations off; changes `model`."""
     points = {point.name: point for point in trace.points}
-    found = {
-        quantizer.quantize.name.removesuffix(".q"): quantizer for quantizer in quantizers(model)
-    }
     quantized = [node.inputs[0] for node in model.graph if node.op_type == "QuantizeLinear"]
+    graph = FedGraph(model, threads=1)
     # A quantizer of a constant, such as a table of positions, stays in the part that reads it.
-    assert len(found) == sum(constant(value) is None for value in quantized)
-    feeds = {"input": images}
-    for name, quantizer in found.items():
-        feeds[_cut(model, quantizer, name)] = _values(points[name])
-    logits, *made = _run(model, feeds)
+    assert len(graph.quantizers) == sum(constant(value) is None for value in quantized)
+    values = {name: _values(points[name]) for name in graph.quantizers}
+    logits, stored = graph.run(images, values)
     wrong, ties, integers = [], 0, 0
-    for (name, quantizer), held in zip(found.items(), made, strict=True):
+    for name, quantizer in graph.quantizers.items():
         point = points[name]
-        off = held.astype(np.int32) - quantizer.zero_point - point.integers
+        off = stored[name].astype(np.int32) - quantizer.zero_point - point.integers
         parts = np.abs(point.values - np.floor(point.values) - 0.5)
         excused = (np.abs(off) == 1) & (parts <= TIE)
         if (bad := (off != 0) & ~excused).any():
@@ -58,31 +55,8 @@ def feed(model: ir.Model, trace: Trace, images: np.ndarray) -> Fed:
             wrong.append(f"{name}: scale {quantizer.scale:g} instead of {point.scale:g}")
         ties, integers = ties + int((off != 0).sum()), integers + off.size
     error = np.abs(logits - trace.logits).max() / np.abs(trace.logits).max()
-    return Fed(len(found), wrong, ties, integers, float(error))
-
-
-def _cut(model: ir.Model, quantizer: Quantizer, name: str) -> str:
-    """Make the integers an output and what their readers see an input, whose name it returns."""
-    given = ir.Value(
-        name=f"{name}.given", shape=quantizer.output.shape, type=ir.TensorType(ir.DataType.FLOAT)
-    )
-    held = quantizer.dequantize.inputs[0]
-    assert held is not None
-    ir.convenience.replace_all_uses_with(quantizer.output, given)
-    model.graph.remove(quantizer.dequantize)
-    model.graph.inputs.append(given)
-    model.graph.outputs.append(held)
-    return f"{name}.given"
+    return Fed(len(graph.quantizers), wrong, ties, integers, float(error))
 
 
 def _values(point: Point) -> np.ndarray:
     return point.integers.astype(np.float32) * np.float32(point.scale)
-
-
-def _run(model: ir.Model, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1
-    content = ir.to_proto(model).SerializeToString()
-    session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    return session.run(None, feeds)

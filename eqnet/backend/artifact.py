@@ -24,16 +24,26 @@ from eqnet.spec.manifest import (
 
 REQUIRED = (MODEL, REFERENCE, PARITY)
 REPORTS = ("verify.json", "bench.json")
-PARITY_DTYPES = {"pixels": np.uint8, "logits": np.float32, "labels": np.int64}
+PARITY_DTYPES = {
+    "pixels": np.uint8,
+    "logits": np.float32,
+    "labels": np.int64,
+    "float_logits": np.float32,
+}
+OPTIONAL = "float_logits"
 
 
 @dataclass(frozen=True)
 class Parity:
-    """pixels uint8 [N,C,H,W], PyTorch logits float32 [N,K], labels int64 [N] (-1: unknown)."""
+    """pixels uint8 [N,C,H,W], PyTorch logits float32 [N,K], labels int64 [N] (-1: unknown).
+
+    float_logits: float32 [N,K] of the float model, None where the artifact has none.
+    """
 
     pixels: NDArray[np.uint8]
     logits: NDArray[np.float32]
     labels: NDArray[np.int64]
+    float_logits: NDArray[np.float32] | None = None
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -112,11 +122,14 @@ def read_parity(folder: Path, manifest: Manifest) -> Parity:
         "pixels": (images, *manifest.model.input_shape),
         "logits": (images, manifest.model.classes),
         "labels": (images,),
+        OPTIONAL: (images, manifest.model.classes),
     }
     for name, shape in shapes.items():
         array = tensors.get(name)
+        if array is None and name == OPTIONAL:
+            continue
         if array is None or array.dtype != PARITY_DTYPES[name] or array.shape != shape:
             found = "nothing" if array is None else f"{array.dtype} {list(array.shape)}"
             wanted = f"{np.dtype(PARITY_DTYPES[name])} {list(shape)}"
             raise ArtifactError(f"{path}: {name}: found {found} (allowed: {wanted})")
-    return Parity(tensors["pixels"], tensors["logits"], tensors["labels"])
+    return Parity(tensors["pixels"], tensors["logits"], tensors["labels"], tensors.get(OPTIONAL))

@@ -17,7 +17,8 @@ HELP = """Export a subnet as a deployable artifact for one hardware profile.
 Without --subnet it takes runs/search/PROFILE/subnet.json where that was searched in this
 supernet under the profile as it is now, else the default subnet (one pair of bits throughout,
 the widest within the budgets), and says which. The artifact is complete and verifiable on any
-machine.
+machine. How far the subnet is from the float model is said at once, with a warning where that
+is less than the profile demands (`parity`).
 
 \b
 Examples:
@@ -83,10 +84,24 @@ def export(
         print_json(manifest)
     else:
         _print(manifest, folder)
+    _warn(manifest)
+
+
+def _warn(manifest: Manifest) -> None:
+    """Say at once where the PyTorch subnet is worse than the profile demands of an artifact."""
+    from eqnet.backend.judge import float_checks
+    from eqnet.cli.output import note
+
+    for check in float_checks(manifest.parity.against_float, manifest.profile.parity):
+        if check.verdict == "failed":
+            note(
+                f"warning: {check.name}: {check.reason}: the subnet in PyTorch is that far from "
+                "the float model, and eqnet verify will fail the artifact"
+            )
 
 
 def _print(manifest: Manifest, folder: Path) -> None:
-    from eqnet.cli.output import build_table, console, facts, share
+    from eqnet.cli.output import against_float, build_table, console, facts, share
 
     subnet, model = manifest.subnet, manifest.model
     accuracy = manifest.parity.accuracy
@@ -106,6 +121,7 @@ def _print(manifest: Manifest, folder: Path) -> None:
                 "accuracy": None
                 if accuracy is None
                 else f"{share(accuracy)} in PyTorch, on {manifest.parity.images} parity images",
+                "against float": against_float(manifest.parity.against_float),
                 "files": ", ".join(sorted(manifest.files)),
                 **(manifest.build.facts if manifest.build else {}),
                 "next": f"eqnet verify {folder}",

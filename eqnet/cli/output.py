@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from eqnet.spec.comparison import FloatComparison
     from eqnet.spec.manifest import BuildReport
     from eqnet.spec.reports import Check
 
@@ -83,9 +84,11 @@ def verdict(value: str) -> Text:
 
 def checks_table(title: str, checks: Iterable[Check]) -> Table:
     """The checks of a verification as a table."""
-    made = table(title, ("check", "verdict", "value", "limit", "reason"), ("value", "limit"))
-    for check in checks:
+    columns = ("question", "check", "verdict", "value", "limit", "reason")
+    made = table(title, columns, ("value", "limit"))
+    for check in sorted(checks, key=lambda one: one.group != "export"):
         made.add_row(
+            check.group,
             check.name,
             verdict(check.verdict),
             quantity(check.value, check.unit),
@@ -111,6 +114,21 @@ def quantity(value: float | None, unit: str) -> str:
 def share(value: float | None) -> str:
     """A number in [0, 1] as per cent with two digits."""
     return "" if value is None else f"{100 * value:.2f} %"
+
+
+def against_float(found: FloatComparison | None) -> str | None:
+    """A comparison with the float model in one line; None where nothing is known."""
+    if found is None:
+        return None
+    parts = []
+    if found.agreement is not None:
+        parts.append(f"{share(found.agreement)} of {found.images} images agree")
+    if found.snr_db is not None:
+        parts.append(f"logits at {found.snr_db:.1f} dB")
+    if found.accuracy_drop is not None and found.accuracy_drop_interval is not None:
+        low, high = found.accuracy_drop_interval
+        parts.append(f"{found.accuracy_drop:.2f} points lost [{low:.2f}, {high:.2f}]")
+    return ", ".join(parts) or None
 
 
 def _plain(text: str) -> Text:

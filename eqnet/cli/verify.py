@@ -1,4 +1,4 @@
-"""`eqnet verify`: the artifact in its real runtime against PyTorch."""
+"""`eqnet verify`: the artifact in its real runtime against PyTorch and the float model."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from eqnet.cli.options import Json, Quiet
 if TYPE_CHECKING:
     from eqnet.spec.reports import VerifyReport
 
-HELP = """Run an artifact in its real runtime and compare it with PyTorch; needs no torch.
+HELP = """Run an artifact in its real runtime and judge it twice; needs no torch.
 
-Checks the files' hashes, the top-1 agreement and the error of the logits against the stored
-PyTorch ones, and that the promised layers really ran in int8; with --data also the accuracy.
-Prints the report, then exits with 11 if a check failed.
+Is the export right? The files' hashes, top-1 agreement and the error of the logits against those
+of PyTorch's subnet, and that the promised layers really ran in int8; with --data also the
+accuracy. Is the quantization good? Top-1 agreement with the float model and the accuracy lost
+against it. Prints the report, then exits with 11 if a check failed.
 
 \b
 Examples:
@@ -87,7 +88,7 @@ def _print_build(artifact: Path) -> None:
 
 
 def _print(report: VerifyReport, target: Path) -> None:
-    from eqnet.cli.output import checks_table, console, facts, share, verdict
+    from eqnet.cli.output import against_float, checks_table, console, facts, share, verdict
 
     out = console()
     out.print(checks_table(f"{report.profile} in {report.runtime}", report.checks))
@@ -95,9 +96,10 @@ def _print(report: VerifyReport, target: Path) -> None:
     out.print(
         facts(
             {
-                "top-1 agreement": None
+                "against PyTorch": None
                 if report.top1_agreement is None
-                else f"{share(report.top1_agreement)} on {report.images} images",
+                else f"{share(report.top1_agreement)} of {report.images} images agree",
+                "against float": against_float(report.against_float),
                 "accuracy": None if report.accuracy is None else share(report.accuracy),
                 "test accuracy": None
                 if report.test_accuracy is None
@@ -107,4 +109,10 @@ def _print(report: VerifyReport, target: Path) -> None:
             }
         )
     )
+    for name, found in (
+        ("export", report.export_verdict),
+        ("quantization", report.quantization_verdict),
+    ):
+        if found is not None:
+            out.print(f"{name}:", verdict(found))
     out.print(verdict(report.verdict))

@@ -9,7 +9,7 @@ from eqnet.report.load import Artifact
 from eqnet.report.plots import draw_strip, new_figure
 from eqnet.report.style import Palette
 from eqnet.report.summary import Row
-from eqnet.report.wording import bits_text, kib, percent, ratio_text
+from eqnet.report.wording import bits_text, kib, percent, ratio_text, unmet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -135,3 +135,5 @@ def _time(axes: Axes, row: Row, limit: float, colour: str, palette: Palette) -> 
 def _verdict(axes: Axes, row: Row, palette: Palette) -> None:
     colour = {"passed": palette.good, "failed": palette.bad, "skipped": palette.warn}[row.verdict]
     axes.text(0, 0.95, MARK[row.verdict], color=colour, fontsize=12, fontweight="bold")
+    named = "\n".join(unmet(row.export_verdict, row.quantization_verdict))
+    axes.text(0, 0.75, named, color=palette.muted, fontsize=9, va="top")

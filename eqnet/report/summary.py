@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from eqnet.report.load import Artifact
+from eqnet.spec.comparison import FloatComparison
 from eqnet.spec.reports import Check, Verdict, VerifyReport
 from eqnet.spec.scheme import Frozen
 
@@ -14,7 +15,10 @@ NOT_VERIFIED = "not verified yet: run 'eqnet verify'"
 class Row(Frozen):
     """An artifact in one line.
 
-    Accuracies and agreement are in [0, 1]; `ratio` is quantized time / float time, so below 1
+    Accuracies and agreements are in [0, 1]; `top1_agreement` is with PyTorch's subnet and
+    `against_float` compares with the float model: in the runtime, or in PyTorch before it was
+    verified. `verdict` is the worst of all, `export_verdict` and `quantization_verdict` those
+    of the two questions that verification asks. `ratio` is quantized time / float time, so below 1
     is faster; `weight_bytes` counts the bits of all weights. None means not known.
     """
 
@@ -32,10 +36,13 @@ class Row(Frozen):
     accuracy_pytorch: float | None = None
     accuracy_runtime: float | None = None
     top1_agreement: float | None = None
+    against_float: FloatComparison | None = None
     images: int | None = None
     ratio: float | None = None
     ratio_interval: tuple[float, float] | None = None
     verdict: Verdict
+    export_verdict: Verdict | None = None
+    quantization_verdict: Verdict | None = None
     reasons: tuple[str, ...] = ()
 
     @property
@@ -44,6 +51,11 @@ class Row(Frozen):
         if self.int8_layers is None or not self.layers:
             return None
         return self.int8_layers / self.layers
+
+    @property
+    def float_agreement(self) -> float | None:
+        """Share of images with the float model's top-1 class, where its logits are known."""
+        return None if self.against_float is None else self.against_float.agreement
 
 
 def summarize(
@@ -86,10 +98,13 @@ def _row(artifact: Artifact, failures: Mapping[str, str]) -> Row:
         accuracy_pytorch=manifest.parity.accuracy,
         accuracy_runtime=verify.accuracy if verify else None,
         top1_agreement=verify.top1_agreement if verify else None,
+        against_float=verify.against_float if verify else manifest.parity.against_float,
         images=verify.images if verify else None,
         ratio=bench.ratio if bench else None,
         ratio_interval=bench.ratio_interval if bench else None,
         verdict=verdict,
+        export_verdict=verify.export_verdict if verify else None,
+        quantization_verdict=verify.quantization_verdict if verify else None,
         reasons=reasons,
     )
 
@@ -106,9 +121,15 @@ def _verdict(artifact: Artifact) -> tuple[Verdict, tuple[str, ...]]:
 
 
 def _reasons(verify: VerifyReport) -> list[str]:
-    """Failed checks first, then skipped ones."""
+    """Failed checks first, then skipped ones, unless others answered their question."""
     ordered = sorted(verify.checks, key=lambda check: check.verdict != "failed")
-    return [_reason(check) for check in ordered if check.verdict != "passed"]
+    answered = verify.quantization_verdict == "passed"
+    return [
+        _reason(check)
+        for check in ordered
+        if check.verdict == "failed"
+        or (check.verdict == "skipped" and not (answered and check.group == "quantization"))
+    ]
 
 
 def _reason(check: Check) -> str:

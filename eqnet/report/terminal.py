@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from eqnet.report.summary import Row
-from eqnet.report.wording import NOTHING, bits_text, interval_text, kib, percent, ratio_text
+from eqnet.report.wording import (
+    NOTHING,
+    bits_text,
+    interval_text,
+    kib,
+    percent,
+    ratio_text,
+    unmet,
+)
 
 if TYPE_CHECKING:
     from rich.console import JustifyMethod
@@ -30,7 +38,8 @@ _STYLE = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
 def rows_table(rows: Sequence[Row]) -> Table:
     """The table that `eqnet demo` and `eqnet report` end with; reasons stand below it.
 
-    It fits into 80 columns: bits, size and latency wrap there.
+    It fits into 80 columns: bits, size and latency wrap there. The agreement with PyTorch's
+    subnet stands above that with the float model.
     """
     from rich import box
     from rich.table import Table
@@ -43,6 +52,8 @@ def rows_table(rows: Sequence[Row]) -> Table:
     for row in rows:
         label = Text(f"{row.profile}\n").append(row.backend, style="dim")
         verdict = Text(row.verdict, style=_STYLE[row.verdict])
+        for line in unmet(row.export_verdict, row.quantization_verdict):
+            verdict.append(f"\n{line}", style="")
         table.add_row(label, *(Text(cell) for cell in _cells(row)), verdict)
     notes = [f"{row.profile}: {reason}" for row in rows for reason in row.reasons]
     if notes:
@@ -62,7 +73,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         _percent(row.accuracy_float),
         _percent(row.accuracy_pytorch),
         _percent(row.accuracy_runtime),
-        _percent(row.top1_agreement),
+        f"{_percent(row.top1_agreement)}\n{_percent(row.float_agreement)}",
         latency,
     )
 

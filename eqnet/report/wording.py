@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from eqnet.spec.reports import Verdict
+
+MARKS: dict[Verdict, str] = {"passed": "\u2713", "failed": "\u2717", "skipped": "~"}
 NOTHING = "-"
 
 
@@ -51,3 +54,21 @@ def layers_text(proved: int | None, promised: int, total: int) -> str:
     if not total:
         return NOTHING
     return f"{promised} of {total} promised" if proved is None else f"{proved} of {total}"
+
+
+def unmet(export: Verdict | None, quantization: Verdict | None) -> list[str]:
+    """The questions of verification that were not answered with yes: `✗ quant.`."""
+    named = (("export", export), ("quant.", quantization))
+    return [f"{MARKS[found]} {name}" for name, found in named if found not in (None, "passed")]
+
+
+def decibels(value: float | None) -> str:
+    """A signal-to-noise ratio."""
+    return NOTHING if value is None else f"{value:.1f} dB"
+
+
+def drop_text(drop: float | None, interval: tuple[float, float] | None) -> str:
+    """A loss of accuracy in points with its interval; a gain is below 0."""
+    if drop is None or interval is None:
+        return NOTHING
+    return f"{drop:.2f} points [{interval[0]:.2f}, {interval[1]:.2f}]"

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from eqnet.spec.comparison import FloatComparison
 from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.scheme import Frozen
 from eqnet.spec.subnet import SubnetSpec
@@ -36,7 +37,7 @@ class Preprocessing(Frozen):
 
 
 class ModelInfo(Frozen):
-    """The network behind the artifact."""
+    """The network behind the artifact. classes: width of its logits; 1 tells two classes."""
 
     source: str
     input_shape: tuple[int, int, int] = Field(description="C, H, W of one image")
@@ -53,13 +54,20 @@ class ModelInfo(Frozen):
 
 
 class ParitySet(Frozen):
-    """What parity.safetensors holds: `pixels` uint8 [N,C,H,W], `logits` float32 [N,K] of the
-    PyTorch subnet, and `labels` int64 [N] where known (-1 where not)."""
+    """What parity.safetensors holds.
+
+    `pixels` uint8 [N,C,H,W], `logits` float32 [N,K] of the PyTorch subnet, `labels` int64 [N]
+    where known (-1 where not), and `float_logits` float32 [N,K] of the float model where the
+    supernet still is that model, which one that was trained further is not.
+    """
 
     images: Annotated[int, Field(ge=1)]
     source: str
     logit_step: float = Field(description="(max - min) of the PyTorch logits / 255")
     accuracy: float | None = Field(default=None, description="PyTorch subnet, in [0, 1]")
+    against_float: FloatComparison | None = Field(
+        default=None, description="the PyTorch subnet against the float model"
+    )
 
 
 class BuildReport(Frozen):

@@ -137,12 +137,19 @@ class ParityRules(Frozen):
     logit_error_steps: largest 99th percentile of |logit - PyTorch logit|, in steps of an 8-bit
     grid over the range of the PyTorch logits.
     accuracy_drop: largest loss of accuracy against PyTorch, in percentage points.
+    float_agreement: share of images with the same top-1 class as the float model.
+    float_accuracy_drop: largest loss of accuracy against the float model, in percentage points.
+
+    The first four ask whether the export is right, the last two whether the quantization is
+    good; these two fail only where chance does not explain what is missing.
     """
 
     top1_agreement: Annotated[float, Field(ge=0, le=1)] = 0.995
     semantics_agreement: Annotated[float, Field(ge=0, le=1)] = 0.999
     logit_error_steps: Annotated[float, Field(ge=0)] = 8.0
     accuracy_drop: Annotated[float, Field(ge=0)] = 0.2
+    float_agreement: Annotated[float, Field(ge=0, le=1)] = 0.9
+    float_accuracy_drop: Annotated[float, Field(ge=0)] = 1.0
 
 
 class BenchRules(Frozen):

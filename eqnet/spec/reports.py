@@ -6,17 +6,24 @@ from typing import Literal
 
 from pydantic import Field
 
+from eqnet.spec.comparison import FloatComparison
 from eqnet.spec.scheme import Form, Frozen, Scales
 from eqnet.spec.subnet import SubnetSpec
 
 Verdict = Literal["passed", "failed", "skipped"]
+CheckGroup = Literal["export", "quantization"]
 FloatPrecision = Literal["float32", "bfloat16"]
 
 
 class Check(Frozen):
-    """One demand on an artifact and how it came out; `reason` says why it failed or was skipped."""
+    """One demand on an artifact and how it came out; `reason` says why it failed or was skipped.
+
+    group: the question that it helps to answer. export: does the runtime compute what PyTorch's
+    subnet computes? quantization: does it still do what the float model does?
+    """
 
     name: str
+    group: CheckGroup = "export"
     verdict: Verdict
     value: float | None = None
     limit: float | None = None
@@ -32,7 +39,13 @@ class VerifyReport(Frozen):
     profile: str
     backend: str
     runtime: str = Field(description="name and version of what executed the graph")
-    verdict: Verdict
+    verdict: Verdict = Field(description="failed if the export or the quantization failed")
+    export_verdict: Verdict | None = Field(
+        default=None, description="the runtime against PyTorch's subnet: is the export right?"
+    )
+    quantization_verdict: Verdict | None = Field(
+        default=None, description="the runtime against the float model: is the quantization good?"
+    )
     checks: tuple[Check, ...]
     images: int
     accuracy: float | None = Field(
@@ -40,7 +53,12 @@ class VerifyReport(Frozen):
     )
     test_images: int | None = Field(default=None, description="of the dataset given to verify")
     test_accuracy: float | None = Field(default=None, description="in the runtime, on those")
-    top1_agreement: float | None = None
+    top1_agreement: float | None = Field(
+        default=None, description="share of images with the class of PyTorch's subnet"
+    )
+    against_float: FloatComparison | None = Field(
+        default=None, description="the runtime against the float model; None: not in the artifact"
+    )
     int8_layers: int | None = Field(default=None, description="layers proved to run in int8")
     layers: int = 0
     host: dict[str, str]

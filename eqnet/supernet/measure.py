@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from eqnet.backend.decisions import decide
 from eqnet.backend.preprocess import preprocess
 from eqnet.spec.manifest import Preprocessing
 from eqnet.spec.subnet import SubnetSpec
@@ -61,8 +62,9 @@ def logits(net: torch.nn.Module, images: Batches) -> Tensor:
 
 
 def accuracy(net: torch.nn.Module, images: Batches) -> float:
-    """Top-1 accuracy in [0, 1]."""
-    return float((logits(net, images).argmax(1) == images.labels).float().mean())
+    """Top-1 accuracy in [0, 1]; a single logit decides by its sign."""
+    decided = decide(logits(net, images).cpu().numpy())
+    return float((decided == images.labels.cpu().numpy()).mean())
 
 
 def measure(supernet: Supernet, spec: SubnetSpec, calibration: Batches, images: Batches) -> float:

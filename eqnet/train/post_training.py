@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from eqnet.backend.decisions import classes_of, decide
 from eqnet.backend.preprocess import preprocess
 from eqnet.data import Dataset, Images, open_dataset
 from eqnet.models.loader import LIBRARIES, load_model
@@ -92,13 +93,14 @@ def post_training(
     net, warnings = start.net, start.warnings
     batch, classes = batch_size(source.input_shape), start.run.logits.shape[1]
     test = parity = _Accuracy(None, None)
-    if classes == len(source.classes):
+    if classes_of(classes) == len(source.classes):
         test = _float_accuracy(net, source, source.test(), batch, progress)
         parity = _float_accuracy(net, source, source.parity(), batch, progress)
     else:
         warnings.append(
-            f"the model has {classes} classes and the data {len(source.classes)}: labels are not "
-            "used, accuracies stay unknown (an image folder's classes.txt names all classes)"
+            f"the model has {classes_of(classes)} classes and the data {len(source.classes)}: "
+            "labels are not used, accuracies stay unknown (an image folder's classes.txt names "
+            "all classes)"
         )
     supernet = Supernet(net, source.input_shape)
     supernet.apply_float()
@@ -259,7 +261,7 @@ def _float_accuracy(
     right = known = 0
     progress.start("float accuracy", count)
     for pixels, labels in _read(images, batch, count):
-        found = net(torch.from_numpy(preprocess(pixels, dataset.preprocessing))).argmax(1).numpy()
+        found = decide(net(torch.from_numpy(preprocess(pixels, dataset.preprocessing))).numpy())
         right += int(((found == labels) & (labels >= 0)).sum())
         known += int((labels >= 0).sum())
         progress.advance(len(labels))

@@ -7,30 +7,32 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from eqnet.backend import judge
 from eqnet.backend.artifact import Parity
+from eqnet.backend.decisions import decide
 from eqnet.backend.host import other_kernels
 from eqnet.backend.protocol import Array
 from eqnet.spec.manifest import Manifest
-from eqnet.spec.reports import Check, Verdict
+from eqnet.spec.reports import Check, CheckGroup, Verdict
 
 NAMED_LAYERS = 5
 LOGIT_PERCENTILE = 99
-MIN_IMAGES = 16
+MIN_IMAGES = judge.MIN_IMAGES
 # Below it the steps of the grid are those of float32 rounding, as with random weights.
 MIN_LOGIT_SPAN = 1e-5
 
 
 def agreement(a: Array, b: Array) -> float:
-    """Share of rows with the same top-1 class."""
-    return float(np.mean(a.argmax(axis=1) == b.argmax(axis=1)))
+    """Share of rows with the same class; a row that is not finite agrees with none."""
+    return judge.agreement(a, b)
 
 
 def accuracy(logits: Array, labels: NDArray[np.int64]) -> float | None:
-    """Share of correct top-1 among the images whose label is known, None if no label is."""
+    """Share of right decisions among the images whose label is known, None if no label is."""
     known = labels >= 0
     if not known.any():
         return None
-    return float(np.mean(logits.argmax(axis=1)[known] == labels[known]))
+    return float(np.mean(decide(logits)[known] == labels[known]))
 
 
 def agreement_of(name: str, share: float, images: int, limit: float) -> Check:
@@ -146,3 +148,21 @@ def verdict_of(checks: Sequence[Check], executed: bool) -> Verdict:
     if any(check.verdict == "failed" for check in checks):
         return "failed"
     return "passed" if executed else "skipped"
+
+
+def export_verdict(checks: Sequence[Check], executed: bool) -> Verdict:
+    """Of the checks that hold the runtime to PyTorch's subnet."""
+    return verdict_of(_of(checks, "export"), executed)
+
+
+def quantization_verdict(checks: Sequence[Check]) -> Verdict:
+    """Of the checks that hold the runtime to the float model; skipped if none could be made.
+
+    The same integers are computed by whatever executes the graph, so a stand-in counts.
+    """
+    judged = [check for check in _of(checks, "quantization") if check.verdict != "skipped"]
+    return verdict_of(judged, executed=bool(judged))
+
+
+def _of(checks: Sequence[Check], group: CheckGroup) -> list[Check]:
+    return [check for check in checks if check.group == group]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from eqnet.backend.decisions import classes_of
 from eqnet.backend.discovery import find_exporter
 from eqnet.data import open_dataset
 from eqnet.data.images import Images
@@ -74,11 +75,12 @@ def _count(
     progress: Progress | None,
 ) -> list[int]:
     correct, done = [0, 0], 0
+    classes = classes_of(manifest.model.classes)
     for pixels, labels in images.batches(BATCH):
-        if pixels.shape[1:] != manifest.model.input_shape or labels.max() >= manifest.model.classes:
+        if pixels.shape[1:] != manifest.model.input_shape or labels.max() >= classes:
             raise DataError(
                 f"{images.name}: images {list(pixels.shape[1:])} with labels up to {labels.max()} "
-                f"(allowed: {list(manifest.model.input_shape)}, {manifest.model.classes} classes)"
+                f"(allowed: {list(manifest.model.input_shape)}, {classes} classes)"
             )
         counts = count_correct(executions, pixels, labels)
         correct = [total + count for total, count in zip(correct, counts, strict=True)]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from eqnet.backend.decisions import decide
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.preprocess import preprocess
 from eqnet.backend.protocol import Array, Exporter, Runner
@@ -99,7 +100,4 @@ def count_correct(
     executions: Iterable[Execution], pixels: NDArray[np.uint8], labels: NDArray[np.int64]
 ) -> list[int]:
     """How many of the images each graph classifies correctly."""
-    return [
-        int(np.count_nonzero(execution(pixels).argmax(axis=1) == labels))
-        for execution in executions
-    ]
+    return [int(np.count_nonzero(decide(execution(pixels)) == labels)) for execution in executions]

@@ -1,4 +1,5 @@
-"""``verify``: does an artifact compute, in its real runtime, what PyTorch computed?"""
+"""``verify``: does an artifact compute, in its real runtime, what PyTorch's subnet computed,
+and does that still do what the float model did?"""
 
 from __future__ import annotations
 
@@ -11,7 +12,9 @@ from eqnet.backend import host
 from eqnet.backend.artifact import Parity, check_files, read_manifest, read_parity
 from eqnet.backend.files import write_file
 from eqnet.backend.graphs import layers_of
+from eqnet.backend.judge import compare_with_float, float_checks
 from eqnet.backend.protocol import Array, ExtraChecks
+from eqnet.spec.comparison import FloatComparison
 from eqnet.spec.errors import EqnetError
 from eqnet.spec.manifest import MODEL, Manifest
 from eqnet.spec.reports import Check, VerifyReport
@@ -29,6 +32,7 @@ class _Parity:
     checks: list[Check]
     agreement: float
     accuracy: float | None
+    against_float: FloatComparison | None
 
 
 def verify(
@@ -42,7 +46,9 @@ def verify(
 
     Every file is compared with its sha256; then the graph runs on the stored images twice, with
     the runtime's optimizations off (semantics) and on (what is deployed), and is compared with
-    the PyTorch logits; then the runtime is asked which layers ran in int8. `data` is a dataset
+    the logits of PyTorch's subnet; then the runtime is asked which layers ran in int8. That is
+    the report's `export_verdict`. Its `quantization_verdict` compares the same run with the
+    float model: top-1 agreement, and accuracy where labels are known. `data` is a dataset
     folder: its whole test set is classified too.
 
     A backend that cannot execute here is stood in for by ONNX Runtime on the same graph; the
@@ -76,12 +82,15 @@ def verify(
         backend=manifest.backend,
         runtime=target.runtime,
         verdict=checks.verdict_of(results, executed=target.reason is None),
+        export_verdict=checks.export_verdict(results, executed=target.reason is None),
+        quantization_verdict=checks.quantization_verdict(results),
         checks=tuple(results),
         images=len(parity.pixels),
         accuracy=found.accuracy,
         test_images=test_images,
         test_accuracy=test_accuracy,
         top1_agreement=found.agreement,
+        against_float=found.against_float,
         int8_layers=int8_count,
         layers=len(manifest.layers),
         host=host.describe(),
@@ -141,7 +150,18 @@ def _compare(
         results.append(
             checks.accuracy_drop("accuracy_drop", expected, accuracy, known, rules.accuracy_drop)
         )
-    return _Parity(results, agreement, accuracy)
+    against_float = _against_float(deployed, parity, manifest)
+    results += float_checks(against_float, rules)
+    return _Parity(results, agreement, accuracy, against_float)
+
+
+def _against_float(deployed: Array, parity: Parity, manifest: Manifest) -> FloatComparison | None:
+    """The runtime against the float model; None for an artifact from before it was stored."""
+    stored = manifest.parity.against_float
+    if stored is None and parity.float_logits is None:
+        return None
+    accuracy = manifest.model.float_accuracy
+    return compare_with_float(deployed, parity.float_logits, parity.labels, accuracy)
 
 
 def _prove_int8(artifact: Path, manifest: Manifest, target: Target) -> tuple[Check, int | None]:

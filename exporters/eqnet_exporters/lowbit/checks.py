@@ -14,6 +14,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 from eqnet.backend.artifact import Parity, read_manifest
 from eqnet.backend.graphs import constant, dequantized
 from eqnet.backend.integer import INTEGER, PACKED, load_integer
+from eqnet.backend.judge import agreement as agreement_with
 from eqnet.backend.packed import read_packed, real_values
 from eqnet.backend.preprocess import preprocess
 from eqnet.backend.protocol import Array
@@ -153,7 +154,7 @@ def qonnx_runner(path: Path) -> Callable[[Array], Array]:
 
 def _agreement(name: str, logits: Array, truth: Array, limit: float) -> Check:
     """Top-1 agreement; one image may always differ, the finest step that the images can show."""
-    share = float(np.mean(logits.argmax(axis=1) == truth.argmax(axis=1)))
+    share = agreement_with(logits, truth)
     least = min(limit, 1.0 - 1.0 / len(truth))
     good = share >= least
     reason = "" if good else f"{share:.4g} share (demanded: >= {least:.4g})"
