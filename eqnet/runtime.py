@@ -1,19 +1,29 @@
-"""Use an artifact from Python, with numpy alone: ``load("artifacts/x")(pixels)``."""
+"""Use an artifact from Python, with numpy alone: ``load("artifacts/x")("photo.jpg")``."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eqnet.backend.artifact import check_files, read_manifest
 from eqnet.backend.discovery import find_exporter
+from eqnet.backend.images import ARRAY_MODES, load_image, pixels_of, pixels_of_array
 from eqnet.backend.preprocess import preprocess
 from eqnet.backend.protocol import Array, Runner
 from eqnet.spec.errors import UsageError
-from eqnet.spec.manifest import MODEL, Manifest
+from eqnet.spec.manifest import MODEL, Manifest, Preprocessing
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PilImage
+
+
+Image: TypeAlias = "PilImage | Path | str | NDArray[np.uint8]"
+Images: TypeAlias = "Image | Sequence[Image] | NDArray[np.float32]"
 
 
 @dataclass(frozen=True)
@@ -24,24 +34,76 @@ class Model:
     runtime: str
     runner: Runner
 
-    def __call__(self, pixels: NDArray[np.uint8] | NDArray[np.float32]) -> Array:
-        """Logits float32 [N, classes] of images [N, C, H, W].
+    def __call__(self, images: Images) -> Array:
+        """Logits float32 [N, classes] of one image, of N of them, or of an array.
 
-        uint8 pixels are normalized as the manifest says; float32 is taken as normalized
-        already. Raises UsageError on another dtype or shape.
+        See `inputs` for what an image may be. Raises what it raises.
         """
+        return self.runner(self.inputs(images))
+
+    def inputs(self, images: Images) -> NDArray[np.float32]:
+        """What the network reads of images: normalized float32 [N, C, H, W].
+
+        images: a PIL image, the path of an image file, uint8 [height, width] or [height, width,
+        channels] of any size, or a list of such: these are converted, resized and cropped as the
+        manifest's preprocessing says, as in calibration and verification; or uint8 pixels
+        [N, C, H, W] of the network's size, which are normalized; or float32 [N, C, H, W], which
+        is taken as normalized. Raises UsageError on another dtype or shape,
+        DataError for a file that is no image and MissingExtraError without Pillow.
+        """
+        if isinstance(images, np.ndarray):
+            ready = self._ready(images)
+            if ready is not None:
+                return ready
+        several: Sequence[Any] = [images]
+        if isinstance(images, list | tuple) or (
+            isinstance(images, np.ndarray) and images.ndim == 4
+        ):
+            several = list(images)
+        if not several:
+            raise UsageError(f"no images (allowed: {self._allowed()})")
+        rules = self.manifest.inputs
+        return preprocess(np.stack([self._pixels(image, rules) for image in several]), rules)
+
+    def _ready(self, array: NDArray[Any]) -> NDArray[np.float32] | None:
+        """An array of the network's own shape as its input; None for images yet to be resized."""
         shape = self.manifest.model.input_shape
-        if pixels.ndim != 4 or pixels.shape[1:] != shape or pixels.dtype not in DTYPES:
+        if array.ndim == 4 and array.shape[1:] == shape and array.dtype == np.uint8:
+            return preprocess(array.astype(np.uint8), self.manifest.inputs)
+        if array.ndim == 4 and array.shape[1:] == shape and array.dtype == np.float32:
+            return array.astype(np.float32)
+        if not _is_picture(array[0] if array.ndim == 4 and len(array) else array):
             raise UsageError(
-                f"input is {pixels.dtype} {list(pixels.shape)} (allowed: uint8 pixels or "
-                f"normalized float32, [N, {', '.join(str(size) for size in shape)}])"
+                f"input is {array.dtype} {list(array.shape)} (allowed: {self._allowed()})"
             )
-        if pixels.dtype == np.uint8:
-            return self.runner(preprocess(pixels.astype(np.uint8), self.manifest.preprocessing))
-        return self.runner(pixels.astype(np.float32))
+        return None
+
+    def _pixels(self, image: Image, rules: Preprocessing) -> NDArray[np.uint8]:
+        """One image of a list as uint8 [C, H, W]."""
+        if isinstance(image, str | Path):
+            return load_image(Path(image), rules)
+        if isinstance(image, np.ndarray):
+            if _is_picture(image):
+                return pixels_of_array(image, rules)
+            what = f"{image.dtype} {list(image.shape)}"
+        elif hasattr(image, "getbands"):  # PIL's, without importing Pillow
+            return pixels_of(image, rules)
+        else:
+            what = type(image).__name__
+        raise UsageError(f"an image is {what} (allowed: {self._allowed()})")
+
+    def _allowed(self) -> str:
+        shape = ", ".join(str(size) for size in self.manifest.model.input_shape)
+        return (
+            f"uint8 pixels or normalized float32, [N, {shape}]; or PIL images, paths, uint8 "
+            "[height, width, channels], or a list of them"
+        )
 
 
-DTYPES = (np.uint8, np.float32)
+def _is_picture(array: NDArray[Any]) -> bool:
+    """Whether an array is an image, uint8 [height, width] or [height, width, channels]."""
+    shaped = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in ARRAY_MODES)
+    return shaped and array.size > 0 and array.dtype == np.uint8
 
 
 def load(artifact: Path | str, *, optimize: bool = True, threads: int | None = None) -> Model:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from eqnet.backend.images import load_image
 from eqnet.data import Images, open_dataset
-from eqnet.data.image_folder import load_image
 from eqnet.spec.errors import DataError
+from eqnet.spec.manifest import Preprocessing
 
 
 def write_image(path: Path, width: int, height: int, seed: int) -> None:
@@ -23,6 +25,11 @@ def fill(folder: Path, per_class: int, classes: tuple[str, ...] = ("cat", "dog")
     for label, name in enumerate(classes):
         for index in range(per_class):
             write_image(folder / name / f"{index}.png", 40, 36, 100 * label + index)
+
+
+def rules(resize: int, crop: int, channels: int = 3) -> Preprocessing:
+    half = (0.5,) * channels
+    return Preprocessing(mean=half, std=half, size=(crop, crop), resize=(resize, resize))
 
 
 def paths(images: Images) -> set[Path]:
@@ -44,7 +51,7 @@ def test_pixels_equal_torchvision(tmp_path: Path, width: int, height: int, suffi
     )
     with Image.open(path) as image:
         expected = reference(image.convert("RGB")).numpy()
-    np.testing.assert_array_equal(load_image(path, resize=256, crop=224), expected)
+    np.testing.assert_array_equal(load_image(path, rules(256, 224)), expected)
 
 
 @pytest.mark.parametrize(("resize", "crop"), [(65, 64), (33, 32), (64, 33), (41, 41)])
@@ -58,7 +65,7 @@ def test_other_sizes_equal_torchvision(tmp_path: Path, resize: int, crop: int) -
     )
     with Image.open(path) as image:
         expected = reference(image.convert("RGB")).numpy()
-    np.testing.assert_array_equal(load_image(path, resize=resize, crop=crop), expected)
+    np.testing.assert_array_equal(load_image(path, rules(resize, crop)), expected)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
@@ -67,13 +74,13 @@ def test_every_colour_mode_becomes_three_channels(tmp_path: Path, mode: str) -> 
     write_image(tmp_path / "rgb.png", 20, 20, 0)
     with Image.open(tmp_path / "rgb.png") as image:
         image.convert(mode).save(path)
-    assert load_image(path, resize=16, crop=16).shape == (3, 16, 16)
+    assert load_image(path, rules(16, 16)).shape == (3, 16, 16)
 
 
 def test_train_and_val(tmp_path: Path) -> None:
     fill(tmp_path / "train", 30)
     fill(tmp_path / "val", 5)
-    data = open_dataset("image_folder", tmp_path, resize=32, crop=24)
+    data = open_dataset("image_folder", tmp_path, inputs=rules(32, 24))
     assert data.classes == ("cat", "dog")
     assert data.input_shape == (3, 24, 24)
     train, validation, test = (paths(i) for i in (data.train(), data.validation(), data.test()))
@@ -107,7 +114,7 @@ def test_the_seed_fixes_the_split(tmp_path: Path) -> None:
 
 def test_labels_belong_to_their_files(tmp_path: Path) -> None:
     fill(tmp_path, 10)
-    data = open_dataset("image_folder", tmp_path, resize=30, crop=30)
+    data = open_dataset("image_folder", tmp_path, inputs=rules(30, 30))
     images = data.train()
     _, labels = images.take(12)
     names = [entry.path.parent.name for entry in images._entries]  # type: ignore[attr-defined]
@@ -155,7 +162,7 @@ def test_a_text_file_named_jpg_is_named(tmp_path: Path) -> None:
     path = tmp_path / "image.jpg"
     path.write_text("no image")
     with pytest.raises(DataError, match=r"image\.jpg: not a readable image"):
-        load_image(path, resize=32, crop=32)
+        load_image(path, rules(32, 32))
 
 
 def test_wrong_folders_say_which_layout_is_allowed(tmp_path: Path) -> None:
@@ -164,8 +171,175 @@ def test_wrong_folders_say_which_layout_is_allowed(tmp_path: Path) -> None:
             open_dataset("image_folder", root)
     with pytest.raises(DataError, match=r"no images found.*CLASS"):
         open_dataset("image_folder", tmp_path)
-    fill(tmp_path, 1)
-    with pytest.raises(DataError, match="2 images are too few"):
+
+
+def layout(root: Path, *names: str) -> None:
+    """Small images at these paths below `root`; a name that ends in a slash is an empty folder."""
+    for index, name in enumerate(names):
+        if name.endswith("/"):
+            (root / name).mkdir(parents=True)
+        else:
+            write_image(root / name, 20, 18, index)
+
+
+def many(*folders: str, count: int = 10) -> list[str]:
+    return [f"{folder}/{index}.png" for folder in folders for index in range(count)]
+
+
+def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
+    layout(tmp_path, *many("photos"))
+    data = open_dataset("image_folder", tmp_path / "photos")
+    assert data.classes == ()
+    parts = [paths(images) for images in (data.train(), data.validation(), data.test())]
+    assert [len(part) for part in parts] == [6, 2, 2]
+    assert len(set.union(*parts)) == 10
+    pixels, labels = data.calibration().take(3)
+    assert pixels.shape == (3, 3, 224, 224)
+    assert labels.tolist() == [-1, -1, -1]
+    assert data.notes == ()
+
+
+def test_one_folder_in_a_folder_is_no_class(tmp_path: Path) -> None:
+    layout(tmp_path, *many("photos"), "notes.png")
+    data = open_dataset("image_folder", tmp_path)
+    assert data.classes == ()
+    assert set(data.train().take(9)[1]) == {-1}
+    assert data.notes == (f"not read, beside the class folders of {tmp_path.name}/: notes.png",)
+
+
+@pytest.mark.parametrize("validation", ["val", "valid", "validation", "Val", "VALID"])
+def test_validation_and_test_folders_are_known(tmp_path: Path, validation: str) -> None:
+    layout(tmp_path, *many("train/a", "train/b", f"{validation}/a", f"{validation}/b"))
+    data = open_dataset("image_folder", tmp_path)
+    assert data.notes == ()
+    assert all(validation in path.parts for path in paths(data.test()))
+    assert all("train" in path.parts for path in paths(data.validation()) | paths(data.train()))
+    layout(tmp_path, *many("test/a", "test/b", count=3))
+    data = open_dataset("image_folder", tmp_path)
+    sizes = [len(part()) for part in (data.train, data.validation, data.test, data.parity)]
+    assert sizes == [20, 20, 6, 6]
+    assert all("test" in path.parts for path in paths(data.test()) | paths(data.parity()))
+    assert all(validation in path.parts for path in paths(data.validation()))
+    assert all("train" in path.parts for path in paths(data.calibration()))
+
+
+def test_validation_and_test_alone(tmp_path: Path) -> None:
+    layout(tmp_path, *many("valid/a", "valid/b", "test/a", "test/b"))
+    data = open_dataset("image_folder", tmp_path)
+    assert all("test" in path.parts for path in paths(data.test()))
+    assert all("valid" in path.parts for path in paths(data.validation()) | paths(data.train()))
+    assert not paths(data.validation()) & paths(data.train())
+    assert "no train/" in data.notes[0]
+
+
+def test_training_images_alone_are_divided_and_it_is_said(tmp_path: Path) -> None:
+    layout(tmp_path, *many("train/a", "train/b"))
+    data = open_dataset("image_folder", tmp_path)
+    parts = [paths(images) for images in (data.train(), data.validation(), data.test())]
+    assert [len(part) for part in parts] == [12, 4, 4]
+    assert len(set.union(*parts)) == 20
+    assert "only train/ is there" in data.notes[0]
+    assert "may have been trained on them" in data.notes[0]
+
+
+def test_test_images_without_labels_beside_labelled_training(tmp_path: Path) -> None:
+    layout(tmp_path, *many("train/a", "train/b", "test"))
+    data = open_dataset("image_folder", tmp_path)
+    assert data.classes == ("a", "b")
+    assert set(data.train().take(20)[1]) == {0, 1}
+    assert set(data.test().take(20)[1]) == {-1}
+
+
+def test_flat_parts(tmp_path: Path) -> None:
+    layout(tmp_path, *many("train", "val"))
+    data = open_dataset("image_folder", tmp_path)
+    assert data.classes == ()
+    assert all("val" in path.parts for path in paths(data.test()))
+
+
+def test_a_class_of_trains_is_a_class(tmp_path: Path) -> None:
+    layout(tmp_path, *many("car", "ship", "train"))
+    assert open_dataset("image_folder", tmp_path).classes == ("car", "ship", "train")
+
+
+def test_folders_beside_the_parts_are_told(tmp_path: Path) -> None:
+    layout(tmp_path, *many("train/a", "train/b", "val/a", "val/b", "extra"), "cover.png")
+    data = open_dataset("image_folder", tmp_path)
+    assert data.classes == ("a", "b")
+    assert data.notes == ("not read, beside train, val: extra, cover.png",)
+
+
+def test_two_spellings_of_a_part_are_refused(tmp_path: Path) -> None:
+    layout(tmp_path, *many("train/a", "train/b", "val/a", "valid/b"))
+    with pytest.raises(DataError, match=r"val and valid are there \(allowed: one of them\)"):
         open_dataset("image_folder", tmp_path)
-    with pytest.raises(DataError, match=r"crop of 50 pixels .*32"):
-        open_dataset("image_folder", tmp_path, resize=32, crop=50)
+    shutil.rmtree(tmp_path / "val")
+    layout(tmp_path, *many("Train/a", count=1))
+    with pytest.raises(DataError, match=r"Train and train are there \(allowed: one of them\)"):
+        open_dataset("image_folder", tmp_path)
+
+
+def test_stray_folders_are_no_classes(tmp_path: Path) -> None:
+    layout(
+        tmp_path, *many("cat", "dog"), "__MACOSX/cat/._0.png", "__MACOSX/real.png", ".cache/x.png",
+        "@eaDir/thumb.png", "empty/", "lost+found/", "cat/._0.png",
+    )  # fmt: skip
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "readme.txt").write_text("no image")
+    data = open_dataset("image_folder", tmp_path)
+    assert data.classes == ("cat", "dog")
+    assert len(data.train()) + len(data.validation()) + len(data.test()) == 20
+    assert data.notes == (f"no classes, since without images in {tmp_path.name}/: empty, texts",)
+
+
+def test_a_class_that_training_lacks_has_its_place(tmp_path: Path) -> None:
+    layout(tmp_path, *many("train/a", "train/c", "val/a", "val/b", "val/c"), "train/b/")
+    assert open_dataset("image_folder", tmp_path).classes == ("a", "b", "c")
+
+
+def test_images_below_a_class_belong_to_it(tmp_path: Path) -> None:
+    layout(tmp_path, *many("cat/2024/may", "cat/2025", "dog"))
+    (tmp_path / "cat" / "loop").symlink_to(tmp_path / "cat")
+    data = open_dataset("image_folder", tmp_path)
+    assert data.classes == ("cat", "dog")
+    assert len(data.train()) + len(data.validation()) + len(data.test()) == 30
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+@pytest.mark.parametrize("folders", [("",), ("cat", "dog")])
+def test_a_few_images_serve_everything_without_labels(
+    tmp_path: Path, count: int, folders: tuple[str, ...]
+) -> None:
+    layout(tmp_path, *(f"{folders[i % len(folders)]}/{i}.png".lstrip("/") for i in range(count)))
+    data = open_dataset("image_folder", tmp_path)
+    assert "too few to hold some out" in data.notes[-1]
+    for part in (data.validation(), data.test(), data.parity()):
+        assert paths(part) == paths(data.train())
+        assert set(part.take(9)[1]) == {-1}
+    assert len(data.calibration()) == count
+
+
+def test_one_training_image_is_enough(tmp_path: Path) -> None:
+    layout(tmp_path, "train/a/0.png", *many("val/a", "val/b", count=2), "train/b/")
+    data = open_dataset("image_folder", tmp_path)
+    assert len(data.train()) == len(data.validation()) == 1
+    assert data.validation().take(1)[1].tolist() == [-1]
+    assert sorted(data.test().take(9)[1].tolist()) == [0, 0, 1, 1]
+
+
+def test_other_inputs_are_the_same_images(tmp_path: Path) -> None:
+    layout(tmp_path, *many("a", "b"))
+    data = open_dataset("image_folder", tmp_path)
+    other = data.with_inputs(rules(40, 32, channels=1))
+    assert (data.input_shape, other.input_shape) == ((3, 224, 224), (1, 32, 32))
+    assert paths(data.test()) == paths(other.test())
+    assert other.train().take(2)[0].shape == (2, 1, 32, 32)
+
+
+def test_stored_images_take_no_other_shape() -> None:
+    data = open_dataset("fashion_mnist")
+    half = Preprocessing(mean=(0.5,), std=(0.5,))
+    assert data.with_inputs(half).preprocessing == half
+    assert data.preprocessing != half
+    with pytest.raises(DataError, match=r"1 x 32 x 32 \(allowed: 1 x 28 x 28, as its images"):
+        data.with_inputs(rules(32, 32, channels=1))

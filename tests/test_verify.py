@@ -188,7 +188,7 @@ def test_images_of_another_shape_than_the_network_takes_are_refused(tmp_path, mo
     from eqnet.verify import dataset
 
     images = ArrayImages("noise", np.zeros((4, 1, 28, 28), np.uint8), np.zeros(4, np.int64))
-    opened = type("Opened", (), {"test": lambda self: images})
+    opened = type("Opened", (), {"test": lambda self: images, "classes": tuple("abcdefghij")})
     monkeypatch.setattr(dataset, "open_dataset", lambda *a, **k: opened())
     with pytest.raises(DataError, match=r"noise, 4 images: images \[1, 28, 28\]"):
         verify(folder, data=tmp_path)
@@ -203,7 +203,11 @@ def test_whole_test_set_is_classified(tmp_path, monkeypatch):
     shown = pixels(images=150, seed=9)
     truth = run_plain(residual_net(), preprocess(shown, PREPROCESSING)).argmax(axis=1)
     labels = np.where(np.arange(150) < 50, (truth + 1) % 10, truth).astype(np.int64)
-    opened = type("Opened", (), {"test": lambda self: ArrayImages("noise", shown, labels)})
+    opened = type(
+        "Opened",
+        (),
+        {"test": lambda self: ArrayImages("noise", shown, labels), "classes": tuple("abcdefghij")},
+    )
     monkeypatch.setattr(dataset, "open_dataset", lambda *a, **k: opened())
     report = verify(folder, data=tmp_path, threads=1)
     assert report.images == 64

@@ -16,6 +16,7 @@ import typer
 from eqnet.spec.errors import ArtifactError, OutputError, UsageError, unknown
 
 if TYPE_CHECKING:
+    from eqnet.spec.inputs import Inputs
     from eqnet.spec.scheme import Form, Symmetry
 
 Seed = Annotated[int, typer.Option(min=0, help="Seed of every random choice.")]
@@ -28,7 +29,8 @@ Supernet = Annotated[
 Data = Annotated[
     Path | None,
     typer.Option(
-        help="Folder with the data: Fashion-MNIST IDX files, or one folder of images a class.",
+        help="Folder with the data: images, with a folder for each class or without, or "
+        "Fashion-MNIST IDX files.",
         show_default="the bundled slice, or what is found",
     ),
 ]
@@ -49,6 +51,103 @@ Profile = Annotated[
         "--profile", "-p", help="Built-in name ('eqnet profiles list') or a YAML file's path."
     ),
 ]
+
+# How images become a network's input; see `parse_inputs`.
+Size = Annotated[
+    str | None,
+    typer.Option(help="Input size, HxW or one number.", show_default="the network's own"),
+]
+Resize = Annotated[
+    str | None,
+    typer.Option(
+        help="Before the center crop: N, the shorter side; or HxW, squashed to it.",
+        show_default="by --crop",
+    ),
+]
+Crop = Annotated[
+    float | None,
+    typer.Option(
+        help="Share of the resized side that the center crop keeps, as timm's crop_pct.",
+        show_default="the network's own",
+    ),
+]
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        help="Mean of pixels / 255: one number or one a channel, such as 0.5 or 127/255.",
+        show_default="the network's own",
+    ),
+]
+Std = Annotated[
+    str | None,
+    typer.Option(help="Standard deviation, as --mean.", show_default="the network's own"),
+]
+Channels = Annotated[
+    int | None,
+    typer.Option(help="1 (gray), 3 (RGB) or 4 (RGBA).", show_default="the network's own"),
+]
+Interpolation = Annotated[
+    str | None,
+    typer.Option(
+        help="nearest, bilinear, bicubic, lanczos, box or hamming, filtered as Pillow does.",
+        show_default="the network's own",
+    ),
+]
+
+
+def parse_inputs(
+    *,
+    size: str | None = None,
+    resize: str | None = None,
+    crop: float | None = None,
+    mean: str | None = None,
+    std: str | None = None,
+    channels: int | None = None,
+    interpolation: str | None = None,
+) -> Inputs:
+    """The options of how images become inputs as one value. Raises UsageError."""
+    from eqnet.spec.inputs import Inputs
+
+    return Inputs(
+        size=_sides("--size", size),
+        resize=_sides("--resize", resize),
+        crop=crop,
+        mean=_numbers("--mean", mean),
+        std=_numbers("--std", std),
+        channels=channels,
+        interpolation=interpolation,
+    )
+
+
+def _sides(option: str, text: str | None) -> int | tuple[int, int] | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,6})(?:\s*[xX\u00d7*,]\s*(\d{1,6}))?", text.strip())
+    if match is None:
+        raise UsageError(f"{option}: found '{text}' (allowed: N or HxW, such as 224 or 224x160)")
+    return int(match[1]) if match[2] is None else (int(match[1]), int(match[2]))
+
+
+def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    """`0.5`, `127/255` or `0.485,0.456,0.406`; spaces may stand for commas."""
+    if text is None:
+        return None
+    parts = text.replace(",", " ").split()
+    try:
+        numbers = tuple(_ratio(part) for part in parts)
+    except (ValueError, ZeroDivisionError):
+        numbers = ()
+    if not numbers:
+        raise UsageError(
+            f"{option}: found '{text}' (allowed: a number or one a channel, such as 0.5, 127/255 "
+            "or 0.485,0.456,0.406)"
+        )
+    return numbers
+
+
+def _ratio(text: str) -> float:
+    number, slash, divisor = text.partition("/")
+    return float(number) / float(divisor) if slash else float(number)
 
 
 def parse_bits(text: str) -> tuple[int, int]:

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eqnet.cli.options import AllowCode, Json, Quiet
+from eqnet.cli.options import (
+    AllowCode,
+    Channels,
+    Crop,
+    Interpolation,
+    Json,
+    Mean,
+    Quiet,
+    Resize,
+    Size,
+    Std,
+)
 from eqnet.spec.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -16,7 +27,8 @@ if TYPE_CHECKING:
 HELP = """Make an elastic supernet: train one by a recipe, or find the scales of your own model.
 
 --recipe trains all bit-widths and forms at once. --post-training takes any float classifier
-and a few hundred images, and is done in minutes.
+and a few hundred images, which need no labels, and is done in minutes. Images are prepared as
+timm's or torchvision's configuration of the network says; --size and the like say otherwise.
 
 \b
 Examples:
@@ -24,10 +36,14 @@ Examples:
   eqnet train --recipe recipes/fashion_mnist_resnet20.yaml --out runs/fm \\
     --resume
   eqnet train --post-training --model torchvision:resnet18 \\
-    --weights resnet18.pth --data photos --out runs/mine"""
+    --weights resnet18.pth --data photos --out runs/mine
+  eqnet train --post-training --model my_package.nets:tiny --allow-code \\
+    --weights tiny.pth --data scans --channels 1 --size 96x128 \\
+    --mean 0.5 --std 0.5 --out runs/scans"""
 
 _RECIPE_ONLY = ("resume", "device")
-_POST_ONLY = ("model", "weights", "weights_key", "dataset", "images", "allow_code")
+_INPUTS = ("size", "resize", "crop", "mean", "std", "channels", "interpolation")
+_POST_ONLY = ("model", "weights", "weights_key", "dataset", "images", "allow_code", *_INPUTS)
 
 
 def train(
@@ -52,7 +68,7 @@ def train(
         typer.Option(help="Which weights of a checkpoint.", show_default="averaged, if there are"),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Folder of images by class, or of IDX files.")
+        Path | None, typer.Option(help="Folder of images, by class or not, or of IDX files.")
     ] = None,
     dataset: Annotated[
         str | None, typer.Option(help="Name of the data set.", show_default="by the folder")
@@ -61,6 +77,13 @@ def train(
         int | None,
         typer.Option(min=1, help="Images for the scales, post-training.", show_default="256"),
     ] = None,
+    size: Size = None,
+    resize: Resize = None,
+    crop: Crop = None,
+    mean: Mean = None,
+    std: Std = None,
+    channels: Channels = None,
+    interpolation: Interpolation = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from --out.")] = False,
     device: Annotated[
         str | None, typer.Option(help="auto, cpu or cuda.", show_default="auto")
@@ -73,9 +96,18 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train one supernet."""
-    from eqnet.cli.options import require_writable
+    from eqnet.cli.options import parse_inputs, require_writable
     from eqnet.cli.progress import progress
 
+    options: dict[str, Any] = {
+        "size": size,
+        "resize": resize,
+        "crop": crop,
+        "mean": mean,
+        "std": std,
+        "channels": channels,
+        "interpolation": interpolation,
+    }
     given = {
         "model": model is not None,
         "weights": weights is not None,
@@ -85,10 +117,12 @@ def train(
         "allow_code": allow_code,
         "resume": resume,
         "device": device is not None,
+        **{name: value is not None for name, value in options.items()},
     }
     _check_mode(recipe, post_training, given)
     if data is not None and not data.exists():
         raise DataError(f"--data: {data}: no such folder")
+    inputs = parse_inputs(**options)
     require_writable(out, folder=True)
     with progress(quiet) as listener:
         if recipe is not None:
@@ -100,6 +134,7 @@ def train(
                 weights_key=weights_key,
                 data=data,
                 dataset=dataset,
+                inputs=inputs,
                 out=out,
                 images=images or 256,
                 seed=seed or 0,
@@ -164,15 +199,20 @@ def _post_training(**arguments: Any) -> dict[str, Any]:
 
 def _print(summary: dict[str, Any], out: Path, as_json: bool) -> None:
     from eqnet.cli.output import console, facts, print_json, share
+    from eqnet.spec.manifest import Preprocessing
 
     if "warning" in summary:
         typer.echo(f"warning: {summary['warning']}", err=True)
+    for line in summary.get("notes", ()):
+        typer.echo(f"note: {line}", err=True)
     if as_json:
         print_json({"out": str(out), **summary})
         return
     told = {
         name.replace("_", " "): share(value) if name.endswith("accuracy") else str(value)
         for name, value in summary.items()
-        if name != "warning" and not isinstance(value, list | dict)
+        if name != "warning" and value is not None and not isinstance(value, list | dict)
     }
+    if "inputs" in summary:
+        told["inputs"] = str(Preprocessing.model_validate(summary["inputs"]))
     console().print(facts({**told, "next": f"eqnet export --profile NAME --supernet {out}"}))

@@ -45,7 +45,7 @@ class FashionMnist(Dataset):
 
     name = NAME
     # Of the 60,000 training images.
-    preprocessing = Preprocessing(mean=(0.2860,), std=(0.3530,))
+    preprocessing = Preprocessing(mean=(0.2860,), std=(0.3530,), size=(SIDE, SIDE))
     classes = CLASSES
     input_shape = (1, SIDE, SIDE)
 

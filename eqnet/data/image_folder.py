@@ -1,41 +1,41 @@
-"""ImageNet-style image folders, decoded when read: resize, center crop, ImageNet's mean and std.
-
-Resizing and cropping equal torchvision's ``Resize`` and ``CenterCrop`` on PIL images bit for
-bit, so accuracies are those of torchvision's own references.
-"""
+"""Folders of images, decoded when read: resized, cropped and converted as `Preprocessing` says."""
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eqnet.data.folders import LAYOUT, Entry, list_images
+from eqnet.backend.images import load_image
+from eqnet.data.folders import LAYOUT, UNKNOWN, Entry, Listing, list_images
 from eqnet.data.images import Dataset, Images, Labels, Pixels
-from eqnet.spec.errors import DataError, MissingExtraError
+from eqnet.spec.errors import DataError
 from eqnet.spec.manifest import Preprocessing
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 CALIBRATION, PARITY = 512, 256
 MAX_VALIDATION = 10_000
+SIDE = 224
+IMAGENET = Preprocessing(
+    mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), size=(SIDE, SIDE), resize=(256, 256)
+)
+# Fewer images than this are not divided: each part is all of them.
+DIVISIBLE = 5
 
 
 class FolderImages(Images):
     """Image files that are decoded each time they are read, several at once."""
 
-    def __init__(self, name: str, entries: Sequence[Entry], *, resize: int, crop: int) -> None:
-        """`entries` in the order in which they are to be read; sides in pixels."""
+    def __init__(self, name: str, entries: Sequence[Entry], rules: Preprocessing) -> None:
+        """`entries` in the order in which they are to be read; `rules` have a size."""
         super().__init__(name)
         self._entries = tuple(entries)
-        self._load = partial(load_image, resize=resize, crop=crop)
-        self._shape = (3, crop, crop)
+        self._load = partial(load_image, rules=rules)
+        self._shape = shape_of(rules)
 
     def __len__(self) -> int:
         """How many images."""
@@ -53,49 +53,46 @@ class FolderImages(Images):
 
 
 class ImageFolder(Dataset):
-    """Images in one folder a class, with seeded splits.
+    """A folder of images, with classes or without, with seeded splits.
 
     With ``train/`` and ``val/``, test is ``val/`` and validation a tenth of ``train/`` (at most
-    10,000). Otherwise all images are divided: 60% train, 20% validation, 20% test.
-    Calibration is the first 512 training images, parity 256 test images.
+    10,000); with ``test/`` too, validation is ``val/``. With ``val/`` and ``test/`` alone, training
+    and validation images are those of ``val/``. Otherwise all images are divided: 60% train, 20%
+    validation, 20% test; fewer than 5 are not divided, and then labels are unknown, because no
+    image is held out. Calibration is the first 512 training images, parity 256 test images.
     """
 
     name = "image_folder"
-    preprocessing = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     complete = True
 
-    def __init__(self, root: Path, *, split_seed: int = 0, resize: int = 256, crop: int = 224):
+    def __init__(
+        self, root: Path, *, split_seed: int = 0, preprocessing: Preprocessing = IMAGENET
+    ) -> None:
         """List the folder; images are decoded later. Raises DataError."""
-        if not 1 <= crop <= resize:
-            raise DataError(f"crop of {crop} pixels (allowed: 1 to the resized side, {resize})")
         listing = list_images(root)
-        self.classes = listing.classes
-        self.input_shape = (3, crop, crop)
-        self._root, self._resize, self._crop = root, resize, crop
-        train = _shuffled(listing.train, split_seed)
-        if listing.val is None:
-            held, tested = len(train) // 5, len(train) // 5
-            self._test = train[len(train) - tested :]
-            train = train[: len(train) - tested]
-        else:
-            held = min(len(train) // 10, MAX_VALIDATION)
-            self._test = _shuffled(listing.val, split_seed)
-        held = max(held, 1)
-        self._train, self._validation = train[:-held], train[-held:]
-        if not (self._train and self._validation and self._test):
-            found = len(listing.train) + len(listing.val or [])
-            raise DataError(f"{root}: {found} images are too few to split (allowed: {LAYOUT})")
+        self.classes, self._root = listing.classes, root
+        self.preprocessing = preprocessing.complete(SIDE, SIDE)
+        self.input_shape = shape_of(self.preprocessing)
+        self._train, self._validation, self._test, notes = _divide(listing, split_seed)
+        self.notes = (*listing.notes, *notes)
+
+    def with_inputs(self, rules: Preprocessing) -> ImageFolder:
+        """The same images and splits, resized and cropped otherwise. Raises DataError."""
+        other = copy.copy(self)
+        other.preprocessing = rules.complete(*self.input_shape[1:])
+        other.input_shape = shape_of(other.preprocessing)
+        return other
 
     def train(self) -> Images:
         """Training images in a seeded order."""
         return self._images("train", self._train)
 
     def validation(self) -> Images:
-        """Held-out training images."""
+        """Held-out training images, or ``val/`` where ``test/`` is there too."""
         return self._images("validation", self._validation)
 
     def test(self) -> Images:
-        """Images of ``val/``, or the last fifth of all."""
+        """Images of ``test/``, of ``val/`` without it, or the last fifth of all."""
         return self._images("test", self._test)
 
     def calibration(self) -> Images:
@@ -107,56 +104,77 @@ class ImageFolder(Dataset):
         return self._images("parity", self._test[:PARITY])
 
     def _images(self, part: str, entries: Sequence[Entry]) -> Images:
-        name = f"{self._root.resolve().name} {part}"
-        return FolderImages(name, entries, resize=self._resize, crop=self._crop)
+        return FolderImages(f"{self._root.resolve().name} {part}", entries, self.preprocessing)
 
 
-def open_image_folder(
-    root: Path | None, *, split_seed: int = 0, resize: int = 256, crop: int = 224
-) -> ImageFolder:
+def open_image_folder(root: Path | None, *, split_seed: int = 0) -> ImageFolder:
     """Open an image folder. Raises DataError without a folder, or for a wrong layout."""
     if root is None:
         raise DataError(f"image_folder: no folder given (allowed: {LAYOUT})")
-    return ImageFolder(root, split_seed=split_seed, resize=resize, crop=crop)
+    return ImageFolder(root, split_seed=split_seed)
 
 
-def load_image(path: Path, *, resize: int, crop: int) -> Pixels:
-    """Decode one file to RGB, uint8 [3, crop, crop]. Raises DataError naming the file."""
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise MissingExtraError(
-            "pillow is not installed, image folders need it (pip install 'eqnet[images]')"
-        ) from error
-    try:
-        with Image.open(path) as image:
-            pixels = np.asarray(resize_and_crop(image.convert("RGB"), resize, crop))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: not a readable image: {_one_line(error)}") from error
-    return pixels.transpose(2, 0, 1)
+def shape_of(rules: Preprocessing) -> tuple[int, int, int]:
+    """C, H, W of one image. `rules` have a size."""
+    if rules.size is None:
+        raise ValueError("rules without a size (see Preprocessing.complete)")
+    return (rules.channels, *rules.size)
 
 
-def resize_and_crop(image: Image, resize: int, crop: int) -> Image:
-    """Bring the shorter side to `resize` pixels (bilinear), then cut out the middle square."""
-    from PIL.Image import Resampling
+def _divide(
+    listing: Listing, seed: int
+) -> tuple[list[Entry], list[Entry], list[Entry], tuple[str, ...]]:
+    """Training, validation and test images in a seeded order, and what is to be said of them."""
+    train, validation, test = (
+        None if part is None else _shuffled(part, seed)
+        for part in (listing.train, listing.validation, listing.test)
+    )
+    if train is None and validation is None and test is None:
+        return _divide_all(listing, seed)
+    notes: tuple[str, ...] = ()
+    if train is None:
+        train, validation = validation or [], None
+        notes = ("no train/: calibration takes images of val/",)
+    elif test is None:
+        test, validation = validation, None
+    if validation is None:
+        train, validation = _hold_out(train, min(len(train) // 10, MAX_VALIDATION))
+    return train, validation, test or [], notes
 
-    width, height = image.size
-    shorter = min(width, height)
-    if shorter != resize:
-        # The rounding, down here and to even below, is torchvision's.
-        longer = int(resize * max(width, height) / shorter)
-        size = (resize, longer) if width <= height else (longer, resize)
-        image = image.resize(size, Resampling.BILINEAR)
-        width, height = size
-    left, top = round((width - crop) / 2.0), round((height - crop) / 2.0)
-    return image.crop((left, top, left + crop, top + crop))
+
+def _divide_all(
+    listing: Listing, seed: int
+) -> tuple[list[Entry], list[Entry], list[Entry], tuple[str, ...]]:
+    images = _shuffled(listing.whole, seed)
+    if len(images) < DIVISIBLE:
+        blind = _blind(images)
+        few = f"{len(images)} image{'s' if len(images) > 1 else ''}"
+        notes = (f"{few}: too few to hold some out, so all serve everything, without labels",)
+        return images, blind, blind, notes
+    fifth = len(images) // 5
+    train, validation = _hold_out(images[:-fifth], fifth)
+    if listing.part is None:
+        return train, validation, images[-fifth:], ()
+    known = "; the network may have been trained on them" if listing.part != "test" else ""
+    return train, validation, images[-fifth:], (
+        f"only {listing.part}/ is there: a fifth of its images are test images{known}",
+    )  # fmt: skip
+
+
+def _hold_out(images: list[Entry], count: int) -> tuple[list[Entry], list[Entry]]:
+    """The images but for the last `count`, and those; of one image, itself without its label."""
+    if len(images) < 2:
+        return images, _blind(images)
+    held = max(count, 1)
+    return images[:-held], images[-held:]
+
+
+def _blind(entries: Sequence[Entry]) -> list[Entry]:
+    """Without labels: accuracy is never taken on images that scales were set on."""
+    return [Entry(entry.path, UNKNOWN) for entry in entries]
 
 
 def _shuffled(entries: Sequence[Entry], seed: int) -> list[Entry]:
     # RandomState's stream never changes between versions of numpy (NEP 19).
     order = np.random.RandomState(seed).permutation(len(entries))
     return [entries[index] for index in order]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -1,14 +1,16 @@
-"""What a dataset is to the rest of eqnet: labelled uint8 images, read in batches."""
+"""What a dataset is to the rest of eqnet: uint8 images, labelled or not, read in batches."""
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eqnet.spec.errors import UsageError
+from eqnet.spec.errors import DataError, UsageError
 from eqnet.spec.manifest import Preprocessing
 
 Pixels = NDArray[np.uint8]
@@ -16,7 +18,7 @@ Labels = NDArray[np.int64]
 
 
 class Images(ABC):
-    """A fixed sequence of labelled images: pixels uint8 [N, C, H, W], labels int64 [N]."""
+    """A fixed sequence of images: pixels uint8 [N, C, H, W], labels int64 [N], -1 if unknown."""
 
     def __init__(self, name: str) -> None:
         """`name` says in reports what was measured on; the number of images is added to it."""
@@ -75,6 +77,20 @@ class Dataset(ABC):
     input_shape: tuple[int, int, int]
     complete: bool
     """False where only the slice that travels with eqnet was found."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of the images, such as folders that are not read."""
+
+    def with_inputs(self, rules: Preprocessing) -> Self:
+        """The same images, normalized by other rules. Raises DataError for another shape."""
+        shape = (rules.channels, *(rules.size or self.input_shape[1:]))
+        if shape != self.input_shape:
+            raise DataError(
+                f"{self.name}: an input of {' x '.join(map(str, shape))} (allowed: "
+                f"{' x '.join(map(str, self.input_shape))}, as its images are stored)"
+            )
+        other = copy.copy(self)
+        other.preprocessing = rules
+        return other
 
     @abstractmethod
     def train(self) -> Images:

@@ -46,7 +46,7 @@ class MeasuredAccuracy(NamedTuple):
 def measure_space(session: Session, space: Space, progress: Progress) -> MeasuredAccuracy:
     """Measure every subnet of a small space on up to 500 validation images."""
     calibration = session.calibration()
-    validation = session.batches(session.dataset.validation(), IMAGES)
+    validation = session.judged(session.dataset.validation(), IMAGES)
     progress.start("measuring subnets", space.size())
     found = {}
     for genome in space.all_genomes():

@@ -36,7 +36,7 @@ def make_predictor(
     """
     progress = progress or Silent()
     session = open_session(folder, data, allow_code=allow_code, device=device)
-    validation = session.batches(session.dataset.validation(), images)
+    validation = session.judged(session.dataset.validation(), images)
     names = session.header.styles or ("paper",)
     styles = [PAPER_STYLE if name == "paper" else Style.of(load_profile(name)) for name in names]
     labels = measure_labels(

@@ -217,7 +217,7 @@ def _most_accurate(front: list[Candidate]) -> list[Candidate]:
 
 def _measure(session: Session, finalists: list[Candidate], progress: Progress) -> list[_Winner]:
     """Accuracy on validation images of the integers that would be deployed."""
-    images = session.batches(session.dataset.validation())
+    images = session.judged(session.dataset.validation())
     calibration = session.calibration()
     progress.start("measuring finalists", len(finalists))
     measured = []

@@ -18,14 +18,32 @@ REFERENCE = "reference.onnx"
 PARITY = "parity.safetensors"
 
 
-class Preprocessing(Frozen):
-    """float32 input = (pixels / 255 - mean) / std, for uint8 pixels of shape [N, C, H, W].
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+Fit = Literal["cover", "squash", "contain"]
+MAX_SIDE = 4096
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 
-    mean, std: one number for each of the C channels, std above 0.
+
+class Preprocessing(Frozen):
+    """From an image file to a network's input, in every place where eqnet reads images.
+
+    An image is converted to as many channels as there are means (1: gray, 3: RGB, 4: RGBA),
+    resized to the box `resize`, and the middle `size` of it is cut out; then float32 input =
+    (pixels / 255 - mean) / std, for uint8 pixels of shape [N, C, H, W].
+
+    mean, std: one number for each of the C channels, std above 0. size: H, W of the input; None
+    in files of before it was stored. resize: H, W of the box (None: `size`). fit: how an image
+    meets the box: its sides keep their ratio and cover it (a square box is the shorter side),
+    are squashed into it, or keep their ratio and lie inside of it, with the mean as border.
+    interpolation: of Pillow, which always filters when it shrinks.
     """
 
     mean: tuple[float, ...] = Field(min_length=1)
     std: tuple[Annotated[float, Field(gt=0)], ...]
+    size: tuple[Side, Side] | None = None
+    resize: tuple[Side, Side] | None = None
+    fit: Fit = "cover"
+    interpolation: Interpolation = "bilinear"
 
     @model_validator(mode="after")
     def _paired(self) -> Preprocessing:
@@ -33,7 +51,40 @@ class Preprocessing(Frozen):
             raise ValueError(
                 f"{len(self.mean)} means and {len(self.std)} deviations (allowed: as many of each)"
             )
+        if self.resize is not None and self.size is None:
+            raise ValueError("resize without size (allowed: both, or none of them)")
         return self
+
+    @property
+    def channels(self) -> int:
+        """C of the input."""
+        return len(self.mean)
+
+    def complete(self, height: int, width: int) -> Preprocessing:
+        """These rules, and where they lack a size that of the input, as a crop of 224 in 256 is:
+        what was done with every image folder before files said it."""
+        if self.size is not None:
+            return self
+        box = (round(height * 256 / 224), round(width * 256 / 224))
+        return self.model_copy(update={"size": (height, width), "resize": box})
+
+    def __str__(self) -> str:
+        """In words, such as ``3 x 224 x 224: shorter side to 256, bilinear, center crop; ...``."""
+        values = "; ".join(
+            f"{name} {', '.join(f'{value:.4g}' for value in numbers)}"
+            for name, numbers in (("mean", self.mean), ("std", self.std))
+        )
+        if self.size is None:
+            return f"{self.channels} channels; {values}"
+        (height, width), box = self.size, self.resize or self.size
+        sides = f"{box[0]} x {box[1]}"
+        how = {
+            "cover": f"shorter side to {box[0]}" if box[0] == box[1] else f"to cover {sides}",
+            "squash": f"squashed to {sides}",
+            "contain": f"fitted into {sides}",
+        }[self.fit]
+        cut = "" if self.fit == "squash" and box == self.size else ", center crop"
+        return f"{self.channels} x {height} x {width}: {how}, {self.interpolation}{cut}; {values}"
 
 
 class ModelInfo(Frozen):
@@ -104,11 +155,25 @@ class Manifest(Frozen):
     versions: dict[str, str]
     files: dict[str, str] = Field(description="file name -> sha256")
 
+    @property
+    def inputs(self) -> Preprocessing:
+        """The preprocessing, with a size in any case."""
+        size = self.model.input_shape[1:]
+        if self.preprocessing.size is None and self.model.dataset != "image_folder":
+            return self.preprocessing.model_copy(update={"size": size})
+        return self.preprocessing.complete(*size)
+
     @model_validator(mode="after")
-    def _has_channels(self) -> Manifest:
+    def _takes_its_inputs(self) -> Manifest:
         found, channels = len(self.preprocessing.mean), self.model.input_shape[0]
         if found != channels:
             raise ValueError(
                 f"preprocessing: {found} channels (allowed: {channels}, as in model.input_shape)"
+            )
+        size = self.preprocessing.size
+        if size is not None and size != self.model.input_shape[1:]:
+            raise ValueError(
+                f"preprocessing: size {list(size)} (allowed: {list(self.model.input_shape[1:])}, "
+                "as in model.input_shape)"
             )
         return self

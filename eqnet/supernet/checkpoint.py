@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -19,6 +19,7 @@ from eqnet.models.outside import seeded, set_values
 from eqnet.models.weights import valid
 from eqnet.spec.errors import CaptureError, CheckpointError, UsageError
 from eqnet.spec.fields import first_problem
+from eqnet.spec.manifest import Preprocessing
 from eqnet.spec.scheme import Frozen
 from eqnet.supernet.collection import uncollected
 from eqnet.supernet.float_checks import MAX_DIFFERENCE, relative_difference
@@ -43,9 +44,9 @@ class Header(Frozen):
 
     model: source of the float architecture. float_accuracy: of the float model that it began
     as, in [0, 1] on `test_images`; float_parity_accuracy: the same on the dataset's parity
-    images, which runtimes are compared on. styles: the placements that training sampled.
-    random_weights: no weights were given, so that accuracy means nothing. note: what the recipe
-    does not tell of this run.
+    images, which runtimes are compared on. preprocessing: of its images; None is the dataset's
+    usual. styles: the placements that training sampled. random_weights: no weights were given,
+    so that accuracy means nothing. note: what the recipe does not tell of this run.
     """
 
     schema_version: Literal[1] = 1
@@ -54,6 +55,7 @@ class Header(Frozen):
     classes: int
     dataset: str
     data_root: str | None = None
+    preprocessing: Preprocessing | None = None
     method: Literal["elastic", "post_training"]
     styles: tuple[str, ...] = ()
     seed: int
@@ -63,6 +65,18 @@ class Header(Frozen):
     recipe: dict[str, Any] = Field(default_factory=dict)
     random_weights: bool = False
     note: str = ""
+
+    @model_validator(mode="after")
+    def _reads_its_inputs(self) -> Header:
+        rules = self.preprocessing
+        if rules is not None:
+            shape = (rules.channels, *(rules.size or self.input_shape[1:]))
+            if shape != self.input_shape:
+                raise ValueError(
+                    f"preprocessing: inputs {list(shape)} (allowed: {list(self.input_shape)}, as "
+                    "in input_shape)"
+                )
+        return self
 
 
 def bundled_supernet() -> Path:

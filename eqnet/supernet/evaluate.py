@@ -67,7 +67,7 @@ def evaluate_in(
     plain = uniform(session.supernet.info, style, form, weight_bits, activation_bits)
     spec = plain.model_copy(update={"weight_scales": scales, "activation_scales": scales})
     session.settle(spec, session.calibration())
-    batches = session.batches(images)
+    batches = session.judged(images)
     found = accuracy(session.supernet.graph, batches)
     progress.finish()
     return EvalReport(

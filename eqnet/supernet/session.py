@@ -46,6 +46,24 @@ class Session:
         batch = batch_size(self.header.input_shape) * (CUDA_BATCHES if self._on_cuda() else 1)
         return Batches.of(pixels, labels, self.dataset.preprocessing, self.device, batch)
 
+    def judged(self, images: Images, limit: int | None = None) -> Batches:
+        """As `batches`, for accuracies.
+
+        Raises DataError where the images have no labels, or those of other classes.
+        """
+        batches = self.batches(images, limit)
+        classes = len(self.dataset.classes)
+        if classes == 0 or bool((batches.labels < 0).any()):
+            raise DataError(
+                f"{images.name}: they have no labels (allowed: a folder for each class)"
+            )
+        if classes != self.header.classes:
+            raise DataError(
+                f"{images.name}: {classes} classes (allowed: the network's {self.header.classes}; "
+                "an image folder's classes.txt names all classes)"
+            )
+        return batches
+
     def _on_cuda(self) -> bool:
         return self.device.type == "cuda"
 
@@ -107,5 +125,5 @@ def open_session(
     root = data or (Path(header.data_root) if header.data_root else None)
     return Session(
         folder, "bundled" if supernet is None else str(supernet), net, header, identity,
-        open_dataset(header.dataset, root), torch.device(device),
+        open_dataset(header.dataset, root, inputs=header.preprocessing), torch.device(device),
     )  # fmt: skip

@@ -155,6 +155,7 @@ class _Run:
             input_shape=self.dataset.input_shape,
             classes=len(self.dataset.classes),
             dataset=self.plan.dataset,
+            preprocessing=self.dataset.preprocessing,
             method="elastic",
             styles=self.plan.elastic.styles,
             seed=self.plan.seed,

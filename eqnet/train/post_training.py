@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,12 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from eqnet.backend.decisions import classes_of, decide
+from eqnet.backend.images import SUFFIXES
 from eqnet.backend.preprocess import preprocess
 from eqnet.data import Dataset, Images, open_dataset
+from eqnet.data.folders import STRAY
 from eqnet.models.loader import LIBRARIES, load_model
 from eqnet.models.outside import seeded
 from eqnet.models.weights import WeightFile
 from eqnet.spec.errors import CaptureError, CheckpointError, DataError, UsageError
+from eqnet.spec.inputs import Inputs
 from eqnet.spec.progress import Progress, Silent
 from eqnet.supernet.calibrate import calibrate
 from eqnet.supernet.checkpoint import Header, require_restorable, save_supernet
@@ -29,12 +32,15 @@ from eqnet.supernet.float_checks import (
 )
 from eqnet.supernet.measure import batch_size
 from eqnet.supernet.supernet import Supernet
+from eqnet.train.inputs import Chosen, implied, with_inputs
 
 CHECK_IMAGES = 4
 MANY_IMAGES = 32
 # 1,000 images of 224 x 224 pixels: a minute of a float ResNet-50 on two cores.
 MAX_TEST_VALUES = 1000 * 3 * 224 * 224
 IDX_FOLDERS = ("FashionMNIST", "raw")
+# Of a network whose weights say how many they are; any number would do.
+USUAL_CLASSES = 1000
 RANDOM_WEIGHTS = "no weights given: the model has random weights, and its accuracy means nothing"
 
 ONE_CLASS = (
@@ -67,6 +73,7 @@ def post_training(
     weights_key: str | None = None,
     data: Path | None = None,
     dataset: str | None = None,
+    inputs: Inputs | None = None,
     out: Path,
     images: int = 256,
     seed: int = 0,
@@ -77,37 +84,45 @@ def post_training(
 
     model: source of the architecture, weights: its state dict, or a checkpoint that has one.
     weights_key: which weights of a checkpoint with several. data: folder of the dataset
-    `dataset` (None: an image folder where `data` has one folder a class, else Fashion-MNIST).
+    `dataset` (None: Fashion-MNIST where `data` holds its files, else a folder of images, with
+    classes or without). inputs: how images become inputs, where that is not what the network's
+    own configuration says (timm's, torchvision's weights', else as is usual for ImageNet).
     images: training images that the scales are searched on. seed: of random initial weights.
-    Returns a summary; its `warning`, where there is one, is for the user's eyes.
+    Returns a summary: `inputs` and `inputs_from` say what was chosen and whence; `warning` and
+    `notes`, where there are any, are for the user's eyes.
     Raises UsageError, DataError, CheckpointError, CaptureError or OutputError.
     """
     if images < 1:
         raise UsageError(f"{images} images (allowed: 1 or more)")
     progress = progress or Silent()
-    source = open_dataset(dataset or guess_dataset(data), data)
+    inputs = inputs or Inputs()
+    opened = open_dataset(dataset or guess_dataset(data), data)
     if weights_key is not None and weights is None:
         raise UsageError(f"weights key '{weights_key}' without weights (allowed: both, or none)")
     file = WeightFile(weights, weights_key) if weights else None
-    start = _float_model(model, file, source, seed, allow_code)
-    net, warnings = start.net, start.warnings
+    source, chosen_inputs = _with_inputs(model, file, opened, inputs, seed, allow_code)
+    start = _float_model(model, file, source, chosen_inputs, seed, allow_code)
+    net, warnings, notes = start.net, start.warnings, list(source.notes)
     batch, classes = batch_size(source.input_shape), start.run.logits.shape[1]
     test = parity = _Accuracy(None, None)
     if classes_of(classes) == len(source.classes):
         test = _float_accuracy(net, source, source.test(), batch, progress)
         parity = _float_accuracy(net, source, source.parity(), batch, progress)
-    else:
+    elif source.classes:
         warnings.append(
             f"the model has {classes_of(classes)} classes and the data {len(source.classes)}: "
             "labels are not used, accuracies stay unknown (an image folder's classes.txt names "
             "all classes)"
         )
+    if test.value is None and classes_of(classes) == (len(source.classes) or classes_of(classes)):
+        notes.append("the images have no labels: accuracies stay unknown")
     supernet = Supernet(net, source.input_shape)
     supernet.apply_float()
     require_same_function(model, start.run, supernet.graph, start.images)
     header = Header(
         model=model, input_shape=source.input_shape, classes=classes, dataset=source.name,
-        data_root=None if data is None else str(data.resolve()), method="post_training",
+        data_root=None if data is None else str(data.resolve()),
+        preprocessing=source.preprocessing, method="post_training",
         seed=seed, float_accuracy=test.value, test_images=test.images,
         float_parity_accuracy=parity.value, random_weights=start.random,
     )  # fmt: skip
@@ -124,6 +139,9 @@ def post_training(
         "calibration_images": count,
         "float_accuracy": test.value,
         "test_images": test.images,
+        "inputs": source.preprocessing.model_dump(mode="json"),
+        "inputs_from": chosen_inputs.origin(inputs),
+        "notes": notes,
     }
     return {**summary, "warning": "; ".join(warnings)} if warnings else summary
 
@@ -133,31 +151,57 @@ def guess_dataset(data: Path | None) -> str:
     if data is None:
         return "fashion_mnist"
     if not data.is_dir():
-        raise DataError(f"{data}: no such folder (allowed: one folder of images a class, or IDX)")
+        raise DataError(f"{data}: no such folder (allowed: a folder of images, or of IDX files)")
     try:
-        names = sorted(path.name for path in data.iterdir() if path.is_dir())
-        files = any("-ubyte" in path.name for path in data.iterdir())
+        paths = [path for path in data.iterdir() if not path.name.startswith(".")]
+        names = [path.name for path in paths if path.is_dir() and path.name not in STRAY]
     except OSError as error:
         raise DataError(f"{data}: cannot read: {error.strerror}") from error
-    if [name for name in names if not name.startswith(".") and name not in IDX_FOLDERS]:
+    pictures = any(path.name.lower().endswith(SUFFIXES) for path in paths)
+    if pictures or [name for name in names if name not in IDX_FOLDERS]:
         return "image_folder"
-    if files or names:
+    if names or any("-ubyte" in path.name for path in paths):
         return "fashion_mnist"
     raise DataError(
-        f"{data}: no data found (allowed: one folder of images a class, or Fashion-MNIST's IDX "
-        "files)"
+        f"{data}: no data found (allowed: images, in a folder for each class or without, or "
+        "Fashion-MNIST's IDX files)"
     )
 
 
+def _with_inputs(
+    model: str,
+    file: WeightFile | None,
+    dataset: Dataset,
+    inputs: Inputs,
+    seed: int,
+    allow_code: bool,
+) -> tuple[Dataset, Chosen]:
+    """The dataset with the network's inputs, for which the network may be built once more."""
+
+    def build(channels: int) -> nn.Module:
+        with seeded(seed):
+            classes = len(dataset.classes) or None
+            return load_model(model, classes=classes, in_channels=channels, allow_code=allow_code)
+
+    shapes = None if file is None else lambda net: _shapes(file, net)
+    return with_inputs(model, dataset, inputs, build, shapes)
+
+
 def _float_model(
-    model: str, file: WeightFile | None, dataset: Dataset, seed: int, allow_code: bool
+    model: str,
+    file: WeightFile | None,
+    dataset: Dataset,
+    chosen: Chosen,
+    seed: int,
+    allow_code: bool,
 ) -> _Float:
     """The float model, checked to be a function of the images and of its weights alone.
 
     Raises CheckpointError or CaptureError where it is none.
     """
     net, warnings = _load(model, file, dataset, seed, allow_code)
-    _require_logits(net, dataset)
+    warnings = [*chosen.warnings, *warnings]
+    _require_logits(net, dataset, chosen)
     images = torch.cat(list(_inputs(dataset.calibration(), dataset, CHECK_IMAGES, CHECK_IMAGES)))
     run = require_repeatable(net, images)
     random = file is None
@@ -180,39 +224,24 @@ def _load(
 
     Returns also what the user should know of the weights.
     """
-    channels, classes = dataset.input_shape[0], len(dataset.classes)
+    channels = dataset.input_shape[0]
     with seeded(seed):
 
-        def build(count: int) -> nn.Module:
+        def build(count: int | None) -> nn.Module:
             return load_model(model, classes=count, in_channels=channels, allow_code=allow_code)
 
-        net = build(classes)
         if weights is None:
-            return net, []
-        found = _classes_of(weights, dataset, net, lambda: build(classes + 1))
-        net = net if found == classes else build(found)
+            return build(len(dataset.classes) or None), []
+        classes = len(dataset.classes) or USUAL_CLASSES
+        net = build(classes)
+        stored = implied(_shapes(weights, net), net, lambda: build(classes + 1), classes)
+        net = net if stored == classes else build(stored)
     return net, list(weights.load(net))
 
 
-def _classes_of(
-    weights: WeightFile, dataset: Dataset, net: nn.Module, larger: Callable[[], nn.Module]
-) -> int:
-    """Classes that a file of weights is for, as the shapes of its tensors tell.
-
-    net: the network with as many classes as the data; larger: makes it with one class more, so
-    that the tensors that grow with the classes show, wherever the head stands.
-    """
-    found = {name: tensor.shape for name, tensor in weights.chosen(net).tensors.items()}
-    own = {name: tensor.shape for name, tensor in net.state_dict().items()}
-    classes = len(dataset.classes)
-    odd = [name for name in own if len(found.get(name, ())) == len(own[name]) != 0]
-    odd = [name for name in odd if found[name] != own[name]]
-    grown = larger().state_dict() if odd else {}
-    for name in odd:
-        for given, usual, more in zip(found[name], own[name], grown[name].shape, strict=True):
-            if more != usual:
-                return max(1, int(classes + (given - usual) // (more - usual)))
-    return classes
+def _shapes(weights: WeightFile, net: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Shapes of a file's tensors by the names of the network's."""
+    return {name: tuple(tensor.shape) for name, tensor in weights.chosen(net).tensors.items()}
 
 
 def _inputs(images: Images, dataset: Dataset, batch: int, count: int) -> Iterator[Tensor]:
@@ -226,7 +255,7 @@ def _read(images: Images, batch: int, count: int) -> Iterator[tuple[Any, Any]]:
 
 
 @torch.no_grad()
-def _require_logits(net: nn.Module, dataset: Dataset) -> None:
+def _require_logits(net: nn.Module, dataset: Dataset, chosen: Chosen) -> None:
     """One image gives finite logits. Raises CaptureError or CheckpointError."""
     example = next(_inputs(dataset.calibration(), dataset, 1, 1))
     try:
@@ -234,7 +263,9 @@ def _require_logits(net: nn.Module, dataset: Dataset) -> None:
     except Exception as error:  # a model may refuse an input with anything
         line = " ".join(str(error).split()) or type(error).__name__
         raise CaptureError(
-            f"the model does not accept an input of shape {list(example.shape)}: {line}"
+            f"the model does not accept an input of shape {list(example.shape)}: {line} "
+            f"({'; '.join(chosen.warnings) or f'inputs are by {chosen.config.origin}'}; see size "
+            "and channels)"
         ) from error
     if not isinstance(logits, Tensor) or logits.dim() != 2:
         raise CaptureError("the model's output is not one tensor of logits [N, classes]")
