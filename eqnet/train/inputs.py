@@ -16,11 +16,10 @@ from eqnet.models.inputs import (
     configured_inputs,
     inputs_of_network,
 )
+from eqnet.models.loader import LIBRARIES
 from eqnet.spec.errors import CheckpointError, UsageError
 from eqnet.spec.inputs import CHANNELS, Inputs, each, pair
 from eqnet.spec.manifest import Fit, Interpolation, Preprocessing
-
-LIBRARIES = ("eqnet:", "timm:", "torchvision:")
 
 
 class Chosen(NamedTuple):
@@ -65,7 +64,7 @@ def with_inputs(
         chosen = choose(config, inputs)
         return (dataset.with_inputs(chosen.rules) if inputs.named() else dataset), chosen
     channels, read = choose(config, inputs).rules.channels, None
-    if shapes is not None or not model.startswith(LIBRARIES):
+    if shapes is not None or model.partition(":")[0] not in LIBRARIES:
         net = build(channels)
         config = inputs_of_network(net) or config if config is IMAGENET else config
         read = channels_of(model, net)
@@ -149,7 +148,7 @@ def channels_of(source: str, net: nn.Module) -> int | None:
 
     Networks of the libraries are built for any number of channels.
     """
-    if source.startswith(LIBRARIES):
+    if source.partition(":")[0] in LIBRARIES:
         return None
     first = next((module for module in net.modules() if isinstance(module, nn.Conv2d)), None)
     return first.in_channels if first is not None and first.in_channels in CHANNELS else None
