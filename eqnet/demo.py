@@ -14,7 +14,7 @@ from eqnet.spec.progress import Progress, Silent, Stages
 from eqnet.spec.scheme import Frozen
 
 # Built-in profiles that differ from another in one respect: run when they are named.
-VARIANTS = ("custom_pow2", "onnxruntime_arm", "onnxruntime_avx2", "openvino_bf16")
+VARIANTS = ("custom_pow2", "onnxruntime_arm", "onnxruntime_avx2", "openvino_avx2", "openvino_bf16")
 GENERATIONS = 100
 POPULATION = 100
 

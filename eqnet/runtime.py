@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,8 @@ from eqnet.backend.artifact import check_files, read_manifest
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.images import ARRAY_MODES, load_image, pixels_of, pixels_of_array
 from eqnet.backend.preprocess import preprocess
-from eqnet.backend.protocol import Array, Runner
-from eqnet.spec.errors import UsageError
+from eqnet.backend.protocol import Array, Runner, host_limit
+from eqnet.spec.errors import HostWarning, UsageError
 from eqnet.spec.manifest import MODEL, Manifest, Preprocessing
 
 if TYPE_CHECKING:
@@ -111,7 +112,8 @@ def load(artifact: Path | str, *, optimize: bool = True, threads: int | None = N
 
     `optimize=False` turns the runtime's graph optimizations off; `threads=None` leaves their
     number to the runtime. Raises ArtifactError if the folder is damaged, and UsageError if this
-    machine cannot execute it.
+    machine cannot execute it. Warns, with `HostWarning`, where this CPU computes the artifact
+    otherwise or by slower kernels than the one that it was exported for.
     """
     folder = Path(artifact)
     manifest = read_manifest(folder)
@@ -120,6 +122,9 @@ def load(artifact: Path | str, *, optimize: bool = True, threads: int | None = N
     reason = exporter.unavailable(manifest.profile)
     if reason is not None:
         raise UsageError(f"{folder}: backend '{manifest.backend}' cannot execute here: {reason}")
+    limit = host_limit(exporter, manifest.profile)
+    if limit is not None and optimize:
+        warnings.warn(f"{folder}: {limit.reason}", HostWarning, stacklevel=2)
     runner = exporter.open(
         folder / MODEL, optimize=optimize, threads=threads, profile=manifest.profile
     )

@@ -11,9 +11,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 @dataclass
 class Builder:
-    """Appends nodes in the neutral QDQ form; every method returns the name of its output."""
+    """Appends nodes in the neutral QDQ form; every method returns the name of its output.
+
+    storage: bits of the 8 that weights use; with 7 no CPU overflows the sums of two products.
+    """
 
     rng: np.random.Generator
+    storage: int = 8
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: list[onnx.TensorProto] = field(default_factory=list)
     scales: dict[str, float] = field(default_factory=dict)
@@ -42,12 +46,14 @@ class Builder:
         return out
 
     def weight(self, layer: str, shape: tuple[int, ...], bits: int, zp: int = 0) -> str:
-        shift = 8 - bits
+        bits = min(bits, self.storage)
+        shift = self.storage - bits
         half = 1 << (bits - 1)
         low = -half + 1 if bits == 8 else -half
         w = (self.rng.integers(low, half, shape) << shift).astype(np.int8)
         fan = int(np.prod(shape[1:]))
-        scale = self.rng.uniform(0.7, 1.3, shape[0]) / (128 * fan**0.5) * 1.5
+        largest = 1 << (self.storage - 1)
+        scale = self.rng.uniform(0.7, 1.3, shape[0]) / (largest * fan**0.5) * 1.5
         self.constant(f"{layer}.weight", w)
         s = self.constant(f"{layer}.weight.scale", scale.astype(np.float32))
         z = self.constant(f"{layer}.weight.zp", np.full(shape[0], zp << shift, np.int8))
@@ -102,14 +108,16 @@ def residual_net(
     relu6: float | None = None,
     pool: bool = True,
     seed: int = 0,
+    storage: int = 8,
 ) -> onnx.ModelProto:
     """conv1, max pooling, one residual block with carriers, global pooling, fc.
 
     The input is signed; sums are quantized on both operands, as ONNX Runtime wants.
     asymmetric: signed tensors are uint8 with a free zero-point instead of int8 with 0.
     relu6: scale of the first activation's carrier, which then has a ReLU6 before it.
+    storage: as of Builder.
     """
-    b = Builder(np.random.default_rng(seed))
+    b = Builder(np.random.default_rng(seed), storage)
 
     def signed(x: str, tensor: str, scale: float, n: int = 8, kind: str = "carrier") -> str:
         if asymmetric:

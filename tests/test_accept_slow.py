@@ -26,6 +26,7 @@ from eqnet.supernet.extract import extract
 from eqnet.supernet.qdq import to_onnx
 from eqnet.supernet.supernet import Supernet
 from eqnet.supernet.target import Target
+from eqnet.testing.host import for_this_cpu
 from eqnet.verify import verify
 
 PER_CHANNEL = {"granularity": "per_channel", "symmetry": "asymmetric"}
@@ -70,8 +71,9 @@ def lowered(net: Supernet, target: HardwareProfile, folder: Path) -> torch.nn.Mo
 def test_what_may_be_accepted_is_exact(net, case, tmp_path):
     """In steps of the logits' 8-bit grid, as verification measures; int8 layers as promised."""
     backend, changes, bits, in_int8 = EXACT[case]
-    target = profile(backend, **changes, bits=[[bits, 8]], accept_slow=KEYS)
     exporter = find_exporter(backend)
+    target = profile(backend, **changes, bits=[[bits, 8]], accept_slow=KEYS)
+    target = for_this_cpu(exporter, target)
     assert keeps_int8(accepted_refusals(exporter, target)) is in_int8
     graph, batch = lowered(net, target, tmp_path), images(64)
     with torch.no_grad():

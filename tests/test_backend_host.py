@@ -1,72 +1,9 @@
 import os
-from pathlib import Path
 
 import pytest
 
 from eqnet.backend import host
-
-X86 = "processor : 0\nmodel name : Tester 9000\nflags : fpu avx2 avx512_vnni\n\nprocessor : 1\n"
-ARM = "processor : 0\nBogoMIPS : 50\nFeatures : fp asimd asimddp\n\n"
-
-
-@pytest.fixture
-def cpuinfo(tmp_path):
-    def write(text: str) -> Path:
-        path = tmp_path / f"cpuinfo{len(list(tmp_path.iterdir()))}"
-        path.write_text(text)
-        return path
-
-    return write
-
-
-@pytest.mark.parametrize("isa", [None, "avx2", "AVX512_VNNI", "vnni"])
-def test_isa_present(cpuinfo, isa):
-    assert host.missing_isa(isa, cpuinfo(X86)) is None
-
-
-def test_isa_of_arm(cpuinfo):
-    path = cpuinfo(ARM)
-    assert host.missing_isa("dotprod", path) is None
-    assert host.missing_isa("neon", path) is None
-    assert "lacks 'i8mm'" in host.missing_isa("i8mm", path)
-
-
-def test_isa_missing_says_what_there_is(cpuinfo):
-    reason = host.missing_isa("amx", cpuinfo(X86))
-    assert reason == "this CPU lacks 'amx' (it has: avx2, avx512_vnni)"
-
-
-def test_isa_unknown_without_cpuinfo(tmp_path):
-    assert "cannot tell" in host.missing_isa("vnni", tmp_path / "absent")
-
-
-@pytest.mark.parametrize(
-    ("isa", "machine", "foreign"),
-    [
-        (None, "x86_64", None),
-        ("vnni", "x86_64", None),
-        ("avx2", "AMD64", None),
-        ("dotprod", "aarch64", None),
-        ("i8mm", "arm64", None),
-        ("bf16", "x86_64", None),  # both have one of that name
-        ("bf16", "aarch64", None),
-        ("dotprod", "x86_64", "'dotprod' is of ARM processors, and this machine is x86_64"),
-        ("vnni", "arm64", "'vnni' is of x86 processors, and this machine is arm64"),
-    ],
-)
-def test_isa_of_another_architecture(isa, machine, foreign):
-    assert host.foreign_isa(isa, machine) == foreign
-
-
-def test_kernels_are_others_where_the_cpu_has_more_than_the_target(cpuinfo):
-    more, just = cpuinfo(X86), cpuinfo("flags : fpu avx2 avx512f\n")
-    reason = "this CPU has 'vnni' beyond 'avx2', so runtimes choose other int8 kernels"
-    assert host.other_kernels("avx2", more) == reason
-    assert host.other_kernels("avx2", just) is None
-    assert host.other_kernels("avx512", just) is None
-    assert host.other_kernels("vnni", more) is None
-    assert host.other_kernels(None, more) is None
-    assert "lacks 'vnni'" in host.other_kernels("vnni", just)
+from eqnet.backend.isa import ONEDNN_SWITCHES
 
 
 def test_describe_is_complete_and_repeatable():
@@ -91,6 +28,16 @@ def test_machine_hash_does_not_tell_the_machine_id(tmp_path, monkeypatch):
     assert "secretidentity" not in str(after)
     assert not host.same_machine(before, after)
     assert host.same_machine(after, {**after, "onnxruntime": "0"})
+
+
+def test_a_limit_of_onednn_makes_another_machine(monkeypatch):
+    for name in ONEDNN_SWITCHES:
+        monkeypatch.delenv(name, raising=False)
+    before = host.describe()
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    after = host.describe()
+    assert after["cpu"] == f"{before['cpu']} under ONEDNN_MAX_CPU_ISA=AVX2"
+    assert not host.same_machine(before, after)
 
 
 def test_same_machine_needs_an_id():

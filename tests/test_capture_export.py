@@ -22,6 +22,7 @@ from eqnet.supernet.extract import extract
 from eqnet.supernet.qdq import to_onnx
 from eqnet.supernet.supernet import Supernet
 from eqnet.supernet.target import Target
+from eqnet.testing.host import for_this_cpu
 from eqnet.testing.subnets import Subnet
 
 SHAPE = (3, 8, 8)
@@ -252,7 +253,8 @@ def test_no_name_is_an_internal_one_of_the_exporter(build):
 
 def test_circular_padding_runs_in_openvino(tmp_path):
     pytest.importorskip("openvino")
-    exporter, profile = find_exporter("openvino"), load_profile("openvino_asym")
+    exporter = find_exporter("openvino")
+    profile = for_this_cpu(exporter, load_profile("openvino_asym"))
     supernet = supernet_of(randomized(Circular), SHAPE)
     spec = Target.of(supernet.info, profile).default("")
     net = extract(supernet, spec)

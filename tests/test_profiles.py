@@ -24,6 +24,7 @@ BUILT_IN = [
     "onnxruntime_avx2",
     "onnxruntime_x86",
     "openvino_asym",
+    "openvino_avx2",
     "openvino_bf16",
     "tensorrt_int8",
 ]
@@ -87,8 +88,8 @@ def test_what_each_built_in_profile_is():
     assert {(pin.layers, pin.bits) for pin in lowbit.pinned} == {("first", 8), ("last", 8)}
     shifting = load_profile("custom_pow2")
     assert shifting.weights.scales is shifting.activations.scales is Scales.POWER_OF_TWO
-    narrow = load_profile("onnxruntime_avx2")
-    assert (narrow.isa, narrow.bits, narrow.weights.storage_bits) == ("avx2", ((7, 8),), 7)
+    for narrow in (load_profile("onnxruntime_avx2"), load_profile("openvino_avx2")):
+        assert (narrow.isa, narrow.bits, narrow.weights.storage_bits) == ("avx2", ((7, 8),), 7)
     arm = load_profile("onnxruntime_arm")
     assert (arm.isa, arm.activations.storage, arm.activations.zero_point) == (
         "dotprod",

@@ -17,6 +17,7 @@ from onnx import numpy_helper
 from pydantic import ValidationError
 
 from eqnet.backend.discovery import find_exporter
+from eqnet.backend.isa import Cpu
 from eqnet.quant.static import IntegerWeight, StaticConv2d, StaticLinear
 from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.scheme import Form, Granularity, Symmetry, all_forms
@@ -138,7 +139,7 @@ def weight_types(path: Path) -> set[int]:
 def test_onnxruntime_leaves_a_reduced_range_alone(net, tmp_path, monkeypatch, reduced, kept):
     """Without VNNI it is told to prefer exactness, for which it stores full-range weights as
     uint8 and multiplies more slowly; 7-bit weights are exact in its fast kernels."""
-    monkeypatch.setattr(ort, "missing_isa", lambda isa: "this CPU lacks 'vnni'")
+    monkeypatch.setattr(ort, "this_cpu", lambda: Cpu(frozenset({"avx2"})))
     path = lowered(net, target_of(reduced=reduced), tmp_path / "model.onnx")
     ort.open_model(path, optimize=True, threads=1, save_optimized=tmp_path / "optimized.onnx")
     assert weight_types(tmp_path / "optimized.onnx") == {np.dtype(kept)}

@@ -7,6 +7,7 @@ from eqnet_exporters.openvino import OpenVinoExporter
 from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.profiles import load_profile
 from eqnet.testing import checks
+from eqnet.testing.host import for_this_cpu
 from eqnet.testing.subnets import subnet_of
 
 
@@ -29,7 +30,7 @@ def test_openvino_executes_the_sum_exactly(pinned, tmp_path):
     exporter = OpenVinoExporter()
     if exporter.unavailable() is not None:
         pytest.skip(exporter.unavailable())
-    profile = profile_with(pinned)
+    profile = for_this_cpu(exporter, profile_with(pinned))
     subnet = subnet_of("residual", profile)
     path = tmp_path / "model.onnx"
     ir.save(exporter.lower(subnet.reference, profile), path)

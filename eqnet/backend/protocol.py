@@ -16,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from eqnet.backend.isa import Cpu, this_cpu
 from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.scheme import Granularity, Symmetry
 
@@ -142,3 +143,38 @@ class BuildReports(Protocol):
     def build_report(self, folder: Path) -> BuildReport:
         """Read from the files that `finish` wrote; goes into the manifest, which shows it."""
         ...
+
+
+@dataclass(frozen=True)
+class HostLimit:
+    """What this machine's CPU does to a profile's artifacts that the target's would not.
+
+    reason: one line that names the remedy. exact: whether the runtime gives the graph's logits
+    all the same, by slower kernels.
+    """
+
+    reason: str
+    exact: bool
+
+
+@runtime_checkable
+class HostKernels(Protocol):
+    """What an exporter may have besides: which of this CPU's kernels its runtime uses."""
+
+    def cpu(self) -> Cpu:
+        """The instruction sets that the runtime uses here."""
+        ...
+
+    def host_limit(self, profile: HardwareProfile) -> HostLimit | None:
+        """Why integers come out otherwise here than on the profile's target, or None."""
+        ...
+
+
+def cpu_of(exporter: Exporter) -> Cpu:
+    """The instruction sets that an exporter's runtime uses here: by default all there are."""
+    return exporter.cpu() if isinstance(exporter, HostKernels) else this_cpu()
+
+
+def host_limit(exporter: Exporter, profile: HardwareProfile) -> HostLimit | None:
+    """The exporter's word on this machine for a profile; None where it has none to say."""
+    return exporter.host_limit(profile) if isinstance(exporter, HostKernels) else None

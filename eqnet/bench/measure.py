@@ -22,6 +22,7 @@ from eqnet.spec.reports import FloatPrecision
 
 CHUNKS = 20
 WARMUP = 5
+AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,20 @@ def float_precision(profile: HardwareProfile) -> FloatPrecision:
     A target with bfloat16 runs the float model faster in it, so float32 would be no rival.
     """
     return "bfloat16" if profile.remainder == "bfloat16" else "float32"
+
+
+def agreement(setup: Setup) -> float:
+    """Share of the stored images with PyTorch's top-1 class in the artifact as deployed."""
+    parity = read_parity(setup.folder, setup.manifest)
+    run = setup.exporter.open(
+        setup.folder / MODEL, threads=setup.rules.threads, profile=setup.manifest.profile
+    )
+    same = 0
+    for start in range(0, len(parity.pixels), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        logits = run(preprocess(parity.pixels[part], setup.manifest.preprocessing))
+        same += int((logits.argmax(axis=1) == parity.logits[part].argmax(axis=1)).sum())
+    return same / len(parity.pixels)
 
 
 def batch_of(setup: Setup, rng: np.random.Generator) -> Array:

@@ -8,11 +8,13 @@ import numpy as np
 
 from eqnet.backend.artifact import check_files, read_manifest
 from eqnet.backend.discovery import find_exporter
-from eqnet.backend.host import describe, foreign_isa, other_kernels
+from eqnet.backend.host import describe
+from eqnet.backend.isa import foreign_isa
+from eqnet.backend.protocol import HostLimit, cpu_of, host_limit
 from eqnet.backend.timing import paired_ratio, summarize
 from eqnet.bench.gate import gate, read_baseline
-from eqnet.bench.measure import Setup, float_precision, measure
-from eqnet.spec.errors import UsageError
+from eqnet.bench.measure import Setup, agreement, float_precision, measure
+from eqnet.spec.errors import UsageError, VerificationError
 from eqnet.spec.manifest import Manifest
 from eqnet.spec.profile import BenchRules
 from eqnet.spec.progress import Progress, Silent
@@ -40,7 +42,8 @@ def bench(
     where the artifact is slower than the baseline allows (the command line turns that into a
     RegressionError after writing the report), and "passed" otherwise; `reason` says why. Raises
     ArtifactError for a damaged folder, UsageError for settings outside their range or a
-    baseline of something else (`read_baseline`).
+    baseline of something else (`read_baseline`), and VerificationError where this CPU computes
+    the artifact otherwise than its target and the classes differ: wrong results have no latency.
     """
     manifest = read_manifest(artifact)
     check_files(artifact, manifest)
@@ -54,11 +57,24 @@ def bench(
     if reason is not None:
         return _empty(artifact, manifest, rules, host).model_copy(update={"reason": reason})
     setup = Setup(artifact, manifest, exporter, rules, progress or Silent())
+    _require_right(setup, host_limit(exporter, manifest.profile))
     rng = np.random.default_rng(seed)
     report = _measured(artifact, setup, host, rng)
     if before is None:
         return report
     return gate(report, before, max_regression, lambda: _measured(artifact, setup, host, rng))
+
+
+def _require_right(setup: Setup, limit: HostLimit | None) -> None:
+    """Raise VerificationError where this CPU gives other classes than PyTorch."""
+    if limit is None or limit.exact:
+        return
+    share, demanded = agreement(setup), setup.manifest.profile.parity.top1_agreement
+    if share < demanded:
+        raise VerificationError(
+            f"{setup.folder}: {share:.4g} of the stored images have PyTorch's class (demanded: "
+            f">= {demanded:.4g}): {limit.reason}"
+        )
 
 
 def _rules(
@@ -97,7 +113,9 @@ def _measured(
 ) -> BenchReport:
     quantized, float32 = measure(setup, rng)
     ratio, interval = paired_ratio(quantized, float32, rng)
-    isa = other_kernels(setup.manifest.profile.isa)
+    profile = setup.manifest.profile
+    limit = host_limit(setup.exporter, profile)
+    isa = limit.reason if limit else cpu_of(setup.exporter).other_kernels(profile.isa)
     return _empty(artifact, setup.manifest, setup.rules, host).model_copy(
         update={
             "verdict": "passed",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -56,10 +57,48 @@ def _arguments(conv: nn.Conv2d | nn.ConvTranspose2d) -> dict[str, Any]:
     }
 
 
-class ElasticConv2d(nn.Conv2d):
+class Corrected(nn.Module):
+    """What elastic layers have in common: a quantized weight, and a correction of their output.
+
+    gain, shift: float32 [C] or None; the layer's output is ``gain * y + shift`` per channel
+    (eqnet/supernet/correction.py). They belong to the subnet in force, not to the checkpoint.
+    """
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+    weight_quantizer: WeightQuantizer
+    gain: Tensor | None
+    shift: Tensor | None
+
+    def _quantize(self, channels: int) -> None:
+        self.weight_quantizer = WeightQuantizer(channels)
+        self.register_buffer("gain", None, persistent=False)
+        self.register_buffer("shift", None, persistent=False)
+
+    def correct(self, gain: Tensor | None, shift: Tensor | None) -> None:
+        """Set the correction, [C] each, or take it away."""
+        self.gain = None if gain is None else gain.to(self.weight)
+        self.shift = None if shift is None else shift.to(self.weight)
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """The correction as float64 [C] each: ones and zeros where there is none."""
+        channels = self.weight_quantizer.channels
+        plain = self.weight.detach().new_ones(channels, dtype=torch.float64)
+        gain = plain if self.gain is None else self.gain.double()
+        return gain, torch.zeros_like(plain) if self.shift is None else self.shift.double()
+
+    def effective(self) -> tuple[Tensor, Tensor | None]:
+        """Weight [C, ...] in the active form and bias [C], with the correction in them."""
+        weight: Tensor = self.weight_quantizer(self.weight)
+        if self.gain is None or self.shift is None:
+            return weight, self.bias
+        weight = weight * self.gain.view((-1,) + (1,) * (weight.dim() - 1))
+        return weight, self.shift if self.bias is None else self.bias * self.gain + self.shift
+
+
+class ElasticConv2d(nn.Conv2d, Corrected):
     """Conv2d whose weight [O, I/groups, kh, kw] is quantized in the active form."""
 
-    weight_quantizer: WeightQuantizer
     pads: Pads | None
 
     @classmethod
@@ -68,14 +107,14 @@ class ElasticConv2d(nn.Conv2d):
         layer = cls(**_arguments(conv), device="meta")
         layer.weight, layer.bias = conv.weight, conv.bias
         layer.pads = conv.pads if isinstance(conv, PaddedConv2d) else None
-        layer.weight_quantizer = WeightQuantizer(conv.out_channels)
+        layer._quantize(conv.out_channels)
         return layer
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """[N, I, H, W] -> [N, O, H', W']."""
-        x = x if self.pads is None else functional.pad(x, self.pads)
-        weight: Tensor = self.weight_quantizer(self.weight)
-        result: Tensor = self._conv_forward(x, weight, self.bias)
+        x = input if self.pads is None else functional.pad(input, self.pads)
+        weight, bias = self.effective()
+        result: Tensor = self._conv_forward(x, weight, bias)
         return result
 
     def to_float(self, weight: Tensor, bias: Tensor) -> nn.Conv2d:
@@ -92,23 +131,21 @@ class ElasticConv2d(nn.Conv2d):
         return StaticConv2d(self, weight, bias, self.pads)
 
 
-class ElasticLinear(nn.Linear):
+class ElasticLinear(nn.Linear, Corrected):
     """Linear whose weight [O, I] is quantized in the active form."""
-
-    weight_quantizer: WeightQuantizer
 
     @classmethod
     def from_float(cls, linear: nn.Linear) -> ElasticLinear:
         """Take over a float layer's parameters (shared, not copied)."""
         layer = cls(linear.in_features, linear.out_features, device="meta")
         layer.weight, layer.bias = linear.weight, linear.bias
-        layer.weight_quantizer = WeightQuantizer(linear.out_features)
+        layer._quantize(linear.out_features)
         return layer
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """[N, ..., I] -> [N, ..., O]."""
-        weight: Tensor = self.weight_quantizer(self.weight)
-        return functional.linear(x, weight, self.bias)
+        weight, bias = self.effective()
+        return functional.linear(input, weight, bias)
 
     def to_float(self, weight: Tensor, bias: Tensor) -> nn.Linear:
         """A float layer of these sizes with other parameters."""
@@ -121,16 +158,12 @@ class ElasticLinear(nn.Linear):
         return StaticLinear(weight, bias)
 
 
-class ElasticConvTranspose2d(nn.Module):
+class ElasticConvTranspose2d(Corrected):
     """ConvTranspose2d whose weight is quantized in the active form, by output channel.
 
     weight: [O, I, kh, kw], the float layer's [I, O, kh, kw] with its first two axes swapped; for
     a depthwise one [O, 1, kh, kw], as it is. `supports` says which others have no such form.
     """
-
-    weight: nn.Parameter
-    bias: nn.Parameter | None
-    weight_quantizer: WeightQuantizer
 
     def __init__(self, conv: nn.ConvTranspose2d) -> None:
         super().__init__()
@@ -138,7 +171,7 @@ class ElasticConvTranspose2d(nn.Module):
         self.swaps = conv.groups == 1
         self.weight = nn.Parameter(self.natural(conv.weight.detach()).contiguous())
         self.bias = conv.bias  # type: ignore[assignment]  # torch types a parameter as a tensor
-        self.weight_quantizer = WeightQuantizer(conv.out_channels)
+        self._quantize(conv.out_channels)
 
     @staticmethod
     def supports(conv: nn.ConvTranspose2d) -> bool:
@@ -157,9 +190,9 @@ class ElasticConvTranspose2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, I, H, W] -> [N, O, H', W']."""
-        weight = self.natural(self.weight_quantizer(self.weight))
+        weight, bias = self.effective()
         return functional.conv_transpose2d(
-            x, weight, self.bias, self.geometry["stride"], self.geometry["padding"],
+            x, self.natural(weight), bias, self.geometry["stride"], self.geometry["padding"],
             self.geometry["output_padding"], self.geometry["groups"], self.geometry["dilation"],
         )  # fmt: skip
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from eqnet.quant.clip_search import search
 from eqnet.quant.functional import fake_quantize, nearest_even, power_of_two, quantize
+from eqnet.quant.rounding import pack, unpack
 from eqnet.spec.scheme import (
     BITS,
     Granularity,
@@ -44,7 +45,8 @@ class WeightQuantizer(nn.Module):
     """Quantizer of one weight tensor, over bits x granularity x symmetry.
 
     `bits` is the active bit-width; None leaves the weight in float. `snapped`, float32 [C], are
-    scales that `snap` chose in place of the learned ones, or None.
+    scales that `snap` chose in place of the learned ones, or None. `rounding` holds, for each form
+    that was reconstructed, how far its integers are from the nearest ones, packed.
     """
 
     snapped: Tensor | None
@@ -66,6 +68,8 @@ class WeightQuantizer(nn.Module):
         self.symmetry = Symmetry.SYMMETRIC
         self.bits: int | None = None
         self.register_buffer("snapped", None, persistent=False)
+        self.rounding = nn.Module()
+        self._unpacked: tuple[str, Tensor] | None = None
 
     @staticmethod
     def key(granularity: Granularity, symmetry: Symmetry, bits: int) -> str:
@@ -98,10 +102,50 @@ class WeightQuantizer(nn.Module):
         scale = torch.where(live, power_of_two(kept, MAX_SHRINK) / factor, learned)
         self.snapped = scale.float()
 
+    @torch.no_grad()
+    def set_rounding(self, key: str, offsets: Tensor) -> None:
+        """Let integers of a form differ from the nearest: by -1, 0 or 1, in the weight's shape."""
+        self.rounding.register_buffer(key, pack(offsets))
+        self._unpacked = None
+
+    def _offsets(self, weight: Tensor) -> Tensor | None:
+        """How far the active form's integers are from the nearest ones, or None."""
+        if self.bits is None or self.snapped is not None:
+            return None  # other scales have other integers
+        key = self.key(self.granularity, self.symmetry, self.bits)
+        packed = self.rounding._buffers.get(key)
+        if packed is None:
+            return None
+        stored = self._unpacked
+        if stored is None or stored[0] != key or stored[1].device != weight.device:
+            self._unpacked = stored = (key, unpack(packed.to(weight.device), weight.shape))
+        return stored[1]
+
+    def _quantize(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Integers as float32 [C, ...], scale and whole zero-point, shaped to match."""
+        assert self.bits is not None
+        scale, zero, span = self.parameters_of(self.bits)
+        shape = (-1,) + (1,) * (weight.dim() - 1)
+        scale, zero = (
+            scale.view(shape),
+            torch.clamp(torch.round(zero), span.lo, span.hi).view(shape),
+        )
+        integers = quantize(weight, scale, zero, span.lo, span.hi)
+        offsets = self._offsets(weight)
+        if offsets is not None:
+            integers = torch.clamp(integers + offsets, span.lo, span.hi)
+        return integers, scale, zero
+
     def forward(self, weight: Tensor) -> Tensor:
-        """Fake-quantize a weight of shape [C, ...]; unchanged when `bits` is None."""
+        """Fake-quantize a weight of shape [C, ...]; unchanged when `bits` is None.
+
+        Without gradients, integers are those of `integers`; training rounds to the nearest.
+        """
         if self.bits is None:
             return weight
+        if not torch.is_grad_enabled():
+            integers, scales, zeros = self._quantize(weight.float())
+            return integers.sub_(zeros).mul_(scales)
         scale, zero, span = self.parameters_of(self.bits)
         shape = (-1,) + (1,) * (weight.dim() - 1)
         per_scale = weight.numel() / scale.numel()
@@ -118,14 +162,11 @@ class WeightQuantizer(nn.Module):
         """
         if self.bits is None:
             raise ValueError("the weight is in the remainder: it has no integers")
-        scale, zero, span = self.parameters_of(self.bits)
-        shape = (-1,) + (1,) * (weight.dim() - 1)
-        q = quantize(weight, scale.view(shape), zero.view(shape), span.lo, span.hi)
-        whole = torch.clamp(torch.round(zero), span.lo, span.hi)
+        integers, scale, zero = self._quantize(weight)
         return (
-            q.to(torch.int32),
-            scale.detach().expand(self.channels).clone(),
-            whole.to(torch.int32).expand(self.channels).clone(),
+            integers.to(torch.int32),
+            scale.detach().reshape(-1).expand(self.channels).clone(),
+            zero.to(torch.int32).reshape(-1).expand(self.channels).clone(),
         )
 
     @torch.no_grad()

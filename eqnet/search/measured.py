@@ -12,7 +12,7 @@ from eqnet.search.cqap import CqapHeader
 from eqnet.search.features import encode
 from eqnet.search.space import Space
 from eqnet.spec.progress import Progress
-from eqnet.supernet.measure import measure
+from eqnet.supernet.calibration import measure
 from eqnet.supernet.session import Session
 
 IMAGES = 500

@@ -81,6 +81,10 @@ class RegressionError(EqnetError):
     exit_code = 12
 
 
+class HostWarning(UserWarning):
+    """This machine's CPU computes otherwise, or slower, than what an artifact was made for."""
+
+
 def unknown(kind: str, name: str, allowed: Iterable[str]) -> str:
     """One line that says `name` is no `kind`, suggests the nearest and lists what is allowed."""
     names = sorted(allowed)

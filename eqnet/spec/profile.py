@@ -181,7 +181,11 @@ class HardwareProfile(Frozen):
     description: str = ""
     backend: str = Field(description="name of an exporter: an entry point of 'eqnet.exporters'")
     opset: Annotated[int, Field(ge=21, le=25)] = 21
-    isa: str | None = Field(default=None, description="instruction set that latency needs")
+    isa: str | None = Field(
+        default=None,
+        description="instruction set of the target's CPUs: what its latency needs and, as 'vnni' "
+        "with 8-bit weights, its integers too",
+    )
     device: str | None = Field(
         default=None,
         description="the runtime's device, such as CPU, GPU.0, NPU, AUTO or HETERO:GPU,CPU; "

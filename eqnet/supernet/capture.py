@@ -125,6 +125,7 @@ def _describe(
                 absorbed=node in absorbed,
                 beside=beside.get(node, ()),
                 ends=readers.ended_conv(node),
+                read=readers.read_convs(node),
             )
         )
     output = next(node for node in graph.graph.nodes if node.op == "output")

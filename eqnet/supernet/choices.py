@@ -114,6 +114,10 @@ def _wants_carrier(tensor: TensorInfo, placement: Placement, quantized: set[str]
             return True
     if "other" in placement.carriers and tensor.ends in quantized:
         return True
+    # Layers in the remainder read floats like any other operation.
+    floats = tensor.layers and not quantized & {*tensor.layers}
+    if "other" in placement.carriers and floats and quantized & {*tensor.read}:
+        return True
     groups = (group for group in placement.carriers if group != "other")
     return any(group in tensor.readers for group in groups)
 

@@ -34,7 +34,7 @@ MIN_NORMAL = 1e-30
 
 
 class _Affine(NamedTuple):
-    """What batch norm does to a layer's output: y = x * factor + offset, each [C]."""
+    """What correction and batch norm do to a layer's output: y = x * factor + offset, [C] each."""
 
     factor: Tensor
     offset: Tensor
@@ -81,7 +81,7 @@ def _replace_layer(
 ) -> None:
     elastic = graph.get_submodule(layer.name)
     assert isinstance(elastic, ELASTIC)
-    affine = _affine(graph, layer)
+    affine = _affine(graph, layer, elastic)
     if elastic.weight_quantizer.bits is not None and point is None:
         raise CheckpointError(
             f"the subnet has {elastic.weight_quantizer.bits}-bit weights in '{layer.name}' and "
@@ -99,9 +99,11 @@ def _replace_layer(
         graph.graph.erase_node(node)
 
 
-def _affine(graph: fx.GraphModule, layer: LayerInfo) -> _Affine:
+def _affine(graph: fx.GraphModule, layer: LayerInfo, elastic: ElasticLayer) -> _Affine:
+    """The layer's correction, and batch norm behind it."""
+    gain, shift = elastic.affine()
     if layer.batch_norm is None:
-        return _Affine(torch.ones(layer.out_channels), torch.zeros(layer.out_channels))
+        return _Affine(gain, shift)
     norm = graph.get_submodule(layer.batch_norm)
     assert isinstance(norm, NORMS)
     factor = factor_of(norm, layer.batch_norm)
@@ -109,7 +111,7 @@ def _affine(graph: fx.GraphModule, layer: LayerInfo) -> _Affine:
     offset = -norm.running_mean.double() * factor
     if norm.bias is not None:
         offset = offset + norm.bias.double()
-    return _Affine(factor, offset)
+    return _Affine(factor * gain, factor * shift + offset)
 
 
 def _whole_bias(layer: ElasticLayer, affine: _Affine) -> Tensor:

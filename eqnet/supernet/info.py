@@ -35,6 +35,7 @@ class TensorInfo:
     absorbed: it is a convolution's output that the convolution's own kernel can add to a sum.
     beside: the convolutions whose output it is added to, absorbed by them.
     ends: the convolution whose output it is, where an operation outside the groups reads it.
+    read: the convolutions whose outputs it consists of, where `layers` read it.
     """
 
     name: str
@@ -46,6 +47,7 @@ class TensorInfo:
     absorbed: bool
     beside: tuple[str, ...] = ()
     ends: str | None = None
+    read: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Measuring one subnet on images: recalibrate batch norm, then count right answers."""
+"""Images in batches on one device, and what a network makes of them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from torch import Tensor
 from eqnet.backend.decisions import decide
 from eqnet.backend.preprocess import preprocess
 from eqnet.spec.manifest import Preprocessing
-from eqnet.spec.subnet import SubnetSpec
-from eqnet.supernet.supernet import Supernet
 
 # Activations of 64 small images stay in the caches: larger batches are slower on a CPU.
 BATCH = 64
@@ -65,10 +63,3 @@ def accuracy(net: torch.nn.Module, images: Batches) -> float:
     """Top-1 accuracy in [0, 1]; a single logit decides by its sign."""
     decided = decide(logits(net, images).cpu().numpy())
     return float((decided == images.labels.cpu().numpy()).mean())
-
-
-def measure(supernet: Supernet, spec: SubnetSpec, calibration: Batches, images: Batches) -> float:
-    """Top-1 accuracy in [0, 1] of a subnet, batch norm recalibrated on `calibration`."""
-    supernet.apply(spec)
-    supernet.recalibrate(calibration.inputs())
-    return accuracy(supernet.graph, images)

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from eqnet.backend.decisions import classes_of, decide
 from eqnet.data import Dataset, Images, open_dataset
+from eqnet.data.images import Labels, Pixels
 from eqnet.spec.errors import DataError
 from eqnet.spec.reports import Judge
 from eqnet.spec.subnet import SubnetSpec
+from eqnet.supernet.calibration import Calibration
 from eqnet.supernet.checkpoint import Header, bundled_supernet, load_supernet
 from eqnet.supernet.measure import Batches, batch_size, logits
 from eqnet.supernet.supernet import Supernet
@@ -45,8 +47,12 @@ class Session:
         pixels, labels = images.take(len(images) if limit is None else limit)
         if not len(labels):
             raise DataError(f"{images.name}: no images (allowed: at least one)")
+        return self._batches(pixels, labels)
+
+    def _batches(self, pixels: Pixels, labels: Labels | None) -> Batches:
+        unknown = np.full(len(pixels), -1, np.int64) if labels is None else labels
         batch = batch_size(self.header.input_shape) * (CUDA_BATCHES if self._on_cuda() else 1)
-        return Batches.of(pixels, labels, self.dataset.preprocessing, self.device, batch)
+        return Batches.of(pixels, unknown, self.dataset.preprocessing, self.device, batch)
 
     def judge(self, images: Images) -> Judge:
         """What an accuracy on these images is taken against: labels where they are known.
@@ -77,14 +83,16 @@ class Session:
     def _on_cuda(self) -> bool:
         return self.device.type == "cuda"
 
-    def calibration(self) -> Batches:
-        """The fixed images that batch norm statistics are collected from."""
-        return self.batches(self.dataset.calibration())
+    def calibration(self) -> Calibration:
+        """The fixed images by which subnets are settled: a post-training network's own."""
+        pixels = self.supernet.calibration
+        if pixels is None:
+            return Calibration(self.batches(self.dataset.calibration()), self.header.method)
+        return Calibration(self._batches(pixels.numpy(), None), self.header.method)
 
-    def settle(self, spec: SubnetSpec, calibration: Batches) -> None:
-        """Apply a subnet and recalibrate batch norm for it."""
-        self.supernet.apply(spec)
-        self.supernet.recalibrate(calibration.inputs())
+    def settle(self, spec: SubnetSpec, calibration: Calibration) -> None:
+        """Apply a subnet, with its own batch norm statistics or its own correction."""
+        calibration.settle(self.supernet, spec)
 
     def float_logits(self, images: Batches) -> NDArray[np.float32] | None:
         """Logits float32 [N, K] of the float model that the supernet began as.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -29,6 +29,8 @@ class Supernet:
 
     def __init__(self, model: nn.Module, input_shape: tuple[int, int, int]) -> None:
         self.plain: dict[str, Tensor] = plain_values(model)
+        # Pixels, uint8 [N, C, H, W], that a post-training network's subnets are settled on.
+        self.calibration: Tensor | None = None
         graph, info = capture(model, input_shape)
         self.graph: fx.GraphModule = graph
         self.info: NetworkInfo = info
@@ -83,8 +85,14 @@ class Supernet:
             factor = factor_of(module, norm)
         layer.weight_quantizer.snap(factor)
 
+    def correct(self, corrections: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Set each layer's (gain, shift), [C] each; layers that are not named have none."""
+        for name in self._layers:
+            self.layer(name).correct(*corrections.get(name, (None, None)))
+
     def apply_float(self) -> None:
-        """Compute in float from now on."""
+        """Compute in float from now on, without corrections."""
+        self.correct({})
         for weight in self._layers.values():
             weight.bits = None
         for tensor in self._tensors.values():

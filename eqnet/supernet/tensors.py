@@ -198,13 +198,38 @@ class Readers:
         A runtime whose convolutions go from integers to integers leaves this one in float unless
         the value has a quantizer. What a concat joins shares the quantizer behind that.
         """
-        if not any(self._reads_floats(user) for user in node.users):
-            return None
+        floats = any(self._reads_floats(user) for user in node.users)
+        return self._conv_over_movers(node) if floats else None
+
+    def read_convs(self, node: fx.Node) -> tuple[str, ...]:
+        """The convolutions whose outputs make up a value, if layers read it.
+
+        Where these layers stay in float the value has no quantizer from them, and such a runtime
+        would leave the convolutions in float too.
+        """
+        if not any(is_layer(self._graph, user) for user in node.users):
+            return ()
+        joined = self._over_movers(node)
+        is_concat = joined is not None and self._is_concat(joined)
+        parts = joined.all_input_nodes if joined is not None and is_concat else [node]
+        found = (self._conv_over_movers(part) for part in parts)
+        return tuple(name for name in found if name is not None)
+
+    def _conv_over_movers(self, node: fx.Node) -> str | None:
+        """As `_conv_of`, with data movers behind that nothing else reads."""
+        source = self._over_movers(node)
+        return None if source is None else self._conv_of(source)
+
+    def _over_movers(self, node: fx.Node) -> fx.Node | None:
+        """What data movers move to a value, None where anything else reads it on the way."""
         while self._is_mover(node) and isinstance(source := node.args[0], fx.Node):
             if len(source.users) > 1:
                 return None
             node = source
-        return self._conv_of(node)
+        return node
+
+    def _is_concat(self, node: fx.Node) -> bool:
+        return GROUP_FUNCTIONS.get(function_of(node) or "") == "concat"
 
     def _reads_floats(self, node: fx.Node) -> bool:
         """Whether a reader is outside the groups and no part of the layer in front of it."""
@@ -212,7 +237,7 @@ class Readers:
             return False
         module, name = module_of(self._graph, node), function_of(node) or ""
         part = self._is_relu(node) or isinstance(module, (*NORMS, nn.Hardtanh)) or name in CLIPS
-        return not part and GROUP_FUNCTIONS.get(name) != "concat"
+        return not part and not self._is_concat(node)
 
     def _is_relu(self, node: fx.Node) -> bool:
         module = module_of(self._graph, node)

@@ -164,6 +164,55 @@ class Split(nn.Module):
         return logits
 
 
+class Reductions(nn.Module):
+    """Means, maxima and minima over one axis, of tokens and of maps, signed and not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.signed = ConvBn(3, 8, stride=2), ConvBn(8, 6)
+        self.mix, self.norm = nn.Linear(8, 8), nn.LayerNorm(8)
+        self.fc = nn.Linear(8 + 6 + 6 + 8 + 6, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 3, 12, 12] -> [N, 5]."""
+        x = functional.relu(self.stem(x))
+        tokens = self.norm(self.mix(x.flatten(2).transpose(1, 2)))
+        y = self.signed(x)
+        found = [tokens.mean(1), y.mean(3).mean(2), y.flatten(2).mean(-1)]
+        found += [x.amax(3).mean(2), y.amax(1).amin(2)]
+        logits: Tensor = self.fc(torch.cat(found, 1))
+        return logits
+
+
+class Scaled(nn.Module):
+    """Layers behind which constants are multiplied, added and subtracted.
+
+    A frozen batch norm, a layer scale, a difference with a convolution, a temperature.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.frozen = ConvBn(3, 8, stride=2), nn.Conv2d(8, 8, 3, padding=1, bias=False)
+        self.depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.branch, self.minus = ConvBn(8, 8), ConvBn(8, 8, kernel=1)
+        self.register_buffer("scale", torch.linspace(0.5, 1.5, 8).view(1, 8, 1, 1))
+        self.register_buffer("shift", torch.linspace(-0.3, 0.3, 8).view(1, 8, 1, 1))
+        self.layer_scale = nn.Parameter(torch.linspace(0.1, 0.8, 8).view(8, 1, 1))
+        self.head = head(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 3, 12, 12] -> [N, 5]."""
+        x = functional.relu(self.stem(x))
+        x = functional.relu(self.frozen(x) * self.scale + self.shift)
+        x = functional.relu(self.depthwise(x) * self.scale + self.shift)
+        x = x + self.layer_scale * self.branch(x)
+        logits: Tensor = self.head(functional.relu(x - self.minus(x))) * 16.0
+        return logits
+
+
 class Pooling(nn.Module):
     """Max and average pooling, with padding, overlap and a ceiled size, then the global one."""
 

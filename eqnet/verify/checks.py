@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from eqnet.backend import judge
 from eqnet.backend.artifact import Parity
 from eqnet.backend.decisions import decide
-from eqnet.backend.host import other_kernels
-from eqnet.backend.protocol import Array
+from eqnet.backend.protocol import Array, Exporter, cpu_of, host_limit
 from eqnet.spec.manifest import Manifest
 from eqnet.spec.reports import Check, CheckGroup, Verdict
 
@@ -137,9 +136,16 @@ def int8_unpromised(proved: Sequence[str], manifest: Manifest) -> Check:
     )
 
 
-def isa(manifest: Manifest) -> Check:
-    """Whether this host runs the kernels of the profile's instruction set, as latency needs."""
-    reason = other_kernels(manifest.profile.isa)
+def isa(manifest: Manifest, executor: Exporter, logits: Sequence[Check]) -> Check:
+    """Whether this host runs the kernels of the profile's instruction set.
+
+    Where it computes otherwise than the target, and a check of the logits failed, that is why:
+    failed too. Other kernels alone say nothing about the target's latency: skipped.
+    """
+    limit = host_limit(executor, manifest.profile)
+    if limit is not None and not limit.exact and verdict_of(logits, executed=True) == "failed":
+        return Check(name="isa", verdict="failed", reason=limit.reason)
+    reason = limit.reason if limit else cpu_of(executor).other_kernels(manifest.profile.isa)
     return Check(name="isa", verdict="passed") if reason is None else skipped("isa", reason)
 
 

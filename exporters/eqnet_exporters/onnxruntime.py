@@ -8,7 +8,8 @@ from pathlib import Path
 import onnx_ir as ir
 
 from eqnet.backend.capabilities import capability_refusals
-from eqnet.backend.protocol import Capabilities, Runner
+from eqnet.backend.isa import Cpu, promises_no_vnni, this_cpu
+from eqnet.backend.protocol import Capabilities, HostLimit, Runner
 from eqnet.backend.refusals import Refusal
 from eqnet.spec.manifest import MODEL
 from eqnet.spec.profile import HardwareProfile
@@ -18,6 +19,7 @@ from eqnet_exporters.passes.activation_storage import activation_storage
 from eqnet_exporters.passes.fold_activations import fold_activations
 from eqnet_exporters.passes.guard_requantization import guard_requantization
 from eqnet_exporters.passes.integer_bias import integer_bias
+from eqnet_exporters.passes.keep_float_weights import keep_float_weights
 from eqnet_exporters.passes.own_zero_points import own_zero_points
 from eqnet_exporters.passes.share_quantizers import share_quantizers
 from eqnet_exporters.passes.tidy import tidy
@@ -53,9 +55,18 @@ class OnnxRuntimeExporter:
         return [
             *capability_refusals(profile, self.capabilities),
             *_slow_storage(profile),
+            *_slow_weights(profile),
             *_float_sums(profile),
             *_float_transposed(profile),
         ]
+
+    def cpu(self) -> Cpu:
+        """All of this CPU: ONNX Runtime has no switch."""
+        return this_cpu()
+
+    def host_limit(self, profile: HardwareProfile) -> HostLimit | None:
+        """Without VNNI, weights of 8 bits of storage run in the exact kernels, which are slow."""
+        return ort.host_limit(profile)
 
     def lower(self, reference: ir.Model, profile: HardwareProfile) -> ir.Model:
         """A copy of the neutral graph with the same integers, in the form that fuses."""
@@ -65,6 +76,7 @@ class OnnxRuntimeExporter:
         fold_activations(model)
         activation_storage(model, profile.activations.storage)
         guard_requantization(model)
+        keep_float_weights(model)
         integer_bias(model)
         own_zero_points(model)
         tidy(model)
@@ -98,6 +110,17 @@ def _slow_storage(profile: HardwareProfile) -> list[str]:
         line = f"activations.storage: int8 runs 3 to 8 times slower than uint8 on '{isa}'"
         return [Refusal(f"{line} (allowed: uint8)", "slow")]
     return []
+
+
+def _slow_weights(profile: HardwareProfile) -> list[str]:
+    wide = not profile.weights.reduce_range and profile.activations.storage == "uint8"
+    if not wide or not promises_no_vnni(profile.isa):
+        return []
+    line = (
+        f"weights.reduce_range: false needs session.x64quantprecision on '{profile.isa}', without "
+        "which 16-bit sums overflow (allowed: true, as in onnxruntime_avx2)"
+    )
+    return [Refusal(line, "slow")]
 
 
 def _float_sums(profile: HardwareProfile) -> list[str]:

@@ -16,7 +16,8 @@ from pathlib import Path
 import onnx_ir as ir
 
 from eqnet.backend.capabilities import capability_refusals
-from eqnet.backend.protocol import Capabilities, Runner
+from eqnet.backend.isa import Cpu, onednn_cpu, promises_no_vnni
+from eqnet.backend.protocol import Capabilities, HostLimit, Runner
 from eqnet.backend.refusals import Refusal
 from eqnet.spec.errors import MissingExtraError, OutputError
 from eqnet.spec.manifest import MODEL
@@ -26,6 +27,7 @@ from eqnet_exporters import ov_run
 from eqnet_exporters.passes.activation_storage import activation_storage
 from eqnet_exporters.passes.hoist_quantizers import hoist_quantizers
 from eqnet_exporters.passes.quantize_transposed import quantize_transposed
+from eqnet_exporters.passes.reduce_in_float import reduce_in_float
 from eqnet_exporters.passes.tidy import tidy
 
 IR_XML, IR_BIN = "model.xml", "model.bin"
@@ -83,7 +85,27 @@ class OpenVinoExporter:
             )
         if profile.remainder == "float16" and ov_run.may_use_cpu(profile.device or ov_run.CPU):
             found.append("remainder: float16 on the CPU (allowed: float32, bfloat16)")
+        if promises_no_vnni(profile.isa) and not profile.weights.reduce_range:
+            found.append(
+                f"weights.reduce_range: false overflows OpenVINO's 16-bit sums on '{profile.isa}' "
+                "(allowed: true, as in openvino_avx2)"
+            )
         return found
+
+    def cpu(self) -> Cpu:
+        """What oneDNN uses of this CPU: all, but for ``ONEDNN_MAX_CPU_ISA``."""
+        return onednn_cpu()
+
+    def host_limit(self, profile: HardwareProfile) -> HostLimit | None:
+        """Without VNNI, weights of 8 bits of storage overflow sums of 16 bits on the CPU."""
+        on_cpu = ov_run.may_use_cpu(profile.device or ov_run.CPU)
+        if profile.weights.reduce_range or not on_cpu or not self.cpu().adds_in_16_bits():
+            return None
+        return HostLimit(
+            f"{self.cpu().missing('vnni')}: OpenVINO adds int8 products in 16 bits, which weights "
+            "in 8 bits overflow (remedy: profile openvino_avx2, or weights.reduce_range)",
+            exact=False,
+        )
 
     def lower(self, reference: ir.Model, profile: HardwareProfile) -> ir.Model:
         """A copy with the same integers, its activations in the profile's storage.
@@ -94,6 +116,7 @@ class OpenVinoExporter:
         tidy(model)
         hoist_quantizers(model)
         quantize_transposed(model)
+        reduce_in_float(model)
         if profile.activations.storage != "by_sign":  # the neutral graph is in that form
             activation_storage(model, profile.activations.storage)
         tidy(model)

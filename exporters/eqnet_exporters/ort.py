@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import onnx
 
-from eqnet.backend.host import missing_isa
-from eqnet.backend.protocol import Array
+from eqnet.backend.isa import this_cpu
+from eqnet.backend.protocol import Array, HostLimit
 from eqnet.spec.errors import ArtifactError, MissingExtraError
+from eqnet.spec.profile import HardwareProfile
 
 INT8_OPS = ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat", "ConvInteger")
 X86 = ("x86_64", "AMD64", "i686", "i386")
@@ -73,10 +74,26 @@ def session_options(optimize: bool, threads: int | None, int8_activations: bool)
     if int8_activations:
         # ONNX Runtime's default on ARM; on x86 this lets the same graph fuse as it does there.
         options.add_session_config_entry("session.qdqisint8allowed", "1")
-    elif platform.machine() in X86 and missing_isa("vnni") is not None:
+    elif platform.machine() in X86 and this_cpu().missing("vnni") is not None:
         # Without VNNI the uint8 x int8 kernels saturate 16-bit sums; this takes uint8 x uint8.
         options.add_session_config_entry("session.x64quantprecision", "1")
     return options
+
+
+def host_limit(profile: HardwareProfile) -> HostLimit | None:
+    """Without VNNI, uint8 activations with 8-bit weights need the exact kernels, which are slow.
+
+    int8 activations with int8 weights have exact kernels on every CPU.
+    """
+    wide = not profile.weights.reduce_range and profile.activations.storage == "uint8"
+    if not wide or not this_cpu().adds_in_16_bits():
+        return None
+    return HostLimit(
+        f"{this_cpu().missing('vnni')}: eqnet runs ONNX Runtime with session.x64quantprecision=1, "
+        "exact but slow, without which weights in 8 bits overflow sums of 16 bits "
+        "(remedy: profile onnxruntime_avx2, or weights.reduce_range)",
+        exact=True,
+    )
 
 
 def has_int8_activations(model: onnx.ModelProto) -> bool:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from eqnet.backend.graphs import LAYER_OPS
+from eqnet.backend.isa import onednn_cpu
 from eqnet.backend.protocol import Array
 from eqnet.spec.errors import ArtifactError, EqnetError, MissingExtraError
 from eqnet.spec.profile import HardwareProfile
+from eqnet_exporters.ov_names import LayerNames, node_info
 
 CPU = "CPU"
 PLUGINS = ("AUTO", "HETERO", "MULTI")  # they choose among devices and are none themselves
@@ -27,8 +28,6 @@ LOW_PRECISION = "LP_TRANSFORMS_MODE"
 # Left on, the plugin rounds the float inputs of a fully connected layer with int8 weights to
 # int8 by scales of its own: logits were off by 44 steps of 8 bits in a 3-bit classifier.
 DYNAMIC_QUANTIZATION = "DYNAMIC_QUANTIZATION_GROUP_SIZE"
-# OpenVINO's name for the product of a fully connected layer that adds its bias afterwards.
-WITHOUT_BIAS = "/WithoutBiases"
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Setting:
     def config(self) -> dict[str, Any]:
         """Properties for ``compile_model``."""
         found: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": HINTS[self.precision],
+            "INFERENCE_PRECISION_HINT": HINTS[self._executed_precision()],
             "PERFORMANCE_HINT": "LATENCY",
         }
         if self.device == CPU:
@@ -69,6 +68,15 @@ class Setting:
         if not self.optimize:
             found[LOW_PRECISION] = "NO"
         return found
+
+    def _executed_precision(self) -> str:
+        """float32 where the CPU has no bfloat16.
+
+        OpenVINO falls back by itself, but not where `ONEDNN_MAX_CPU_ISA` alone takes bfloat16
+        away: a float convolution then gave no images at all.
+        """
+        lacks = may_use_cpu(self.device) and onednn_cpu().lacks("bf16")
+        return "float32" if lacks and self.precision == "bfloat16" else self.precision
 
     def _of_the_cpu(self) -> dict[str, Any]:
         """Properties for the CPU alone, also where it is one of several devices."""
@@ -168,31 +176,18 @@ def int8_layers(path: Path, onnx: Path, layers: Mapping[str, str], setting: Sett
         raise EqnetError(
             f"{path}: device '{setting.device}' shows no runtime graph: {one_line(error)}"
         ) from error
-    aliases = _aliases(onnx, layers)
-    proved = {aliases[name] for name in _int8_names(runtime) if name in aliases}
+    names = LayerNames(ir.load(onnx))
+    proved = {names.of(node) for node in _int8_nodes(runtime)}
     return [name for name in layers if name in proved]
 
 
-def _aliases(path: Path, layers: Mapping[str, str]) -> dict[str, str]:
-    """Names that OpenVINO may give a layer -> the layer's name.
-
-    OpenVINO calls a node by its ONNX name, or, as for Gemm, by the name of its output.
-    """
-    found = {}
-    for node in ir.load(path).graph:
-        if node.op_type in LAYER_OPS and node.name is not None and node.name in layers:
-            found[str(node.outputs[0].name)] = node.name
-    return found | {name: name for name in layers}
-
-
-def _int8_names(runtime: Any) -> Iterator[str]:
-    """Names of the original nodes behind every int8 layer of a runtime graph."""
+def _int8_nodes(runtime: Any) -> Iterator[Any]:
+    """The layers of a runtime graph with an int8 primitive."""
     for node in runtime.get_ordered_ops():
-        info = {key: value.astype(str) for key, value in node.get_rt_info().items()}
+        info = node_info(node)
         primitive = info.get("primitiveType", "").lower()
         if info.get("layerType") in LAYER_TYPES and primitive.endswith(("_i8", "_int8")):
-            for name in info.get("originalLayersNames", "").split(","):
-                yield name.split(WITHOUT_BIAS)[0]
+            yield node
 
 
 def one_line(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from eqnet.backend.artifact import Parity
 from eqnet.backend.capabilities import capability_refusals
-from eqnet.backend.protocol import Capabilities
+from eqnet.backend.protocol import Capabilities, HostLimit
 from eqnet.spec.manifest import BuildReport
 from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.reports import Check
@@ -39,6 +39,10 @@ class LowBitExporter(OnnxRuntimeExporter):
     def refusals(self, profile: HardwareProfile) -> list[str]:
         """Only what the form itself cannot say; ONNX Runtime's speed is no concern here."""
         return capability_refusals(profile, self.capabilities)
+
+    def host_limit(self, profile: HardwareProfile) -> HostLimit | None:
+        """None: what runs here is exact, and its speed is not the target's anyhow."""
+        return None
 
     def finish(self, folder: Path, profile: HardwareProfile) -> list[str]:
         """Write ``model.qonnx.onnx``, ``model.packed.onnx``, ``weights.eqpack`` and, where the

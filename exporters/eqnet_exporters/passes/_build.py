@@ -8,6 +8,8 @@ from numpy.typing import ArrayLike
 
 from eqnet.backend.graphs import STORAGE, Quantizer
 
+LEAST = float(np.finfo(np.float32).min)
+
 
 def initializer(graph: ir.Graph, name: str, array: ArrayLike, dtype: ir.DataType) -> ir.Value:
     """Register a new constant under `name`, made unique if it is taken."""
@@ -20,6 +22,24 @@ def initializer(graph: ir.Graph, name: str, array: ArrayLike, dtype: ir.DataType
     value.shape, value.dtype = ir.Shape(values.shape), dtype
     graph.register_initializer(value)
     return value
+
+
+def set_apart(value: ir.Value, node: ir.Node, name: str) -> ir.Value:
+    """A value that `node` reads or gives, behind a maximum with the least float32.
+
+    That changes no value, and no runtime merges it with a layer or a reduction, nor moves a
+    quantizer across it. The readers of `value` stay as they are.
+    """
+    graph = graph_of(node)
+    least = initializer(graph, f"{name}.least", LEAST, ir.DataType.FLOAT)
+    apart = ir.node("Max", [value, least], name=name)
+    result = apart.outputs[0]
+    result.name, result.shape, result.dtype = f"{name}.output", value.shape, ir.DataType.FLOAT
+    if value.producer() is node:
+        graph.insert_after(node, apart)
+    else:
+        graph.insert_before(node, apart)
+    return result
 
 
 def graph_of(node: ir.Node) -> ir.Graph:

@@ -1,0 +1,150 @@
+"""Correction of what quantization shifts, for networks that keep their own batch norm statistics.
+
+A post-training network's batch norms stand for data that nobody has here. They stay; what
+quantization moved is moved back where it arises, at each layer's output: ``gain * y + shift``
+per channel gives the quantized layer the mean and the variance that the float layer has on the
+calibration images. Before a batch norm that is ``mu' = mu + (mean_q - mean_float)`` and
+``var' = var * var_q / var_float`` (design, section 4.5); elsewhere it is a correction of the
+bias and, as a factor of the weight's scales, of the gain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from eqnet.supernet.supernet import Supernet
+
+# A channel whose deviation quantization changes by more than this factor is all but gone, or was
+# all but constant: its gain would be an accident of these images.
+MAX_GAIN = 2.0
+# Below this share of the squared mean a float32 variance is rounding noise.
+MIN_RELATIVE_VARIANCE = 1e-8
+
+Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]
+
+
+class Moments(NamedTuple):
+    """Mean and variance of each channel of a layer's output, float64 [C] each."""
+
+    mean: Tensor
+    variance: Tensor
+
+
+FloatMoments = list[dict[str, Moments]]
+"""For each batch of images the moments of every layer's output in the float network."""
+
+
+def float_moments(supernet: Supernet, batches: Iterable[Tensor]) -> FloatMoments:
+    """What the float network gives on each batch, float32 [N, C, H, W]; applies no subnet."""
+    supernet.apply_float()
+    moments: FloatMoments = []
+
+    def watch(name: str) -> Hook:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            moments[-1][name] = moments_of(output, _axis(supernet, name))
+
+        return hook
+
+    with _hooked(supernet, watch), torch.no_grad():
+        for batch in batches:
+            moments.append({})
+            supernet.graph(batch)
+    return moments
+
+
+@torch.no_grad()
+def correct(supernet: Supernet, batches: Iterable[Tensor], targets: FloatMoments) -> None:
+    """Correct every layer of the subnet in force, one after the other in one pass.
+
+    batches: the images, batch by batch, that `targets` are of. While a batch passes, each layer is
+    corrected by that batch's own shift, so that the next one sees corrected inputs; what stays
+    is the correction by the shift over all batches. Where scales are powers of two only means are
+    corrected: a gain would take the scales off their grid.
+    """
+    supernet.correct({})
+    supernet.graph.eval()
+    actual: FloatMoments = []
+
+    def watch(name: str) -> Hook:
+        layer, axis = supernet.layer(name), _axis(supernet, name)
+
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            batch = len(actual) - 1
+            actual[-1][name] = moments_of(output, axis)
+            with_gain = layer.weight_quantizer.snapped is None
+            gain, shift = gain_and_shift(targets[batch][name], actual[-1][name], with_gain)
+            shape = [-1 if dim == axis % output.dim() else 1 for dim in range(output.dim())]
+            return output * gain.float().view(shape) + shift.float().view(shape)
+
+        return hook
+
+    sizes = []
+    with _hooked(supernet, watch):
+        for batch in batches:
+            sizes.append(len(batch))
+            actual.append({})
+            supernet.graph(batch)
+    corrections = {}
+    for layer in supernet.info.layers:
+        with_gain = supernet.layer(layer.name).weight_quantizer.snapped is None
+        corrections[layer.name] = gain_and_shift(
+            _pooled(targets, layer.name, sizes), _pooled(actual, layer.name, sizes), with_gain
+        )
+    supernet.correct(corrections)
+
+
+def moments_of(output: Tensor, axis: int) -> Moments:
+    """Moments of a float tensor over all its axes but `axis`."""
+    others = [dim for dim in range(output.dim()) if dim != axis % output.dim()]
+    variance, mean = torch.var_mean(output, others, correction=0)
+    return Moments(mean.double(), variance.double())
+
+
+def gain_and_shift(target: Moments, actual: Moments, with_gain: bool) -> tuple[Tensor, Tensor]:
+    """gain and shift, float64 [C], that bring the `actual` moments to the `target`'s."""
+    gain = torch.ones_like(target.mean)
+    if with_gain:
+        alive = _alive(target) & _alive(actual)
+        one = torch.ones_like(gain)
+        ratio = torch.where(alive, target.variance, one) / torch.where(alive, actual.variance, one)
+        within = (ratio < MAX_GAIN**2) & (ratio > MAX_GAIN**-2)
+        gain = torch.where(within, ratio.sqrt(), one)
+    return gain, target.mean - gain * actual.mean
+
+
+def _alive(moments: Moments) -> Tensor:
+    floor = MIN_RELATIVE_VARIANCE * moments.mean.square() + torch.finfo(torch.float32).tiny
+    return moments.variance > floor
+
+
+def _pooled(moments: FloatMoments, name: str, sizes: list[int]) -> Moments:
+    """Moments over all batches: the variance within them and that between their means."""
+    means = torch.stack([batch[name].mean for batch in moments])
+    variances = torch.stack([batch[name].variance for batch in moments])
+    weights = means.new_tensor(sizes)[:, None] / sum(sizes)
+    mean = (weights * means).sum(0)
+    return Moments(mean, (weights * (variances + (means - mean).square())).sum(0))
+
+
+def _axis(supernet: Supernet, name: str) -> int:
+    """Where a layer's output has its channels: last for linear layers, else after the images."""
+    return -1 if isinstance(supernet.layer(name), nn.Linear) else 1
+
+
+@contextmanager
+def _hooked(supernet: Supernet, hook_of: Callable[[str], Hook]) -> Iterator[None]:
+    """Within: each layer has its own forward hook."""
+    handles = [
+        supernet.layer(layer.name).register_forward_hook(hook_of(layer.name))
+        for layer in supernet.info.layers
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

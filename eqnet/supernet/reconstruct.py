@@ -1,0 +1,151 @@
+"""Elastic reconstruction: every form's integers and scales fitted to the layers' float outputs.
+
+One layer after the other, all bit-widths, granularities and symmetries at once: the rounding of a
+form minimises the error of the layer's own output on the calibration images, so it does not
+depend on what a subnet chooses for other layers, and one run serves every subnet. What errors of
+several layers add up to is left to the correction of each subnet (eqnet/supernet/correction.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from eqnet.quant.layers import ElasticLayer
+from eqnet.quant.quantizers import WeightQuantizer
+from eqnet.quant.rounding import Decomposition, Fit, Grid, damped, round_columns
+from eqnet.spec.progress import Progress, Silent
+from eqnet.spec.scheme import BITS, Granularity, Symmetry, weight_range
+from eqnet.supernet.moments import InputMoments, input_moments
+from eqnet.supernet.supernet import Supernet
+
+# Scales that are tried, as shares of the clip search's.
+RATIOS = (0.8, 0.9, 1.0, 1.1)
+# Weights of all forms that are rounded together: 32 MiB a tensor.
+MAX_VALUES = 1 << 23
+
+
+class WeightForm(NamedTuple):
+    """One form of a weight: the key of its parameters, and what its grid needs."""
+
+    granularity: Granularity
+    symmetry: Symmetry
+    bits: int
+
+    @property
+    def key(self) -> str:
+        """As in WeightQuantizer."""
+        return WeightQuantizer.key(self.granularity, self.symmetry, self.bits)
+
+
+FORMS = tuple(
+    WeightForm(granularity, symmetry, bits)
+    for granularity in Granularity
+    for symmetry in Symmetry
+    for bits in BITS
+)
+
+
+@torch.no_grad()
+def reconstruct(
+    supernet: Supernet, batches: Iterable[Tensor], progress: Progress | None = None
+) -> None:
+    """Fit the rounding and the scales of every layer's weight in every form.
+
+    batches: preprocessed images, float32 [N, C, H, W], without labels. The scales must have been
+    set by `calibrate`. The float network, and with it every batch norm, stays as it is.
+    """
+    progress = progress or Silent()
+    moments = input_moments(supernet, batches)
+    progress.start("reconstruction", len(moments))
+    for name in list(moments):
+        reconstruct_layer(supernet.layer(name), moments.pop(name))
+        progress.advance(layer=name)
+    progress.finish()
+
+
+@torch.no_grad()
+def reconstruct_layer(layer: ElasticLayer, inputs: InputMoments) -> None:
+    """Fit one layer's weight in every form to its float output."""
+    moments = damped(inputs.moments)
+    groups, width = moments.shape[:2]
+    weight = layer.weight.detach().float().reshape(groups, -1, width)
+    parts = Decomposition.of(moments)
+    quantizer = layer.weight_quantizer
+    for forms in _chunks(weight):
+        grid = _grid(quantizer, forms, groups)
+        scale = _best_scale(weight, grid, parts, forms)
+        grid = grid._replace(scale=scale)
+        rows = weight.repeat(1, len(forms), 1)
+        offsets = round_columns(rows, grid, parts) - grid.nearest(rows)
+        for index, form in enumerate(forms):
+            chosen = slice(index * weight.shape[1], (index + 1) * weight.shape[1])
+            quantizer.set_rounding(form.key, offsets[:, chosen].reshape(layer.weight.shape))
+            stored = quantizer.log_scale[form.key]
+            stored.copy_(scale[:, chosen].reshape(-1)[: len(stored)].log())
+
+
+def _chunks(weight: Tensor) -> Iterator[tuple[WeightForm, ...]]:
+    size = max(1, MAX_VALUES // weight.numel())
+    for start in range(0, len(FORMS), size):
+        yield FORMS[start : start + size]
+
+
+def _grid(quantizer: WeightQuantizer, forms: tuple[WeightForm, ...], groups: int) -> Grid:
+    """The forms' grids as the clip search left them, as further rows: [G, len(forms) * R, 1]."""
+    columns: list[tuple[Tensor, ...]] = []
+    for form in forms:
+        scale = quantizer.log_scale[form.key].exp().expand(quantizer.channels)
+        span = weight_range(form.bits, form.symmetry)
+        zero = torch.zeros_like(scale)
+        if form.key in quantizer.zero_point:
+            zero = torch.round(quantizer.zero_point[form.key]).clamp(span.lo, span.hi)
+            zero = zero.expand(quantizer.channels)
+        bounds = torch.full_like(scale, span.lo), torch.full_like(scale, span.hi)
+        columns.append(tuple(part.reshape(groups, -1, 1) for part in (scale, zero, *bounds)))
+    return Grid(*(torch.cat(parts, 1) for parts in zip(*columns, strict=True)))
+
+
+def _best_scale(
+    weight: Tensor, grid: Grid, parts: Decomposition, forms: tuple[WeightForm, ...]
+) -> Tensor:
+    """The scale of least output error for each row, or for each form that has only one."""
+    rows = weight.repeat(1, len(forms), 1)
+    ordered = rows[:, :, parts.order]
+    # A row counts by its error relative to its output, since batch norm makes outputs alike.
+    power = ((weight @ _unordered(parts)) * weight).sum(2).clamp_min(1e-30).repeat(1, len(forms))
+    best, least = grid.scale, torch.full_like(power, torch.inf)
+    for ratio in RATIOS:
+        tried = grid._replace(scale=grid.scale * ratio)
+        integers = round_columns(rows, tried, parts)[:, :, parts.order]
+        fit = Fit.of(ordered, integers, grid.zero_point, parts.moments)
+        scale = _shared(fit, tried.scale[:, :, 0], power, forms)
+        error = _pooled(fit.error(scale) / power, forms)
+        better = error < least
+        best = torch.where(better[:, :, None], scale[:, :, None], best)
+        least = torch.minimum(error, least)
+    return best
+
+
+def _unordered(parts: Decomposition) -> Tensor:
+    """The moments in the weight's own order of columns."""
+    inverse = parts.order.argsort()
+    return parts.moments[:, inverse][:, :, inverse]
+
+
+def _shared(fit: Fit, before: Tensor, power: Tensor, forms: tuple[WeightForm, ...]) -> Tensor:
+    """The refitted scale [G, rows]: one for all rows of a form that has one scale."""
+    pooled = Fit(*(_pooled(part / power, forms) for part in fit))
+    return pooled.scale(before)
+
+
+def _pooled(values: Tensor, forms: tuple[WeightForm, ...]) -> Tensor:
+    """Values [G, rows] as they are, or added up over the rows of each per-tensor form."""
+    parts = list(values.chunk(len(forms), dim=1))
+    for index, form in enumerate(forms):
+        if form.granularity is Granularity.PER_TENSOR:
+            parts[index] = parts[index].sum().expand_as(parts[index])
+    return torch.cat(parts, 1)
