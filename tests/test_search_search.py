@@ -17,7 +17,7 @@ from eqnet.spec.errors import ProfileError
 from eqnet.spec.progress import Silent
 from eqnet.spec.reports import SearchReport
 from eqnet.spec.subnet import load_subnet
-from eqnet.supernet.measure import measure
+from eqnet.supernet.calibration import measure
 from eqnet.supernet.target import Target
 
 
