@@ -20,6 +20,7 @@ from eqnet.backend.preprocess import preprocess
 from eqnet.cli.main import main
 from eqnet.cli.options import parse_inputs
 from eqnet.data import open_dataset
+from eqnet.data.images import ArrayImages
 from eqnet.export.export import export
 from eqnet.models.inputs import IMAGENET, InputConfig
 from eqnet.runtime import load
@@ -286,12 +287,47 @@ def test_one_image_goes_the_whole_way(photos, tmp_path):
     )
 
 
-def test_search_and_eval_say_that_they_need_labels(photos, tmp_path, capsys):
+def test_search_and_eval_without_labels_go_by_the_float_model(photos, tmp_path, capsys):
     trained(photos, tmp_path / "out", inputs=Inputs(size=24))
-    for command in (["eval", "--bits", "w8a8"], ["search", "--profile", "onnxruntime_x86"]):
-        arguments = [*command, "--supernet", str(tmp_path / "out"), "--allow-code", "-q"]
-        assert main(arguments) == 5
-        assert "they have no labels" in capsys.readouterr().err
+    supernet = ["--supernet", str(tmp_path / "out"), "--allow-code", "-q"]
+    assert main(["eval", "--bits", "w8a8", *supernet, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["judge"] == "float model"
+    session = open_session(tmp_path / "out", allow_code=True)
+    assert session.judge(session.dataset.test()) == "float model"
+    batches = session.judged(session.dataset.test())
+    session.supernet.apply_float()
+    with torch.no_grad():
+        expected = session.supernet.graph(batches.images).argmax(1)
+    assert batches.labels.tolist() == expected.tolist()
+    assert main(["eval", "--bits", "w2a2", *supernet]) == 0
+    assert "agreement with the float model" in capsys.readouterr().out
+    search = ["search", "--profile", "onnxruntime_x86", "--out", str(tmp_path / "found")]
+    assert main([*search, *supernet, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["judge"] == "float model"
+
+
+def test_labels_of_other_classes_are_not_used(tmp_path):
+    """Two folders for a network of five classes: the float model judges."""
+    for name in ("cat", "dog"):
+        place = tmp_path / "data" / name
+        place.mkdir(parents=True)
+        for index in range(10):
+            Image.new("RGB", (30, 30), (index, 9, 9)).save(place / f"{index}.png")
+    path = tmp_path / "weights.pth"
+    torch.save(SmallNet(5).state_dict(), path)
+    _, header = trained(tmp_path / "data", tmp_path / "out", weights=path, inputs=Inputs(size=24))
+    session = open_session(tmp_path / "out", allow_code=True)
+    assert (header.classes, len(session.dataset.classes)) == (5, 2)
+    assert session.judge(session.dataset.validation()) == "float model"
+
+
+def test_a_trained_supernet_needs_labels():
+    session = open_session(None)
+    assert session.judge(session.dataset.test()) == "labels"
+    images = ArrayImages("blind", np.zeros((2, 1, 28, 28), np.uint8), np.full(2, -1))
+    with pytest.raises(DataError, match=r"blind, 2 images: they have no labels"):
+        session.judged(images)
 
 
 def test_verify_takes_no_labels_of_other_classes(tmp_path):

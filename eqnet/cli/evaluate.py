@@ -42,7 +42,7 @@ def evaluate(
 ) -> None:
     """Measure one uniform subnet."""
     from eqnet.cli.options import parse_bits, parse_form, require_folder
-    from eqnet.cli.output import console, facts, print_json, share
+    from eqnet.cli.output import console, facts, judged, print_json, share
     from eqnet.cli.progress import progress
     from eqnet.spec.errors import CheckpointError, DataError
     from eqnet.spec.scheme import Scales
@@ -76,6 +76,7 @@ def evaluate(
             {
                 "accuracy": f"{share(report.accuracy)} "
                 f"({share(report.interval[0])} to {share(report.interval[1])})",
+                "accuracies": judged(report.judge),
                 "subnet": report.label,
                 "placement": report.placement,
                 "data": f"{report.dataset}, {report.split}, {report.images} images",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from eqnet.spec.comparison import FloatComparison
     from eqnet.spec.manifest import BuildReport
-    from eqnet.spec.reports import Check
+    from eqnet.spec.reports import Check, Judge
 
 _STYLE = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
 _MARK = {"passed": "✓", "failed": "✗", "skipped": "~"}
@@ -129,6 +129,13 @@ def against_float(comparison: FloatComparison | None) -> str | None:
         low, high = comparison.accuracy_drop_interval
         parts.append(f"{comparison.accuracy_drop:.2f} points lost [{low:.2f}, {high:.2f}]")
     return ", ".join(parts) or None
+
+
+def judged(by: Judge) -> str | None:
+    """What accuracies mean where labels are unknown; None where they are accuracies."""
+    if by == "labels":
+        return None
+    return "agreement with the float model, as the images have no labels of its classes"
 
 
 def _plain(text: str) -> Text:

@@ -80,7 +80,7 @@ def search(
 
 
 def _print(report: SearchReport, folder: Path) -> None:
-    from eqnet.cli.output import console, facts, quantity, share, table
+    from eqnet.cli.output import console, facts, judged, quantity, share, table
 
     made = table(
         f"Pareto front of {report.profile}",
@@ -104,6 +104,7 @@ def _print(report: SearchReport, folder: Path) -> None:
             {
                 "chosen": f"{report.best.avg_weight_bits:.2f} weight bits, "
                 f"{report.best.avg_activation_bits:.2f} activation bits on average",
+                "accuracies": judged(report.judge),
                 "measured": None
                 if measured is None
                 else f"{share(measured.accuracy)} on {measured.images} images, "

@@ -80,7 +80,8 @@ def search(
         profile=rules.name, supernet=session.label, budgets=limits, unit=UNITS[rules.cost.model],
         evaluations=len(scorer.known), front=tuple(_point(one) for one in found.front),
         best=_scored(best, UNITS[rules.cost.model]), seconds=time.perf_counter() - started,
-        stop_reason=found.reason, slow=tuple(str(one) for one in slow),
+        stop_reason=found.reason, judge=session.judge(session.dataset.validation()),
+        slow=tuple(str(one) for one in slow),
         kendall_tau=predictor.header.kendall_tau if predictor.header else None,
         pearson=predictor.header.pearson if predictor.header else None,
     )  # fmt: skip

@@ -110,6 +110,9 @@ class BenchReport(Frozen):
     host: dict[str, str]
 
 
+Judge = Literal["labels", "float model"]
+
+
 class EvalReport(Frozen):
     """Accuracy of one uniform subnet in PyTorch."""
 
@@ -124,6 +127,7 @@ class EvalReport(Frozen):
     split: str
     images: int
     accuracy: float = Field(description="top-1, in [0, 1]")
+    judge: Judge = Field(default="labels", description="what the accuracy is taken against")
     interval: tuple[float, float] = Field(description="95% bootstrap interval of the accuracy")
 
     @property
@@ -156,6 +160,7 @@ class SearchReport(Frozen):
     best: SubnetSpec
     seconds: float
     stop_reason: str = Field(description="what ended the search")
+    judge: Judge = Field(default="labels", description="what accuracies are taken against")
     slow: tuple[str, ...] = Field(
         default=(), description="demands that the target runs slowly, accepted by the profile"
     )

@@ -63,17 +63,18 @@ def evaluate_in(
     """As `evaluate`, in a session that is open: for tables of many subnets."""
     progress = progress or Silent()
     images = getattr(session.dataset, split)()
+    batches = session.judged(images)
     progress.start(f"w{weight_bits}a{activation_bits}", None)
     plain = uniform(session.supernet.info, style, form, weight_bits, activation_bits)
     spec = plain.model_copy(update={"weight_scales": scales, "activation_scales": scales})
     session.settle(spec, session.calibration())
-    batches = session.judged(images)
     found = accuracy(session.supernet.graph, batches)
     progress.finish()
     return EvalReport(
         supernet=session.label, form=form, weight_bits=weight_bits,
         activation_bits=activation_bits, placement=style.name, scales=scales,
         dataset=session.header.dataset, split=split, images=len(batches), accuracy=found,
+        judge=session.judge(images),
         interval=interval_of(found, len(batches), seed),
     )  # fmt: skip
 

@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eqnet.backend.decisions import classes_of
+from eqnet.backend.decisions import classes_of, decide
 from eqnet.data import Dataset, Images, open_dataset
 from eqnet.data.images import Labels, Pixels
 from eqnet.spec.errors import DataError
+from eqnet.spec.reports import Judge
 from eqnet.spec.subnet import SubnetSpec
 from eqnet.supernet.calibration import Calibration
 from eqnet.supernet.checkpoint import Header, bundled_supernet, load_supernet
@@ -53,23 +54,31 @@ class Session:
         batch = batch_size(self.header.input_shape) * (CUDA_BATCHES if self._on_cuda() else 1)
         return Batches.of(pixels, unknown, self.dataset.preprocessing, self.device, batch)
 
-    def judged(self, images: Images, limit: int | None = None) -> Batches:
-        """As `batches`, for accuracies.
+    def judge(self, images: Images) -> Judge:
+        """What an accuracy on these images is taken against: labels where they are known.
 
-        Raises DataError where the images have no labels, or those of other classes.
+        Without labels, or with those of other classes, the float model's classes.
+        """
+        same = len(self.dataset.classes) == classes_of(self.header.classes)
+        return "labels" if same and bool((images.take(1)[1] >= 0).all()) else "float model"
+
+    def judged(self, images: Images, limit: int | None = None) -> Batches:
+        """As `batches`, with the labels of `judge`. May leave the network in float.
+
+        Raises DataError where there are none and the supernet has lost its float model.
         """
         batches = self.batches(images, limit)
-        classes = len(self.dataset.classes)
-        if classes == 0 or bool((batches.labels < 0).any()):
+        if self.judge(images) == "labels":
+            return batches
+        found = self.float_logits(batches)
+        if found is None:
             raise DataError(
-                f"{images.name}: they have no labels (allowed: a folder for each class)"
+                f"{images.name}: they have no labels of this network's "
+                f"{classes_of(self.header.classes)} classes (allowed: one folder a class; an image "
+                "folder's classes.txt names all classes)"
             )
-        if classes != (wanted := classes_of(self.header.classes)):
-            raise DataError(
-                f"{images.name}: {classes} classes (allowed: the network's {wanted}; "
-                "an image folder's classes.txt names all classes)"
-            )
-        return batches
+        labels = torch.from_numpy(decide(found)).to(self.device)
+        return Batches(batches.images, labels, batches.batch)
 
     def _on_cuda(self) -> bool:
         return self.device.type == "cuda"

@@ -31,6 +31,9 @@ PROBES = "eqnet_probes"  # node.meta: the node's value for each number of images
 WRITTEN = "eqnet_written"  # node.meta: what it writes of its inputs, for each such number
 LINE = "eqnet_line"  # node.meta: file:line of the model's code
 BATCHES = (1, 3)
+SCRIPTED = (
+    "a TorchScript module hides its operations (allowed: the nn.Module that it was made from)"
+)  # fmt: skip
 PLAIN = (int, float, str, torch.dtype, torch.device, torch.layout, torch.memory_format)
 
 
@@ -108,6 +111,7 @@ class ShapedTracer(fx.Tracer):
         self.failed_in = ""
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
         self._evaluating = False
+        self._constants: dict[int, torch.Tensor] = {}
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """A proxy that knows its shape."""
@@ -132,6 +136,8 @@ class ShapedTracer(fx.Tracer):
         if self._evaluating:
             return forward(*args, **kwargs)
         try:
+            if isinstance(m, torch.jit.ScriptModule):
+                raise TypeError(SCRIPTED)
             if type(m) is nn.MultiheadAttention:
                 return self_attention(m, *args, **kwargs)
             return super().call_module(m, forward, args, kwargs)
@@ -144,6 +150,15 @@ class ShapedTracer(fx.Tracer):
         if self._evaluating:
             return attr_val
         return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+    def create_arg(self, a: Any) -> Any:
+        """As torch.fx does; a parameter that is not registered (in a list, say) is a constant."""
+        if isinstance(a, nn.Parameter) and id(a) not in self._registered():
+            a = self._constants.setdefault(id(a), a.detach())
+        return super().create_arg(a)
+
+    def _registered(self) -> set[int]:
+        return {id(parameter) for parameter in self.root.parameters()}
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any,
                      **named: Any) -> Any:  # fmt: skip

@@ -79,8 +79,9 @@ def check_accuracy(
 
 def _unlabelled(images: Images, classes: int, manifest: Manifest) -> str | None:
     """Why no accuracy can be taken on these images; None where it can."""
-    if classes not in (0, manifest.model.classes):
-        return f"{images.name}: {classes} classes, the network has {manifest.model.classes}"
+    wanted = classes_of(manifest.model.classes)
+    if classes not in (0, wanted):
+        return f"{images.name}: {classes} classes, the network has {wanted}"
     if classes == 0 or images.take(1)[1][0] < 0:
         return f"{images.name}: they have no labels"
     return None
