@@ -27,6 +27,11 @@ Examples:
     --subnet runs/search/custom_lowbit/subnet.json
   eqnet export -p openvino_asym --supernet runs/mine --out deploy/mine"""
 
+RANDOM_WEIGHTS = (
+    "the supernet has random weights: the artifact shows that the pipeline works, and its accuracy "
+    "means nothing"
+)
+
 
 def export(
     profile: Profile,
@@ -73,6 +78,8 @@ def export(
             force=force,
             progress=listener,
         )
+    if manifest.model.random_weights:
+        typer.echo(f"warning: {RANDOM_WEIGHTS}", err=True)
     if as_json:
         print_json(manifest)
     else:

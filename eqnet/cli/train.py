@@ -43,7 +43,7 @@ Examples:
 
 _RECIPE_ONLY = ("resume", "device")
 _INPUTS = ("size", "resize", "crop", "mean", "std", "channels", "interpolation")
-_POST_ONLY = ("model", "weights", "dataset", "images", "allow_code", *_INPUTS)
+_POST_ONLY = ("model", "weights", "weights_key", "dataset", "images", "allow_code", *_INPUTS)
 
 
 def train(
@@ -61,7 +61,11 @@ def train(
     ] = None,
     weights: Annotated[
         Path | None,
-        typer.Option(help="State dict of the model.", show_default="the model's own"),
+        typer.Option(help="State dict, or a checkpoint with one.", show_default="the model's own"),
+    ] = None,
+    weights_key: Annotated[
+        str | None,
+        typer.Option(help="Which weights of a checkpoint.", show_default="averaged, if there are"),
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Folder of images, by class or not, or of IDX files.")
@@ -107,6 +111,7 @@ def train(
     given = {
         "model": model is not None,
         "weights": weights is not None,
+        "weights_key": weights_key is not None,
         "dataset": dataset is not None,
         "images": images is not None,
         "allow_code": allow_code,
@@ -126,6 +131,7 @@ def train(
             summary = _post_training(
                 model=model,
                 weights=weights,
+                weights_key=weights_key,
                 data=data,
                 dataset=dataset,
                 inputs=inputs,

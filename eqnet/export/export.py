@@ -263,6 +263,7 @@ def _manifest(
         model=ModelInfo(
             source=header.model, input_shape=header.input_shape, classes=header.classes,
             float_accuracy=_float_accuracy(header, parity), dataset=header.dataset,
+            random_weights=header.random_weights,
         ),
         preprocessing=session.dataset.preprocessing,
         parity=parity,

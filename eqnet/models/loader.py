@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from eqnet.models.resnet20 import ResNet20
+from eqnet.models.unwrap import unwrap
 from eqnet.models.user_code import build_from_code
 from eqnet.models.weights import load_weights
 from eqnet.spec.errors import MissingExtraError, UsageError, unknown
@@ -24,13 +25,16 @@ def load_model(
     classes: int | None = None,
     in_channels: int | None = None,
     weights: Path | None = None,
+    weights_key: str | None = None,
     allow_code: bool = False,
 ) -> nn.Module:
     """Build a float classifier and load its weights; it is returned in evaluation mode.
 
     `classes` and `in_channels` default to what the architecture has. Without `weights` it has
-    the initial weights of its architecture; nothing is downloaded. ``module:callable`` imports
-    and calls the user's own code, which is done only with `allow_code`.
+    the initial weights of its architecture; nothing is downloaded. `weights_key` says which
+    weights of a checkpoint with several are meant. ``module:callable`` imports and calls the
+    user's own code, which is done only with `allow_code`. `torch.compile`, DataParallel and the
+    like around the model or around parts of it are taken off.
 
     Raises UsageError for an unknown source, CheckpointError for weights that do not fit and
     MissingExtraError where the library of the source is not installed.
@@ -38,9 +42,9 @@ def load_model(
     for value, what in ((classes, "classes"), (in_channels, "input channels")):
         if value is not None and value < 1:
             raise UsageError(f"{value} {what} (allowed: 1 or more)")
-    model = _build(source, classes, in_channels, allow_code)
+    model = unwrap(_build(source, classes, in_channels, allow_code))
     if weights is not None:
-        load_weights(model, weights)
+        load_weights(model, weights, weights_key)
     return model.eval()
 
 

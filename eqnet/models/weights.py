@@ -3,60 +3,114 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from eqnet.models.file_kinds import ALLOWED, kind_of
+from eqnet.models.outside import outside_tensors, set_values
+from eqnet.models.stand_ins import stand_ins
+from eqnet.models.weight_layouts import Chosen, Layout
+from eqnet.models.weight_names import names_of
 from eqnet.spec.errors import CheckpointError
 
-PYTORCH_SUFFIXES = (".pth", ".pt", ".bin")
-ALLOWED = ".safetensors, or .pth, .pt, .bin with tensors only"
-# Where training scripts put the weights inside of a checkpoint.
-WRAPPERS = ("state_dict", "model_state_dict", "model")
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+MAX_CLASSES = 100
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a file of weights into `model`, in place.
+class WeightFile:
+    """A file of weights, read once."""
 
-    Raises CheckpointError with one line when the file is missing, damaged, holds anything but
-    tensors, or when its names, shapes or values do not fit the model.
+    def __init__(self, path: Path, key: str | None = None) -> None:
+        """`key`: which weights of a checkpoint with several, such as ``state_dict``.
+
+        Raises CheckpointError with one line when the file is missing, damaged, of another kind,
+        or holds no named tensors.
+        """
+        self.path = path
+        kind = kind_of(path)
+        content = _read_safetensors(path) if kind == "safetensors" else _read_pytorch(path)
+        self._layout = Layout(path, content, key)
+
+    def chosen(self, model: nn.Module) -> Chosen:
+        """The tensors by the names of `model`, of whatever shape, and remarks for the user.
+
+        Raises CheckpointError where names do not fit.
+        """
+        return self._layout.choose(names_of(_tensors_of(model), outside_tensors(model)))
+
+    def load(self, model: nn.Module) -> tuple[str, ...]:
+        """Load into `model`, in place; remarks for the user. Raises CheckpointError."""
+        chosen, outside = self.chosen(model), outside_tensors(model)
+        own = {**outside, **_tensors_of(model)}
+        ready = {
+            name: self._converted(name, tensor, own[name])
+            for name, tensor in chosen.tensors.items()
+        }
+        model.load_state_dict(
+            {name: tensor for name, tensor in ready.items() if name not in outside}, strict=False
+        )
+        for name in outside.keys() & ready.keys():
+            set_values(outside[name], ready[name])
+        return chosen.remarks
+
+    def _converted(self, name: str, tensor: Tensor, own: Tensor) -> Tensor:
+        """A tensor of the file in the type of the model's, if no value is lost by it."""
+        if tensor.shape != own.shape:
+            raise self._error(name, f"shape {list(tensor.shape)}", str(list(own.shape)))
+        allowed: tuple[torch.dtype, ...] = FLOATS if own.is_floating_point() else INTEGERS
+        if own.is_complex() or own.dtype is torch.bool:
+            allowed = (own.dtype,)
+        if tensor.dtype not in allowed or tensor.layout is not torch.strided:
+            kind = str(tensor.dtype if tensor.dtype not in allowed else tensor.layout)
+            names = ", ".join(_plain(dtype) for dtype in allowed)
+            raise self._error(name, _plain(kind), names)
+        converted = tensor.detach().to(own.dtype)
+        if own.is_floating_point() or own.is_complex():
+            if not bool(valid(converted, own).all()):
+                large = bool(torch.isfinite(tensor).all())
+                what = f"values too large for {_plain(own.dtype)}" if large else "NaN or infinity"
+                raise CheckpointError(f"{self.path}: {name}: holds {what}")
+        elif not torch.equal(converted.to(tensor.dtype), tensor):
+            raise self._error(name, "values out of range", _plain(own.dtype))
+        return converted
+
+    def _error(self, name: str, what: str, allowed: str) -> CheckpointError:
+        return CheckpointError(f"{self.path}: {name}: {what} (allowed: {allowed})")
+
+
+def valid(tensor: Tensor, own: Tensor) -> Tensor:
+    """Which elements of a tensor are finite, or infinite as in the model as it is built.
+
+    Masks of attention hold minus infinity.
     """
-    tensors = read_tensors(path)
-    own = model.state_dict()
-    # Counters of old files that batch norm of today does not need for inference.
-    missing = [n for n in own if n not in tensors and not n.endswith("num_batches_tracked")]
-    foreign = [name for name in tensors if name not in own]
-    if missing or foreign:
-        parts = [("lacks", missing), ("has unknown", foreign)]
-        found = "; ".join(f"{verb} {_few(names)}" for verb, names in parts if names)
-        raise CheckpointError(f"{path}: not weights of this model: {found}")
-    for name, tensor in tensors.items():
-        if tensor.shape != own[name].shape:
-            raise CheckpointError(
-                f"{path}: {name}: shape {list(tensor.shape)} (allowed: {list(own[name].shape)})"
-            )
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise CheckpointError(f"{path}: {name}: holds NaN or infinity")
-    model.load_state_dict(tensors, strict=False)
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        return torch.ones((), dtype=torch.bool)
+    return torch.isfinite(tensor) | (tensor == own.to(tensor.device))
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The named tensors of a file. Raises CheckpointError with one line."""
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such weights file (allowed: {ALLOWED})")
-    if path.suffix == ".safetensors":
-        tensors = _read_safetensors(path)
-    elif path.suffix in PYTORCH_SUFFIXES:
-        tensors = _read_pytorch(path)
-    else:
-        kind = path.suffix or path.name
-        raise CheckpointError(f"{path}: unknown kind of weights '{kind}' (allowed: {ALLOWED})")
-    if all(name.startswith("module.") for name in tensors):  # saved from DataParallel
-        return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    return tensors
+def load_weights(model: nn.Module, path: Path, key: str | None = None) -> tuple[str, ...]:
+    """Load a file of weights into `model`, in place; returns remarks for the user.
+
+    Names are brought to the model's where that makes all of them fit: prefixes and parts that
+    wrappers and training scripts add, old names of torchvision. The file may also hold the
+    tensors of the model that its state dict lacks. `key`: which weights of a checkpoint with
+    several. Raises CheckpointError with one line when the file is missing, damaged, of another
+    kind, or when its names, shapes, types or values do not fit the model.
+    """
+    return WeightFile(path, key).load(model)
+
+
+def _tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    return {name: one for name, one in model.state_dict().items() if isinstance(one, Tensor)}
+
+
+def _plain(kind: Any) -> str:
+    return str(kind).removeprefix("torch.")
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -69,34 +123,26 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: damaged safetensors file: {_line(error)}") from error
 
 
-def _read_pytorch(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: not a file of tensors alone, loading it could run code (allowed: {ALLOWED})"
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: damaged PyTorch file: {_line(error)}") from error
-    return _state_dict(path, content)
-
-
-def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
-    for key in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    if not isinstance(content, Mapping) or not content:
-        raise CheckpointError(f"{path}: holds no named tensors (allowed: a state_dict)")
-    for name, value in content.items():
-        if not isinstance(value, Tensor):
-            raise CheckpointError(f"{path}: {name}: {type(value).__name__} (allowed: tensors)")
-    return {str(name): value for name, value in content.items()}
-
-
-def _few(names: list[str], shown: int = 3) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return f"{', '.join(names[:shown])}{more}"
+def _read_pytorch(path: Path) -> Any:
+    """The content of a file; an object of any class but those of tensors is a stand-in."""
+    known: dict[str, type] = {}
+    while True:
+        allowed: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+            (kind, name) for name, kind in known.items()
+        ]
+        try:
+            with torch.serialization.safe_globals(allowed):
+                return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            more = stand_ins(str(error), known)
+            if not more or len(known) >= MAX_CLASSES:
+                raise CheckpointError(
+                    f"{path}: not a file of tensors alone, loading it could run code "
+                    f"(allowed: {ALLOWED})"
+                ) from error
+            known |= more
+        except Exception as error:  # whatever a damaged file may lead to
+            raise CheckpointError(f"{path}: damaged PyTorch file: {_line(error)}") from error
 
 
 def _line(error: Exception) -> str:

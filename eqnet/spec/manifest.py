@@ -99,6 +99,9 @@ class ModelInfo(Frozen):
     dataset: str | None = Field(
         default=None, description="name of the dataset, such as `verify` opens"
     )
+    random_weights: bool = Field(
+        default=False, description="no weights were given: accuracies mean nothing"
+    )
 
 
 class ParitySet(Frozen):

@@ -15,11 +15,23 @@ from torch import Tensor
 
 from eqnet.backend.files import write_file
 from eqnet.models.loader import LIBRARIES, load_model
+from eqnet.models.outside import seeded, set_values
+from eqnet.models.weights import valid
 from eqnet.spec.errors import CaptureError, CheckpointError, UsageError
 from eqnet.spec.fields import first_problem
 from eqnet.spec.manifest import Preprocessing
 from eqnet.spec.scheme import Frozen
 from eqnet.supernet.collection import uncollected
+from eqnet.supernet.float_checks import MAX_DIFFERENCE, relative_difference
+from eqnet.supernet.rebuild import (
+    CHECK,
+    MODEL,
+    RebuildError,
+    check_images,
+    fill_model,
+    graph_tensors,
+    with_model_values,
+)
 from eqnet.supernet.supernet import Supernet
 
 SCHEMA_VERSION = 1
@@ -33,8 +45,8 @@ class Header(Frozen):
     model: source of the float architecture. float_accuracy: of the float model that it began
     as, in [0, 1] on `test_images`; float_parity_accuracy: the same on the dataset's parity
     images, which runtimes are compared on. preprocessing: of its images; None is the dataset's
-    usual. styles: the placements that training sampled.
-    note: what the recipe does not tell of this run.
+    usual. styles: the placements that training sampled. random_weights: no weights were given,
+    so that accuracy means nothing. note: what the recipe does not tell of this run.
     """
 
     schema_version: Literal[1] = 1
@@ -51,6 +63,7 @@ class Header(Frozen):
     test_images: str | None = None
     float_parity_accuracy: float | None = None
     recipe: dict[str, Any] = Field(default_factory=dict)
+    random_weights: bool = False
     note: str = ""
 
     @model_validator(mode="after")
@@ -73,17 +86,30 @@ def bundled_supernet() -> Path:
 
 def save_supernet(folder: Path, supernet: Supernet, header: Header) -> Path:
     """Write `folder/supernet.safetensors` whole or not at all. Raises OutputError."""
+    path = folder / FILE
+    content = save(_tensors_of(supernet), metadata={HEADER_KEY: header.model_dump_json()})
+    write_file(path, content)
+    return path
+
+
+def _tensors_of(supernet: Supernet) -> dict[str, Tensor]:
+    """All that `_restore` needs: the graph's tensors, the model's, and logits as a check."""
     tensors: dict[str, Tensor] = {}
     seen: set[int] = set()
-    for name, value in supernet.graph.state_dict().items():
+    everything = with_model_values(graph_tensors(supernet.graph), supernet.plain)
+    images = check_images(supernet.info.input_shape)
+    everything[CHECK] = supernet.float_logits(images.to(_device(supernet)))
+    for name, value in everything.items():
         tensor = value.detach().cpu().contiguous()
         memory = tensor.untyped_storage().data_ptr()
         # A file cannot say that two names are one tensor: each has its values.
         tensors[name] = tensor.clone() if memory in seen else tensor
         seen.add(memory)
-    path = folder / FILE
-    write_file(path, save(tensors, metadata={HEADER_KEY: header.model_dump_json()}))
-    return path
+    return tensors
+
+
+def _device(supernet: Supernet) -> torch.device:
+    return next(iter(supernet.graph.parameters())).device
 
 
 def checkpoint_sha256(path: Path) -> str:
@@ -134,20 +160,63 @@ def load_supernet(
     path = (folder or bundled_supernet()) / FILE
     metadata, tensors = read_tensors(path)
     header = parse_header(path, metadata)
-    supernet = _build(path, header, allow_code)
-    _fill(path, supernet, tensors, header.model)
+    supernet = _restore(path, header, tensors, allow_code)
     supernet.graph.to(device).eval()
     return supernet, header, checkpoint_sha256(path)
 
 
-def _build(path: Path, header: Header, allow_code: bool) -> Supernet:
-    """The supernet that a header describes, still with its initial weights."""
+def require_restorable(supernet: Supernet, header: Header) -> None:
+    """A supernet of the user's own code is the same when it is loaded.
+
+    Raises CaptureError where the code builds another network each time.
+    """
     try:
-        model = load_model(
-            header.model, classes=header.classes, in_channels=header.input_shape[0],
-            weights=None, allow_code=allow_code,
-        )  # fmt: skip
+        _restore(Path(header.model), header, _tensors_of(supernet), allow_code=True)
+    except CheckpointError as error:
+        line = str(error).removeprefix(f"{header.model}: ")
+        raise CaptureError(f"{header.model}: cannot be built a second time: {line}") from error
+
+
+def _restore(path: Path, header: Header, tensors: dict[str, Tensor], allow_code: bool) -> Supernet:
+    """The supernet that was saved as `tensors`. Raises CheckpointError if it is another."""
+    check = tensors.get(CHECK)
+    supernet = _build(path, header, tensors, allow_code)
+    read = {name: one for name, one in tensors.items() if not name.startswith((MODEL, CHECK))}
+    _fill(path, supernet, read, header.model)
+    if check is not None:
+        _require_same_logits(path, supernet, check, header.model)
+    return supernet
+
+
+def _require_same_logits(path: Path, supernet: Supernet, saved: Tensor, model: str) -> None:
+    if not bool(torch.isfinite(saved).all()):
+        return
+    logits = supernet.float_logits(check_images(supernet.info.input_shape))
+    apart = relative_difference(saved, logits)
+    if not apart <= MAX_DIFFERENCE:
+        raise CheckpointError(
+            f"{path}: the code of {model} builds another network than the one that was saved: "
+            f"float logits differ by {apart:.2g} of their size (allowed: {MAX_DIFFERENCE})"
+        )
+
+
+def _build(path: Path, header: Header, tensors: dict[str, Tensor], allow_code: bool) -> Supernet:
+    """The supernet that a header describes, captured with the values that it was captured with.
+
+    Its parameters are still the initial ones, by the same random numbers.
+    """
+    try:
+        with seeded(header.seed):
+            model = load_model(
+                header.model, classes=header.classes, in_channels=header.input_shape[0],
+                weights=None, allow_code=allow_code,
+            )  # fmt: skip
+        fill_model(model, tensors)
         return Supernet(model, header.input_shape)
+    except RebuildError as error:
+        raise CheckpointError(
+            f"{path}: not a supernet of {header.model}: as its code builds it now, {error}"
+        ) from error
     except CaptureError as error:
         raise CheckpointError(f"{path}: header: {error}") from error
     except UsageError as error:
@@ -157,7 +226,7 @@ def _build(path: Path, header: Header, allow_code: bool) -> Supernet:
 
 
 def _fill(path: Path, supernet: Supernet, tensors: dict[str, Tensor], model: str) -> None:
-    own = supernet.graph.state_dict()
+    own = graph_tensors(supernet.graph)
     for name in sorted(set(own) ^ set(tensors)):
         side = "lacks" if name in own else "has the unknown"
         raise CheckpointError(f"{path}: not a supernet of {model}: it {side} tensor '{name}'")
@@ -167,6 +236,7 @@ def _fill(path: Path, supernet: Supernet, tensors: dict[str, Tensor], model: str
                 f"{path}: tensor '{name}' has shape {list(value.shape)} "
                 f"(allowed: {list(own[name].shape)})"
             )
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        if not bool(valid(value, own[name]).all()):
             raise CheckpointError(f"{path}: tensor '{name}' holds NaN or infinity")
-    supernet.graph.load_state_dict(tensors)
+    for name, value in tensors.items():
+        set_values(own[name], value)

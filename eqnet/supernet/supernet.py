@@ -15,6 +15,7 @@ from eqnet.spec.scheme import Scales
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
 from eqnet.supernet.capture import QUANTIZERS, capture
 from eqnet.supernet.info import NetworkInfo
+from eqnet.supernet.rebuild import plain_values
 from eqnet.supernet.tensors import NORMS
 
 
@@ -22,12 +23,14 @@ class Supernet:
     """A captured network with elastic layers; `apply` makes it compute as one subnet.
 
     graph: the torch.fx module, from float32 [N, C, H, W] to logits [N, K].
-    info: the layers and tensors that it has.
+    info: the layers and tensors that it has. plain: what the model's code may have read as plain
+    values when it was captured, by the model's names.
     """
 
     def __init__(self, model: nn.Module, input_shape: tuple[int, int, int]) -> None:
         # Pixels, uint8 [N, C, H, W], that a post-training network's subnets are settled on.
         self.calibration: Tensor | None = None
+        self.plain: dict[str, Tensor] = plain_values(model)
         graph, info = capture(model, input_shape)
         self.graph: fx.GraphModule = graph
         self.info: NetworkInfo = info
@@ -94,6 +97,28 @@ class Supernet:
             weight.bits = None
         for tensor in self._tensors.values():
             tensor.carrier_bits = tensor.narrow_bits = None
+
+    @torch.no_grad()
+    def float_logits(self, images: Tensor) -> Tensor:
+        """Logits [N, K] of the float network as it is, float32; the subnet in force stays so.
+
+        images: float32 [N, C, H, W].
+        """
+        weights = [(one, one.bits) for one in self._layers.values()]
+        tensors = [(one, one.carrier_bits, one.narrow_bits) for one in self._tensors.values()]
+        training = self.graph.training
+        self.apply_float()
+        try:
+            # Convolutions of cuDNN may compute in TF32, the rest of CUDA does not unless told.
+            with torch.backends.cudnn.flags(enabled=False):
+                logits: Tensor = self.graph.eval()(images)
+            return logits.float()
+        finally:
+            self.graph.train(training)
+            for weight, bits in weights:
+                weight.bits = bits
+            for tensor, carrier, narrow in tensors:
+                tensor.carrier_bits, tensor.narrow_bits = carrier, narrow
 
     def _check_names(self, spec: SubnetSpec) -> None:
         unknown = (set(spec.weights) ^ set(self._layers)) | (

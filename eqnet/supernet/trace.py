@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,9 +16,18 @@ from torch.fx.graph import CodeGen
 
 from eqnet.spec.errors import CaptureError
 from eqnet.supernet.places import first_line, where
-from eqnet.supernet.tracer import ShapedProxy, ShapedTracer
+from eqnet.supernet.tracer import SCRIPTED, ShapedProxy, ShapedTracer
 
-FACTORIES = ("zeros", "ones", "full", "empty", "arange")  # of tensors, from sizes
+# What takes sizes, one of which may be the number of images: functions that make tensors, and
+# functions and methods of tensors that the model holds.
+FUNCTIONS = (
+    "zeros", "ones", "full", "empty", "arange", "eye", "linspace", "tile", "broadcast_to",
+    "repeat_interleave",
+)  # fmt: skip
+METHODS = (
+    "expand", "repeat", "tile", "broadcast_to", "repeat_interleave", "new_zeros", "new_ones",
+    "new_full", "new_empty", "view", "reshape",
+)  # fmt: skip
 ALLOWED = (
     "(allowed: models that torch.fx can trace for any number of images, "
     "without data-dependent control flow)"
@@ -29,19 +39,26 @@ def trace(model: nn.Module, input_shape: tuple[int, int, int]) -> fx.GraphModule
 
     input_shape: (C, H, W). Raises CaptureError naming the operation, its module and the line.
     """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise CaptureError(f"cannot capture {type(model).__name__}: {SCRIPTED}")
     model = _without_traces(model)
     defaults = _defaults(model)
     tracer = ShapedTracer(input_shape, defaults)
     try:
-        with _tensors_of_any_number(tracer):
+        with (
+            _tensors_of_any_number(tracer),
+            _compiled_functions_in_full(),
+            _scripted_functions_in_full(),
+        ):
             graph = tracer.trace(model, defaults or None)
         graph.set_codegen(CodeGen())
         traced = fx.GraphModule(model, graph)
     except Exception as error:  # a model's own code may fail with anything
         path = f" in '{tracer.failed_in}'" if tracer.failed_in else ""
+        said = first_line(error)
+        allowed = "" if "(allowed:" in said else f" {ALLOWED}"
         raise CaptureError(
-            f"cannot capture {type(model).__name__}: {where(error)}{path}: {first_line(error)} "
-            f"{ALLOWED}"
+            f"cannot capture {type(model).__name__}: {where(error)}{path}: {said}{allowed}"
         ) from error
     _drop_unused_inputs(traced)
     return traced
@@ -49,28 +66,61 @@ def trace(model: nn.Module, input_shape: tuple[int, int, int]) -> fx.GraphModule
 
 @contextmanager
 def _tensors_of_any_number(tracer: ShapedTracer) -> Iterator[None]:
-    """Within: `torch.zeros(n, ...)` and the like are nodes where n is the number of images."""
-    originals = {name: getattr(torch, name) for name in FACTORIES}
+    """Within: `torch.zeros(n, ...)`, `buffer.expand(n, ...)` and the like are nodes where n is
+    the number of images."""
 
-    def wrap(make: Callable[..., Any]) -> Callable[..., Any]:
+    def wrap(make: Callable[..., Any], kind: str, target: Any) -> Callable[..., Any]:
         @functools.wraps(make)
         def made(*args: Any, **kwargs: Any) -> Any:
             given: list[Any] = [*kwargs.values()]
             for item in args:
                 given += item if isinstance(item, (tuple, list)) else [item]
             if any(isinstance(item, ShapedProxy) for item in given):
-                return tracer.create_proxy("call_function", make, args, kwargs)
+                return tracer.create_proxy(kind, target, args, kwargs)
             return make(*args, **kwargs)
 
         return made
 
-    for name, make in originals.items():
-        setattr(torch, name, wrap(make))
+    functions = {name: getattr(torch, name) for name in FUNCTIONS}
+    for name, make in functions.items():
+        setattr(torch, name, wrap(make, "call_function", make))
+    for name in METHODS:  # torch.Tensor inherits them
+        setattr(torch.Tensor, name, wrap(getattr(torch.Tensor, name), "call_method", name))
     try:
         yield
     finally:
-        for name, make in originals.items():
+        for name, make in functions.items():
             setattr(torch, name, make)
+        for name in METHODS:
+            delattr(torch.Tensor, name)
+
+
+@contextmanager
+def _compiled_functions_in_full() -> Iterator[None]:
+    """Within: a function under `torch.compile` runs as it was written."""
+    compiler = sys.modules.get("torch._dynamo")
+    if compiler is None:
+        yield
+        return
+    with compiler.config.patch(error_on_nested_fx_trace=False):
+        yield
+
+
+@contextmanager
+def _scripted_functions_in_full() -> Iterator[None]:
+    """Within: a function under `torch.jit.script` runs as it was written."""
+    kind: Any = torch.jit.ScriptFunction
+    original = kind.__call__
+
+    def call(function: Any, *args: Any, **kwargs: Any) -> Any:
+        written = getattr(function, "_torchdynamo_inline", None)  # which torch keeps for compilers
+        return (written or functools.partial(original, function))(*args, **kwargs)
+
+    kind.__call__ = call
+    try:
+        yield
+    finally:
+        kind.__call__ = original
 
 
 def _without_traces(model: nn.Module) -> nn.Module:

@@ -31,6 +31,9 @@ PROBES = "eqnet_probes"  # node.meta: the node's value for each number of images
 WRITTEN = "eqnet_written"  # node.meta: what it writes of its inputs, for each such number
 LINE = "eqnet_line"  # node.meta: file:line of the model's code
 BATCHES = (1, 3)
+SCRIPTED = (
+    "a TorchScript module hides its operations (allowed: the nn.Module that it was made from)"
+)  # fmt: skip
 PLAIN = (int, float, str, torch.dtype, torch.device, torch.layout, torch.memory_format)
 
 
@@ -108,6 +111,7 @@ class ShapedTracer(fx.Tracer):
         self.failed_in = ""
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
         self._evaluating = False
+        self._constants: dict[int, torch.Tensor] = {}
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """A proxy that knows its shape."""
@@ -132,6 +136,8 @@ class ShapedTracer(fx.Tracer):
         if self._evaluating:
             return forward(*args, **kwargs)
         try:
+            if isinstance(m, torch.jit.ScriptModule):
+                raise TypeError(SCRIPTED)
             if type(m) is nn.MultiheadAttention:
                 return self_attention(m, *args, **kwargs)
             return super().call_module(m, forward, args, kwargs)
@@ -144,6 +150,15 @@ class ShapedTracer(fx.Tracer):
         if self._evaluating:
             return attr_val
         return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+    def create_arg(self, a: Any) -> Any:
+        """As torch.fx does; a parameter that is not registered (in a list, say) is a constant."""
+        if isinstance(a, nn.Parameter) and id(a) not in self._registered():
+            a = self._constants.setdefault(id(a), a.detach())
+        return super().create_arg(a)
+
+    def _registered(self) -> set[int]:
+        return {id(parameter) for parameter in self.root.parameters()}
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any,
                      **named: Any) -> Any:  # fmt: skip
@@ -216,7 +231,7 @@ class ShapedTracer(fx.Tracer):
     def depends(self, proxy: fx.Proxy) -> DataDependentError:
         """The refusal of a value that the model's code wants as a plain number."""
         by_images = isinstance(self.values(proxy)[0], torch.Tensor)
-        what = "the content of the images" if by_images else "the number of images"
+        what = _decided_by(proxy.node) if by_images else "the number of images"
         return DataDependentError(
             f"the model's code takes the value of '{proxy.node.name}', which depends on {what}, "
             "as a plain number"
@@ -239,7 +254,7 @@ class ShapedTracer(fx.Tracer):
                 first, second = (self._observed(node, index) for index in range(len(BATCHES)))
         except (DataDependentOutputException, DynamicOutputShapeException) as error:
             raise DataDependentError(
-                f"the result or the shape of '{node.name}' depends on the content of the images"
+                f"the result or the shape of '{node.name}' depends on {_decided_by(node)}"
             ) from error
         except Exception as error:  # whatever an operation may refuse
             raise OperationError(
@@ -284,6 +299,19 @@ class ShapedTracer(fx.Tracer):
         if node.op == "call_method":
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
         return self.root.get_submodule(str(node.target))(*args, **kwargs)
+
+
+def _decided_by(node: fx.Node) -> str:
+    """What decides the values of a node's tensor."""
+    seen, waiting = {node}, [node]
+    while waiting:
+        node = waiting.pop()
+        if node.op == "placeholder":
+            return "the content of the images"
+        more = set(node.all_input_nodes) - seen
+        seen |= more
+        waiting += more
+    return "trained parameters (a buffer's value may be taken)"
 
 
 def _attribute(root: Any, path: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,26 +14,50 @@ from eqnet.backend.images import SUFFIXES
 from eqnet.backend.preprocess import preprocess
 from eqnet.data import Dataset, Images, open_dataset
 from eqnet.data.folders import STRAY
-from eqnet.models.loader import load_model
-from eqnet.models.weights import load_weights, read_tensors
+from eqnet.models.loader import LIBRARIES, load_model
+from eqnet.models.outside import seeded
+from eqnet.models.weights import WeightFile
 from eqnet.spec.errors import CaptureError, CheckpointError, DataError, UsageError
 from eqnet.spec.inputs import Inputs
 from eqnet.spec.progress import Progress, Silent
 from eqnet.supernet.calibrate import calibrate
-from eqnet.supernet.capture import check_same_function
-from eqnet.supernet.checkpoint import Header, save_supernet
+from eqnet.supernet.checkpoint import Header, require_restorable, save_supernet
+from eqnet.supernet.float_checks import (
+    FloatRun,
+    require_repeatable,
+    require_same_function,
+    require_same_when_built_again,
+    run_float,
+    same_run,
+)
 from eqnet.supernet.measure import batch_size
 from eqnet.supernet.supernet import Supernet
 from eqnet.train.inputs import Chosen, implied, with_inputs
 
 CHECK_IMAGES = 4
-MAX_DIFFERENCE = 1e-3
+MANY_IMAGES = 32
 # 1,000 images of 224 x 224 pixels: a minute of a float ResNet-50 on two cores.
 MAX_TEST_VALUES = 1000 * 3 * 224 * 224
 IDX_FOLDERS = ("FashionMNIST", "raw")
 # Of a network whose weights say how many they are; any number would do.
 USUAL_CLASSES = 1000
 RANDOM_WEIGHTS = "no weights given: the model has random weights, and its accuracy means nothing"
+
+
+ONE_CLASS = (
+    f"the first {MANY_IMAGES} calibration images all get one class: the weights look random, "
+    "unless the images are of one kind"
+)
+
+
+class _Float(NamedTuple):
+    """A float model, its logits on a few images [N, C, H, W], and what the user should know."""
+
+    net: nn.Module
+    run: FloatRun
+    images: Tensor
+    random: bool
+    warnings: list[str]
 
 
 class _Accuracy(NamedTuple):
@@ -48,6 +71,7 @@ def post_training(
     *,
     model: str,
     weights: Path | None = None,
+    weights_key: str | None = None,
     data: Path | None = None,
     dataset: str | None = None,
     inputs: Inputs | None = None,
@@ -59,7 +83,8 @@ def post_training(
 ) -> dict[str, Any]:
     """Make a supernet of a float classifier in the folder `out`; nothing is trained.
 
-    model: source of the architecture, weights: its state dict. data: folder of the dataset
+    model: source of the architecture, weights: its state dict, or a checkpoint that has one.
+    weights_key: which weights of a checkpoint with several. data: folder of the dataset
     `dataset` (None: Fashion-MNIST where `data` holds its files, else a folder of images, with
     classes or without). inputs: how images become inputs, where that is not what the network's
     own configuration says (timm's, torchvision's weights', else as is usual for ImageNet).
@@ -73,11 +98,13 @@ def post_training(
     progress = progress or Silent()
     inputs = inputs or Inputs()
     opened = open_dataset(dataset or guess_dataset(data), data)
-    source, chosen_inputs = _with_inputs(model, weights, opened, inputs, seed, allow_code)
-    net = _load(model, weights, source, seed, allow_code)
-    batch = batch_size(source.input_shape)
-    classes = _classes(net, source, chosen_inputs)
-    warnings = [*chosen_inputs.warnings, *([] if weights else [RANDOM_WEIGHTS])]
+    if weights_key is not None and weights is None:
+        raise UsageError(f"weights key '{weights_key}' without weights (allowed: both, or none)")
+    file = WeightFile(weights, weights_key) if weights else None
+    source, chosen_inputs = _with_inputs(model, file, opened, inputs, seed, allow_code)
+    start = _float_model(model, file, source, chosen_inputs, seed, allow_code)
+    net, warnings = start.net, [*chosen_inputs.warnings, *start.warnings]
+    batch, classes = batch_size(source.input_shape), start.run.logits.shape[1]
     notes = list(source.notes)
     test = parity = _Accuracy(None, None)
     if classes_of(classes) == len(source.classes):
@@ -91,17 +118,21 @@ def post_training(
         )
     if test.value is None and len(source.classes) in (0, classes_of(classes)):
         notes.append("the images have no labels: accuracies stay unknown")
-    supernet = _capture(model, net, source)
-    chosen = source.calibration()
-    count = min(images, len(chosen))
-    calibrate(supernet, list(_inputs(chosen, source, batch, count)), progress)
+    supernet = Supernet(net, source.input_shape)
+    supernet.apply_float()
+    require_same_function(model, start.run, supernet.graph, start.images)
     header = Header(
         model=model, input_shape=source.input_shape, classes=classes, dataset=source.name,
         data_root=None if data is None else str(data.resolve()),
         preprocessing=source.preprocessing, method="post_training",
         seed=seed, float_accuracy=test.value, test_images=test.images,
-        float_parity_accuracy=parity.value,
+        float_parity_accuracy=parity.value, random_weights=start.random,
     )  # fmt: skip
+    if model.partition(":")[0] not in LIBRARIES:
+        require_restorable(supernet, header)
+    chosen = source.calibration()
+    count = min(images, len(chosen))
+    calibrate(supernet, list(_inputs(chosen, source, batch, count)), progress)
     path = save_supernet(out, supernet, header)
     summary: dict[str, Any] = {
         "supernet": str(path),
@@ -140,43 +171,79 @@ def guess_dataset(data: Path | None) -> str:
 
 
 def _with_inputs(
-    model: str, weights: Path | None, dataset: Dataset, inputs: Inputs, seed: int, allow_code: bool
+    model: str,
+    weights: WeightFile | None,
+    dataset: Dataset,
+    inputs: Inputs,
+    seed: int,
+    allow_code: bool,
 ) -> tuple[Dataset, Chosen]:
     """The dataset with the network's inputs, for which the network may be built once more."""
 
     def build(channels: int) -> nn.Module:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with seeded(seed):
             classes = len(dataset.classes) or None
             return load_model(model, classes=classes, in_channels=channels, allow_code=allow_code)
 
-    shapes = None if weights is None else lambda net: _shapes(weights)
+    shapes = None if weights is None else lambda net: _shapes(weights, net)
     return with_inputs(model, dataset, inputs, build, shapes)
 
 
+def _float_model(
+    model: str,
+    file: WeightFile | None,
+    dataset: Dataset,
+    chosen: Chosen,
+    seed: int,
+    allow_code: bool,
+) -> _Float:
+    """The float model, checked to be a function of the images and of its weights alone.
+
+    Raises CheckpointError or CaptureError where it is none.
+    """
+    net, warnings = _load(model, file, dataset, seed, allow_code)
+    _require_logits(net, dataset, chosen)
+    images = torch.cat(list(_inputs(dataset.calibration(), dataset, CHECK_IMAGES, CHECK_IMAGES)))
+    run = require_repeatable(net, images)
+    own_code = model.partition(":")[0] not in LIBRARIES
+    random = file is None
+    if file is not None or own_code:
+        again, _ = _load(model, file, dataset, seed + 1, allow_code)
+        if file is not None:
+            require_same_when_built_again(model, net, again, run, images)
+        else:  # code may load weights of its own
+            random = not same_run(run, run_float(again, images))
+    if random:
+        warnings.append(RANDOM_WEIGHTS)
+    elif _is_one_class(net, dataset):
+        warnings.append(ONE_CLASS)
+    return _Float(net, run, images, random, warnings)
+
+
 def _load(
-    model: str, weights: Path | None, dataset: Dataset, seed: int, allow_code: bool
-) -> nn.Module:
-    """The float model, with as many classes as its weights have, else as the dataset has."""
+    model: str, weights: WeightFile | None, dataset: Dataset, seed: int, allow_code: bool
+) -> tuple[nn.Module, list[str]]:
+    """The float model, with as many classes as its weights have, else as the dataset has.
+
+    Returns also what the user should know of the weights.
+    """
     channels = dataset.input_shape[0]
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
 
         def build(count: int | None) -> nn.Module:
             return load_model(model, classes=count, in_channels=channels, allow_code=allow_code)
 
         if weights is None:
-            return build(len(dataset.classes) or None)
+            return build(len(dataset.classes) or None), []
         classes = len(dataset.classes) or USUAL_CLASSES
         net = build(classes)
-        found = implied(_shapes(weights), net, lambda: build(classes + 1), classes)
+        found = implied(_shapes(weights, net), net, lambda: build(classes + 1), classes)
         net = net if found == classes else build(found)
-    load_weights(net, weights)
-    return net
+    return net, list(weights.load(net))
 
 
-def _shapes(weights: Path) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in read_tensors(weights).items()}
+def _shapes(weights: WeightFile, net: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in weights.chosen(net).tensors.items()}
 
 
 def _inputs(images: Images, dataset: Dataset, batch: int, count: int) -> Iterator[Tensor]:
@@ -190,8 +257,8 @@ def _read(images: Images, batch: int, count: int) -> Iterator[tuple[Any, Any]]:
 
 
 @torch.no_grad()
-def _classes(net: nn.Module, dataset: Dataset, chosen: Chosen) -> int:
-    """Run one image; the width of the logits. Raises CaptureError or CheckpointError."""
+def _require_logits(net: nn.Module, dataset: Dataset, chosen: Chosen) -> None:
+    """One image gives finite logits. Raises CaptureError or CheckpointError."""
     example = next(_inputs(dataset.calibration(), dataset, 1, 1))
     try:
         logits = net(example)
@@ -206,7 +273,15 @@ def _classes(net: nn.Module, dataset: Dataset, chosen: Chosen) -> int:
         raise CaptureError("the model's output is not one tensor of logits [N, classes]")
     if not bool(torch.isfinite(logits).all()):
         raise CheckpointError("the model's logits are not finite (allowed: weights that work)")
-    return int(logits.shape[1])
+
+
+@torch.no_grad()
+def _is_one_class(net: nn.Module, dataset: Dataset) -> bool:
+    """Whether many images all get the same class."""
+    images = dataset.calibration()
+    count = min(len(images), MANY_IMAGES)
+    found = torch.cat([net(batch) for batch in _inputs(images, dataset, CHECK_IMAGES, count)])
+    return count == MANY_IMAGES and found.shape[1] > 1 and len(found.argmax(1).unique()) == 1
 
 
 @torch.no_grad()
@@ -226,20 +301,3 @@ def _float_accuracy(
     progress.finish()
     name = images.name if count == len(images) else f"{images.name}, the first {count}"
     return _Accuracy(right / known, name) if known else _Accuracy(None, None)
-
-
-def _capture(source: str, net: nn.Module, dataset: Dataset) -> Supernet:
-    """The supernet, checked to be the same float function. Raises CaptureError if it is not."""
-    original = copy.deepcopy(net)
-    supernet = Supernet(net, dataset.input_shape)
-    supernet.apply_float()
-    images = torch.cat(list(_inputs(dataset.calibration(), dataset, CHECK_IMAGES, CHECK_IMAGES)))
-    with torch.no_grad():
-        size = float(original(images.clone()).abs().max())
-    difference = check_same_function(original, supernet.graph, images)
-    if not difference <= MAX_DIFFERENCE * max(size, 1e-12):
-        raise CaptureError(
-            f"{source}: the captured network computes another function: its logits differ by "
-            f"{difference:.3g} at a size of {size:.3g} (allowed: {MAX_DIFFERENCE} of it)"
-        )
-    return supernet

@@ -1,0 +1,126 @@
+"""Where in a checkpoint the weights are: training scripts put them under many keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from eqnet.models.stand_ins import is_stand_in, stands_for
+from eqnet.models.weight_names import Fit, Names, few, fit, misfits
+from eqnet.spec.errors import CheckpointError, unknown
+
+# Averages of the weights over training come first, as in timm's loader: they are what its
+# authors evaluate. The rest is in the order of how sure a key is to mean the network.
+AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "params_ema", "ema", "ema_model",
+            "model_ema_state_dict", "averaged_model")  # fmt: skip
+USUAL = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "params",
+         "weights", "module", "backbone")  # fmt: skip
+KEYS = (*AVERAGED, *USUAL)
+DEPTH = 3
+
+
+class Chosen(NamedTuple):
+    """The weights of a checkpoint that fit a model, and what the user should know of the choice."""
+
+    tensors: dict[str, Tensor]
+    remarks: tuple[str, ...]
+
+
+class Layout:
+    """The contents of a file of weights: one or several mappings of named tensors."""
+
+    def __init__(self, path: Path, content: Any, key: str | None = None) -> None:
+        """`key`: of a nested mapping, or of what names begin with. Raises CheckpointError."""
+        self._path = path
+        found = dict(_mappings(content, (), DEPTH))
+        self._sets = {".".join(keys): tensors for keys, tensors in found.items()}
+        if len(self._sets) > 1:
+            self._sets.pop("", None)
+        if not self._sets:
+            raise CheckpointError(f"{path}: {_why_none(content)}")
+        if key is not None:
+            self._sets = {key: self._only(key)}
+
+    def _only(self, key: str) -> dict[str, Tensor]:
+        if key in self._sets:
+            return self._sets[key]
+        for tensors in self._sets.values():
+            start = f"{key}."
+            under = {name: one for name, one in tensors.items() if name.startswith(start)}
+            if under:
+                return {name.removeprefix(start): one for name, one in under.items()}
+        keys = [one for one in self._sets if one]
+        first = {name.partition(".")[0] for one in self._sets.values() for name in one}
+        raise CheckpointError(
+            f"{self._path}: {unknown('key of weights', key, keys or sorted(first)[:10])}"
+        )
+
+    def choose(self, names: Names) -> Chosen:
+        """The weights of a model. Raises CheckpointError that says which names do not fit."""
+        keys = sorted(self._sets, key=_rank)
+        fits = {key: fit(names, self._sets[key]) for key in keys}
+        good = [key for key in keys if fits[key].fits]
+        if not good:
+            raise CheckpointError(f"{self._path}: {_misfit(keys[0], fits[keys[0]])}")
+        best = fits[good[0]]
+        remarks = [f"{self._path.name}: {best.remark}"] if best.remark else []
+        if len(good) > 1:
+            others = ", ".join(f"'{key}'" for key in good[1:])
+            averaged = " (averaged weights)" if _is_averaged(good[0]) else ""
+            remarks.append(
+                f"{self._path.name}: weights taken from '{good[0]}'{averaged}, not from {others} "
+                "(--weights-key takes others)"
+            )
+        return Chosen(best.tensors, tuple(remarks))
+
+
+def _mappings(
+    content: Any, keys: tuple[str, ...], depth: int
+) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
+    """Every mapping that holds named tensors and nothing else, by its keys."""
+    if not isinstance(content, Mapping) or not content or is_stand_in(content):
+        return
+    if all(isinstance(value, Tensor) for value in content.values()):
+        yield keys, {str(name): value for name, value in content.items()}
+    elif depth:
+        for key, value in content.items():
+            if isinstance(key, str):
+                yield from _mappings(value, (*keys, key), depth - 1)
+
+
+def _rank(key: str) -> int:
+    """The place of a dotted key among those that are known; others come last, in their order."""
+    places = [KEYS.index(part) for part in key.split(".") if part in KEYS]
+    return min(places, default=len(KEYS))
+
+
+def _is_averaged(key: str) -> bool:
+    return any(part in AVERAGED for part in key.split("."))
+
+
+def _misfit(key: str, found: Fit) -> str:
+    where = f" (under '{key}')" if key else ""
+    if found.choices:
+        return (
+            f"several networks{where} fit this model: {few(found.choices, 6)} (allowed: one of "
+            "them, by --weights-key)"
+        )
+    hint = f"; {found.hint}" if found.hint else ""
+    return f"not weights of this model{where}: {misfits(found)}{hint}"
+
+
+def _why_none(content: Any) -> str:
+    code = "loading it could run code (allowed: a state_dict of tensors)"
+    if is_stand_in(content):
+        return f"a pickled object of {stands_for(content)}, {code}"
+    if isinstance(content, Mapping):
+        for key in (*KEYS, *content):
+            if key in content and is_stand_in(content[key]):
+                return f"{key}: a pickled object of {stands_for(content[key])}, {code}"
+        for name, value in content.items():
+            if not isinstance(value, Tensor):
+                return f"{name}: {type(value).__name__} (allowed: tensors)"
+    return "holds no named tensors (allowed: a state_dict)"

@@ -1,0 +1,207 @@
+"""Names of weights: a file's are brought to the model's, wherever that makes all of them fit."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from torch import Tensor
+
+# Modules around a module that compute nothing: DataParallel, torch.compile, FSDP, checkpointing.
+WRAPPERS = frozenset(
+    ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+)  # fmt: skip
+# What scripts call the network among other things that they train or average.
+NETWORKS = frozenset(("model", "net", "network", "backbone", "classifier", *WRAPPERS))
+# Of batch norm and of averaged models: inference needs neither.
+COUNTERS = ("num_batches_tracked", "n_averaged")
+# Names that torchvision once had: DenseNet's `norm.1`, the vision transformer's `linear_1`.
+OLD_NAMES: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\."), r"\1\2."),
+    (re.compile(r"(\.mlp)\.linear_1\."), r"\1.0."),
+    (re.compile(r"(\.mlp)\.linear_2\."), r"\1.3."),
+)
+Rename = Callable[[str], str]
+
+
+class Fit(NamedTuple):
+    """How the tensors of a file fit a model.
+
+    tensors: by the model's names. missing: names of the model that the file lacks; foreign:
+    names of the file that the model lacks. hint: what would fit better, for a message.
+    remark: what was left out, for the user's eyes. choices: prefixes that fit equally well.
+    """
+
+    tensors: dict[str, Tensor]
+    missing: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
+    hint: str = ""
+    remark: str = ""
+    choices: tuple[str, ...] = ()
+
+    @property
+    def fits(self) -> bool:
+        """Whether all names fit, in one way."""
+        return not (self.missing or self.foreign or self.choices)
+
+
+class Names(NamedTuple):
+    """The tensors of a model: those that a file must have, and all that it may have."""
+
+    required: dict[str, Tensor]
+    all: dict[str, Tensor]
+
+
+def names_of(state: Mapping[str, Tensor], outside: Mapping[str, Tensor]) -> Names:
+    """The names of a model's state dict, and those of its tensors outside of that.
+
+    A counter is not required, nor is a second name of one tensor.
+    """
+    required: dict[str, Tensor] = {}
+    seen: set[tuple[object, ...]] = set()
+    for name, tensor in state.items():
+        memory = (tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tensor.shape)
+        if not is_counter(name) and (memory not in seen or memory[0] == 0):
+            required[name] = tensor
+        seen.add(memory)
+    return Names(required, {**outside, **state})
+
+
+def is_counter(name: str) -> bool:
+    """Whether a tensor only counts batches or averages."""
+    return name.rpartition(".")[2] in COUNTERS
+
+
+def fit(names: Names, tensors: Mapping[str, Tensor]) -> Fit:
+    """Bring the names of `tensors` to those of a model, in the first way that fits.
+
+    As they are; without the names of wrappers; with a prefix less or more; and each of these
+    with names that libraries once had.
+    """
+    first = _exactly(names, tensors, _same)
+    if first.fits:
+        return first
+    for rename in (_plain, _modern):
+        for attempt in (_exactly, _without_prefix, _with_prefix):
+            found = attempt(names, tensors, rename)
+            if found.fits or found.choices:
+                return found
+    return first._replace(hint=_hint(names, tensors, first))
+
+
+def _same(name: str) -> str:
+    return name
+
+
+def _plain(name: str) -> str:
+    """A name without the parts that wrappers add, such as `module.`."""
+    *path, last = name.split(".")
+    return ".".join([*(part for part in path if part not in WRAPPERS), last])
+
+
+def _modern(name: str) -> str:
+    """The plain name of today for an old one of torchvision."""
+    name = _plain(name)
+    for pattern, today in OLD_NAMES:
+        name = pattern.sub(today, name)
+    return name
+
+
+def _of_file(tensors: Mapping[str, Tensor], rename: Rename) -> dict[str, str]:
+    """Renamed -> name; empty where two names would become one."""
+    found = {rename(name): name for name in tensors}
+    return found if len(found) == len(tensors) else {}
+
+
+def _of_model(tensors: Mapping[str, Tensor], rename: Rename) -> dict[str, str]:
+    """As `_of_file`: a model of today has no old names."""
+    return _of_file(tensors, _same if rename is _same else _plain)
+
+
+def _exactly(names: Names, tensors: Mapping[str, Tensor], rename: Rename) -> Fit:
+    return _under("", names, tensors, rename)
+
+
+def _under(prefix: str, names: Names, tensors: Mapping[str, Tensor], rename: Rename) -> Fit:
+    """The fit of what stands under a prefix of the file; the rest is left out and told."""
+    own, found = _of_model(names.all, rename), _of_file(tensors, rename)
+    inside = {name[len(prefix) :]: raw for name, raw in found.items() if name.startswith(prefix)}
+    fitting = {own[name]: tensors[raw] for name, raw in inside.items() if name in own}
+    missing = tuple(name for name in names.required if name not in fitting)
+    foreign = tuple(raw for name, raw in inside.items() if name not in own and not is_counter(raw))
+    left = [raw for name, raw in found.items() if not name.startswith(prefix)]
+    remark = f"left out {few(left)}, outside of '{prefix}'" if left else ""
+    return Fit(fitting, missing, foreign, remark=remark)
+
+
+def _without_prefix(names: Names, tensors: Mapping[str, Tensor], rename: Rename) -> Fit:
+    """`model.conv.weight` in the file is `conv.weight` of the model."""
+    anchor = next(iter(_of_model(names.required, rename)), "")
+    ends = [name for name in _of_file(tensors, rename) if name.endswith(f".{anchor}")]
+    fits = {end: _under(end, names, tensors, rename) for end in (e[: -len(anchor)] for e in ends)}
+    fits = {prefix: one for prefix, one in fits.items() if one.fits}
+    return _best(fits, names)
+
+
+def _best(fits: dict[str, Fit], names: Names) -> Fit:
+    """The one of several fits whose shapes fit best, or whose prefix is a network's."""
+    if not fits:
+        return Fit({}, missing=tuple(names.required))
+
+    def shapes(one: Fit) -> int:
+        return sum(names.all[name].shape == tensor.shape for name, tensor in one.tensors.items())
+
+    most = max(shapes(one) for one in fits.values())
+    best = {prefix: one for prefix, one in fits.items() if shapes(one) == most}
+    usual = [prefix for prefix in best if NETWORKS.issuperset(prefix[:-1].split("."))]
+    if len(best) > 1 and len(usual) != 1:
+        return Fit({}, choices=tuple(prefix[:-1] for prefix in best))
+    return best[usual[0]] if len(best) > 1 else next(iter(best.values()))
+
+
+def _with_prefix(names: Names, tensors: Mapping[str, Tensor], rename: Rename) -> Fit:
+    """`conv.weight` in the file is `model.conv.weight` of the model."""
+    own, found = _of_model(names.all, rename), _of_file(tensors, rename)
+    anchor = next((name for name, raw in found.items() if not is_counter(raw)), "")
+    ends = [name for name in own if name.endswith(f".{anchor}")] if anchor else []
+    for prefix in (end[: -len(anchor)] for end in ends):
+        moved = {f"{prefix}{name}": tensors[raw] for name, raw in found.items()}
+        one = _exactly(names, moved, _plain)
+        if one.fits:
+            return one
+    return Fit({}, missing=tuple(names.required))
+
+
+def _hint(names: Names, tensors: Mapping[str, Tensor], first: Fit) -> str:
+    """How many names would fit without the prefix that suits most, where that is more."""
+    own, counts = _of_model(names.all, _plain), Counter[str]()
+    for name in _of_file(tensors, _modern):
+        parts = name.split(".")
+        counts.update(
+            ".".join(parts[:cut])
+            for cut in range(1, len(parts))
+            if ".".join(parts[cut:]) in own
+        )  # fmt: skip
+    if not counts:
+        return ""
+    prefix, count = counts.most_common(1)[0]
+    if count <= len(names.all) - len(first.missing):
+        return ""
+    lacking = _under(f"{prefix}.", names, tensors, _modern)
+    told = f"{count} of {len(names.all)} names fit, and it {misfits(lacking)}"
+    return f"without the prefix '{prefix}.' {told}"
+
+
+def misfits(found: Fit) -> str:
+    """What does not fit, in words: `lacks a, b; has unknown c`."""
+    parts = (("lacks", found.missing), ("has unknown", found.foreign))
+    return "; ".join(f"{verb} {few(some)}" for verb, some in parts if some)
+
+
+def few(names: Iterable[str], shown: int = 3) -> str:
+    """The first names of many, and how many more there are."""
+    listed = list(names)
+    more = f" and {len(listed) - shown} more" if len(listed) > shown else ""
+    return f"{', '.join(listed[:shown])}{more}"
