@@ -41,9 +41,18 @@ Examples:
     --weights tiny.pth --data scans --channels 1 --size 96x128 \\
     --mean 0.5 --std 0.5 --out runs/scans"""
 
-_RECIPE_ONLY = ("resume", "device")
+_RECIPE_ONLY = ("resume",)
 _INPUTS = ("size", "resize", "crop", "mean", "std", "channels", "interpolation")
-_POST_ONLY = ("model", "weights", "weights_key", "dataset", "images", "allow_code", *_INPUTS)
+_POST_ONLY = (
+    "model",
+    "weights",
+    "reconstruct",
+    "weights_key",
+    "dataset",
+    "images",
+    "allow_code",
+    *_INPUTS,
+)
 
 
 def train(
@@ -84,6 +93,15 @@ def train(
     std: Std = None,
     channels: Channels = None,
     interpolation: Interpolation = None,
+    reconstruct: Annotated[
+        bool | None,
+        typer.Option(
+            "--reconstruct/--no-reconstruct",
+            help="Fit every form's rounding to the layers' outputs: minutes, and low bits that "
+            "work. Goes on where it was interrupted.",
+            show_default="on, post-training",
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from --out.")] = False,
     device: Annotated[
         str | None, typer.Option(help="auto, cpu or cuda.", show_default="auto")
@@ -114,6 +132,7 @@ def train(
         "weights_key": weights_key is not None,
         "dataset": dataset is not None,
         "images": images is not None,
+        "reconstruct": reconstruct is not None,
         "allow_code": allow_code,
         "resume": resume,
         "device": device is not None,
@@ -137,7 +156,9 @@ def train(
                 inputs=inputs,
                 out=out,
                 images=images or 256,
+                reconstruct=reconstruct is not False,
                 seed=seed or 0,
+                device=device or "auto",
                 allow_code=allow_code,
                 progress=listener,
             )

@@ -36,6 +36,8 @@ from eqnet.supernet.supernet import Supernet
 
 SCHEMA_VERSION = 1
 FILE = "supernet.safetensors"
+CALIBRATION = "calibration.pixels"
+ROUNDING = "weight_quantizer.rounding"
 HEADER_KEY = "eqnet"
 
 
@@ -99,6 +101,8 @@ def _tensors_of(supernet: Supernet) -> dict[str, Tensor]:
     everything = with_model_values(graph_tensors(supernet.graph), supernet.plain)
     images = check_images(supernet.info.input_shape)
     everything[CHECK] = supernet.float_logits(images.to(_device(supernet)))
+    if supernet.calibration is not None:
+        everything[CALIBRATION] = supernet.calibration
     for name, value in everything.items():
         tensor = value.detach().cpu().contiguous()
         memory = tensor.untyped_storage().data_ptr()
@@ -181,11 +185,36 @@ def _restore(path: Path, header: Header, tensors: dict[str, Tensor], allow_code:
     """The supernet that was saved as `tensors`. Raises CheckpointError if it is another."""
     check = tensors.get(CHECK)
     supernet = _build(path, header, tensors, allow_code)
-    read = {name: one for name, one in tensors.items() if not name.startswith((MODEL, CHECK))}
+    beside = (MODEL, CHECK, CALIBRATION)
+    read = {name: one for name, one in tensors.items() if not name.startswith(beside)}
+    _expect_rounding(supernet, read)
     _fill(path, supernet, read, header.model)
+    supernet.calibration = _pixels(path, tensors.get(CALIBRATION), header)
     if check is not None:
         _require_same_logits(path, supernet, check, header.model)
     return supernet
+
+
+def _pixels(path: Path, pixels: Tensor | None, header: Header) -> Tensor | None:
+    """The images that a post-training network's subnets are settled on, uint8 [N, C, H, W]."""
+    if pixels is None:
+        return None
+    shape = tuple(pixels.shape[1:])
+    if pixels.dtype is not torch.uint8 or shape != header.input_shape or not len(pixels):
+        raise CheckpointError(
+            f"{path}: tensor '{CALIBRATION}' is {str(pixels.dtype).removeprefix('torch.')} "
+            f"{list(pixels.shape)} (allowed: uint8 [N, {', '.join(map(str, header.input_shape))}])"
+        )
+    return pixels
+
+
+def _expect_rounding(supernet: Supernet, tensors: dict[str, Tensor]) -> None:
+    """Make room for the forms that were reconstructed, as the names in the file say."""
+    for layer in supernet.info.layers:
+        elastic = supernet.layer(layer.name)
+        for key in elastic.weight_quantizer.log_scale:
+            if f"{layer.name}.{ROUNDING}.{key}" in tensors:
+                elastic.weight_quantizer.set_rounding(key, torch.zeros_like(elastic.weight))
 
 
 def _require_same_logits(path: Path, supernet: Supernet, saved: Tensor, model: str) -> None:

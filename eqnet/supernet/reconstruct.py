@@ -8,12 +8,18 @@ several layers add up to is left to the correction of each subnet (eqnet/superne
 
 from __future__ import annotations
 
+import hashlib
+import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
+from eqnet.backend.files import write_file
 from eqnet.quant.layers import ElasticLayer
 from eqnet.quant.quantizers import WeightQuantizer
 from eqnet.quant.rounding import Decomposition, Fit, Grid, damped, round_columns
@@ -22,6 +28,9 @@ from eqnet.spec.scheme import BITS, Granularity, Symmetry, weight_range
 from eqnet.supernet.moments import InputMoments, input_moments
 from eqnet.supernet.supernet import Supernet
 
+PARTIAL = "reconstruction.partial.safetensors"
+IDENTITY = "eqnet.network"
+SAVE_SECONDS = 20.0
 # Scales that are tried, as shares of the clip search's.
 RATIOS = (0.8, 0.9, 1.0, 1.1)
 # Weights of all forms that are rounded together: 32 MiB a tensor.
@@ -51,20 +60,76 @@ FORMS = tuple(
 
 @torch.no_grad()
 def reconstruct(
-    supernet: Supernet, batches: Iterable[Tensor], progress: Progress | None = None
+    supernet: Supernet,
+    batches: Iterable[Tensor],
+    progress: Progress | None = None,
+    *,
+    partial: Path | None = None,
 ) -> None:
     """Fit the rounding and the scales of every layer's weight in every form.
 
     batches: preprocessed images, float32 [N, C, H, W], without labels. The scales must have been
-    set by `calibrate`. The float network, and with it every batch norm, stays as it is.
+    set by `calibrate`. The float network, and with it every batch norm, stays as it is. partial:
+    where finished layers are saved from time to time, and taken from when an interrupted run of
+    the same network and scales goes on; the caller removes it.
     """
     progress = progress or Silent()
+    identity = _identity(supernet)
     moments = input_moments(supernet, batches)
     progress.start("reconstruction", len(moments))
+    finished = {} if partial is None else _load(partial, identity)
+    saved = time.monotonic()
     for name in list(moments):
-        reconstruct_layer(supernet.layer(name), moments.pop(name))
+        inputs = moments.pop(name)
+        quantizer = supernet.layer(name).weight_quantizer
+        if not _restore(quantizer, name, finished):
+            reconstruct_layer(supernet.layer(name), inputs)
+            finished |= _state(quantizer, name)
+        if partial is not None and time.monotonic() - saved > SAVE_SECONDS:
+            write_file(partial, save(finished, metadata={IDENTITY: identity}))
+            saved = time.monotonic()
         progress.advance(layer=name)
     progress.finish()
+
+
+def _identity(supernet: Supernet) -> str:
+    """Of a network and its scales before reconstruction: they follow from weights and images."""
+    digest = hashlib.sha256()
+    for name, value in sorted(supernet.graph.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _load(partial: Path, identity: str) -> dict[str, Tensor]:
+    """What an interrupted run had finished; nothing where it was another run's, or is damaged."""
+    try:
+        with safe_open(partial, framework="pt") as file:
+            if (file.metadata() or {}).get(IDENTITY) != identity:
+                return {}
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return {}
+
+
+def _state(quantizer: WeightQuantizer, layer: str) -> dict[str, Tensor]:
+    """Rounding and scales of a layer, by names that `_restore` reads."""
+    parts = {f"rounding.{key}": value for key, value in quantizer.rounding._buffers.items()}
+    parts |= {f"log_scale.{key}": value for key, value in quantizer.log_scale.items()}
+    return {f"{layer}:{name}": value.detach().cpu().clone() for name, value in parts.items()}
+
+
+def _restore(quantizer: WeightQuantizer, layer: str, finished: dict[str, Tensor]) -> bool:
+    """Take a finished layer's rounding and scales; False where it is not finished."""
+    for form in FORMS:
+        packed = finished.get(f"{layer}:rounding.{form.key}")
+        scale = finished.get(f"{layer}:log_scale.{form.key}")
+        if packed is None or scale is None:
+            return False
+        stored = quantizer.log_scale[form.key]
+        quantizer.rounding.register_buffer(form.key, packed.to(stored.device))
+        stored.copy_(scale)
+    return True
 
 
 @torch.no_grad()

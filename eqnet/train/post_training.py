@@ -31,17 +31,23 @@ from eqnet.supernet.float_checks import (
     same_run,
 )
 from eqnet.supernet.measure import batch_size
+from eqnet.supernet.reconstruct import PARTIAL
+from eqnet.supernet.reconstruct import reconstruct as fit_rounding
 from eqnet.supernet.supernet import Supernet
+from eqnet.train.elastic import pick_device
 from eqnet.train.inputs import Chosen, implied, with_inputs
 
 CHECK_IMAGES = 4
 MANY_IMAGES = 32
+# Images by which subnets are corrected: 96 of 224 x 224 were enough for what 512 gave.
+KEPT_IMAGES, MIN_KEPT, KEPT_BYTES = 512, 32, 16 << 20
 # 1,000 images of 224 x 224 pixels: a minute of a float ResNet-50 on two cores.
 MAX_TEST_VALUES = 1000 * 3 * 224 * 224
 IDX_FOLDERS = ("FashionMNIST", "raw")
 # Of a network whose weights say how many they are; any number would do.
 USUAL_CLASSES = 1000
 RANDOM_WEIGHTS = "no weights given: the model has random weights, and its accuracy means nothing"
+
 
 ONE_CLASS = (
     f"the first {MANY_IMAGES} calibration images all get one class: the weights look random, "
@@ -76,7 +82,9 @@ def post_training(
     inputs: Inputs | None = None,
     out: Path,
     images: int = 256,
+    reconstruct: bool = True,
     seed: int = 0,
+    device: str = "cpu",
     allow_code: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -87,7 +95,10 @@ def post_training(
     `dataset` (None: Fashion-MNIST where `data` holds its files, else a folder of images, with
     classes or without). inputs: how images become inputs, where that is not what the network's
     own configuration says (timm's, torchvision's weights', else as is usual for ImageNet).
-    images: training images that the scales are searched on. seed: of random initial weights.
+    images: training images that the scales are searched on. reconstruct: fit the rounding of the
+    weights in every form to the layers' outputs on these images; an interrupted run goes on from
+    `out`. seed: of random initial weights. device: "cpu", "cuda" or "auto", for the scales and
+    the reconstruction.
     Returns a summary: `inputs` and `inputs_from` say what was chosen and whence; `warning` and
     `notes`, where there are any, are for the user's eyes.
     Raises UsageError, DataError, CheckpointError, CaptureError or OutputError.
@@ -95,6 +106,7 @@ def post_training(
     if images < 1:
         raise UsageError(f"{images} images (allowed: 1 or more)")
     progress = progress or Silent()
+    device = pick_device(device).type
     inputs = inputs or Inputs()
     opened = open_dataset(dataset or guess_dataset(data), data)
     if weights_key is not None and weights is None:
@@ -102,8 +114,9 @@ def post_training(
     file = WeightFile(weights, weights_key) if weights else None
     source, chosen_inputs = _with_inputs(model, file, opened, inputs, seed, allow_code)
     start = _float_model(model, file, source, chosen_inputs, seed, allow_code)
-    net, warnings, notes = start.net, start.warnings, list(source.notes)
+    net, warnings = start.net, [*chosen_inputs.warnings, *start.warnings]
     batch, classes = batch_size(source.input_shape), start.run.logits.shape[1]
+    notes = list(source.notes)
     test = parity = _Accuracy(None, None)
     if classes_of(classes) == len(source.classes):
         test = _float_accuracy(net, source, source.test(), batch, progress)
@@ -130,13 +143,20 @@ def post_training(
         require_restorable(supernet, header)
     chosen = source.calibration()
     count = min(images, len(chosen))
-    calibrate(supernet, list(_inputs(chosen, source, batch, count)), progress)
+    batches = [part.to(device) for part in _inputs(chosen, source, batch, count)]
+    supernet.graph.to(device)
+    calibrate(supernet, batches, progress)
+    if reconstruct:
+        fit_rounding(supernet, batches, progress, partial=out / PARTIAL)
+    supernet.calibration = _kept_pixels(chosen)
     path = save_supernet(out, supernet, header)
+    (out / PARTIAL).unlink(missing_ok=True)
     summary: dict[str, Any] = {
         "supernet": str(path),
         "layers": len(supernet.info.layers),
         "tensors": len(supernet.info.tensors),
         "calibration_images": count,
+        "reconstructed": reconstruct,
         "float_accuracy": test.value,
         "test_images": test.images,
         "inputs": source.preprocessing.model_dump(mode="json"),
@@ -144,6 +164,13 @@ def post_training(
         "notes": notes,
     }
     return {**summary, "warning": "; ".join(warnings)} if warnings else summary
+
+
+def _kept_pixels(images: Images) -> Tensor:
+    """The first images, uint8 [N, C, H, W]: kept, so that each subnet is settled on the same."""
+    one, _ = images.take(1)
+    pixels, _ = images.take(min(KEPT_IMAGES, max(MIN_KEPT, KEPT_BYTES // one.nbytes)))
+    return torch.from_numpy(pixels)
 
 
 def guess_dataset(data: Path | None) -> str:
@@ -170,7 +197,7 @@ def guess_dataset(data: Path | None) -> str:
 
 def _with_inputs(
     model: str,
-    file: WeightFile | None,
+    weights: WeightFile | None,
     dataset: Dataset,
     inputs: Inputs,
     seed: int,
@@ -183,7 +210,7 @@ def _with_inputs(
             classes = len(dataset.classes) or None
             return load_model(model, classes=classes, in_channels=channels, allow_code=allow_code)
 
-    shapes = None if file is None else lambda net: _shapes(file, net)
+    shapes = None if weights is None else lambda net: _shapes(weights, net)
     return with_inputs(model, dataset, inputs, build, shapes)
 
 
@@ -200,16 +227,17 @@ def _float_model(
     Raises CheckpointError or CaptureError where it is none.
     """
     net, warnings = _load(model, file, dataset, seed, allow_code)
-    warnings = [*chosen.warnings, *warnings]
     _require_logits(net, dataset, chosen)
     images = torch.cat(list(_inputs(dataset.calibration(), dataset, CHECK_IMAGES, CHECK_IMAGES)))
     run = require_repeatable(net, images)
+    own_code = model.partition(":")[0] not in LIBRARIES
     random = file is None
-    if file is not None or model.partition(":")[0] not in LIBRARIES:
+    if file is not None or own_code:
         again, _ = _load(model, file, dataset, seed + 1, allow_code)
         if file is not None:
             require_same_when_built_again(model, net, again, run, images)
-        random = not same_run(run, run_float(again, images))
+        else:  # code may load weights of its own
+            random = not same_run(run, run_float(again, images))
     if random:
         warnings.append(RANDOM_WEIGHTS)
     elif _is_one_class(net, dataset):
@@ -234,13 +262,12 @@ def _load(
             return build(len(dataset.classes) or None), []
         classes = len(dataset.classes) or USUAL_CLASSES
         net = build(classes)
-        stored = implied(_shapes(weights, net), net, lambda: build(classes + 1), classes)
-        net = net if stored == classes else build(stored)
+        found = implied(_shapes(weights, net), net, lambda: build(classes + 1), classes)
+        net = net if found == classes else build(found)
     return net, list(weights.load(net))
 
 
 def _shapes(weights: WeightFile, net: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Shapes of a file's tensors by the names of the network's."""
     return {name: tuple(tensor.shape) for name, tensor in weights.chosen(net).tensors.items()}
 
 
