@@ -114,7 +114,9 @@ def _load(partial: Path, identity: str) -> dict[str, Tensor]:
 
 def _state(quantizer: WeightQuantizer, layer: str) -> dict[str, Tensor]:
     """Rounding and scales of a layer, by names that `_restore` reads."""
-    parts = {f"rounding.{key}": value for key, value in quantizer.rounding._buffers.items()}
+    parts: dict[str, Tensor] = {
+        f"rounding.{key}": value for key, value in quantizer.rounding.named_buffers()
+    }
     parts |= {f"log_scale.{key}": value for key, value in quantizer.log_scale.items()}
     return {f"{layer}:{name}": value.detach().cpu().clone() for name, value in parts.items()}
 

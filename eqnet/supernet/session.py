@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from eqnet.backend.decisions import classes_of, decide
 from eqnet.data import Dataset, Images, open_dataset
@@ -36,11 +35,6 @@ class Session:
     identity: str
     dataset: Dataset
     device: torch.device
-    _statistics: dict[str, Tensor] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        """Remember the batch norm statistics as they were loaded, before any subnet's."""
-        object.__setattr__(self, "_statistics", _statistics_of(self.supernet))
 
     def batches(self, images: Images, limit: int | None = None) -> Batches:
         """The first `limit` images, preprocessed, on the device. Raises DataError if none."""
@@ -97,34 +91,12 @@ class Session:
     def float_logits(self, images: Batches) -> NDArray[np.float32] | None:
         """Logits float32 [N, K] of the float model that the supernet began as.
 
-        With the batch norm statistics that were loaded, whatever subnet was settled since. None
-        for a supernet whose weights were trained further. Leaves the network in float.
+        None for a supernet whose weights were trained further. Leaves the network in float.
         """
         if self.header.method != "post_training":
             return None
-        settled = _statistics_of(self.supernet)
         self.supernet.apply_float()
-        try:
-            _set_statistics(self.supernet, self._statistics)
-            return logits(self.supernet.graph, images).cpu().numpy()
-        finally:
-            _set_statistics(self.supernet, settled)
-
-
-def _statistics_of(supernet: Supernet) -> dict[str, Tensor]:
-    """A copy of the buffers of every batch norm, by name."""
-    return {
-        f"{index}.{name}": buffer.clone()
-        for index, norm in enumerate(supernet.batch_norms())
-        for name, buffer in norm.named_buffers(recurse=False)
-    }
-
-
-@torch.no_grad()
-def _set_statistics(supernet: Supernet, values: dict[str, Tensor]) -> None:
-    for index, norm in enumerate(supernet.batch_norms()):
-        for name, buffer in norm.named_buffers(recurse=False):
-            buffer.copy_(values[f"{index}.{name}"])
+        return logits(self.supernet.graph, images).cpu().numpy()
 
 
 def open_session(
