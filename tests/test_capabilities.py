@@ -97,12 +97,14 @@ ASYMMETRIC = {"granularity": "per_channel", "symmetry": "asymmetric"}
 EXACT = [
     ("onnxruntime", "placement.add", {"placement": {"add": "skip"}}, "float"),
     ("onnxruntime", "activations.storage", {"activations": SIGNED, "isa": "vnni"}, "slow"),
+    ("onnxruntime", "weights.reduce_range", {"isa": "avx2"}, "slow"),
     ("onnxruntime", "bits", {"bits": [[4, 8], [8, 8]]}, "slow"),
     ("onnxruntime", "pinned", {"pinned": [{"layers": "first", "bits": 4}]}, "slow"),
 ]
 # What would be computed wrongly, or not at all.
 NEVER = [
     ("openvino", "weights.symmetry", {"weights": ASYMMETRIC}),
+    ("openvino", "weights.reduce_range", {"isa": "avx2"}),
     ("openvino", "activations.storage", {"activations": SIGNED}),
     ("openvino", "placement.add", {"placement": {"add": "both"}}),
     ("openvino", "activations.zero_point", {"activations": {**SIGNED, "zero_point": "zero"}}),

@@ -62,7 +62,8 @@ def test_the_keys_that_can_be_accepted_are_those_of_the_exporters():
     told = {(backend, key) for backend, keys in rows for key in re.findall(r"[\w.]+", keys)}
     found = {name: find_exporter(name).capabilities for name in exporter_names()}
     declared = {(name, key) for name, can in found.items() for key in can.slow | can.in_float}
-    own = {("onnxruntime", "placement.add"), ("onnxruntime", "activations.storage")}
+    keys = ("placement.add", "activations.storage", "weights.reduce_range")
+    own = {("onnxruntime", key) for key in keys}
     assert told == declared | own
 
 

@@ -143,6 +143,19 @@ def test_wrong_logits_are_put_down_to_the_cpu_where_it_computes_otherwise(
         assert bench(folder, repeats=5, threads=1).verdict == "passed"
 
 
+def test_a_stand_in_that_is_wrong_is_not_put_down_to_the_targets_kernels(
+    tmp_path, avx2, monkeypatch
+):
+    folder = by_hand(tmp_path / "net", "openvino", shift=10.0, **SKIP)
+    exporter = type(find_exporter("openvino"))
+    monkeypatch.setattr(exporter, "unavailable", lambda self, profile=None: "not installed")
+    monkeypatch.setattr(exporter, "int8_layers", lambda *_: None)
+    report = verify(folder, threads=1)
+    (check,) = [one for one in report.checks if one.name == "isa"]
+    assert (report.verdict, check.verdict) == ("failed", "skipped")
+    assert "OpenVINO adds int8 products in 16 bits" in check.reason
+
+
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
 def test_weights_in_7_bits_need_no_word(tmp_path, avx2, backend):
     changes = {**(SKIP if backend == "openvino" else {}), **NARROW}

@@ -184,7 +184,7 @@ def test_bfloat16_changes_a_float_layer_and_semantics_stay_float32(tmp_path, exp
 
 def test_bench_compares_with_the_float_model_in_the_remainders_precision(tmp_path):
     rules = load_profile("openvino_bf16").model_copy(update={"parity": target().parity})
-    write_artifact(tmp_path / "net", residual_net(), rules)
+    write_artifact(tmp_path / "net", residual_net(storage=7), rules)
     made = bench(tmp_path / "net", repeats=5, threads=1)
     assert (made.verdict, made.float_precision) == ("passed", "bfloat16")
 

@@ -136,16 +136,18 @@ def int8_unpromised(proved: Sequence[str], manifest: Manifest) -> Check:
     )
 
 
-def isa(manifest: Manifest, executor: Exporter, logits: Sequence[Check]) -> Check:
+def isa(manifest: Manifest, exporter: Exporter, executed: bool, logits: Sequence[Check]) -> Check:
     """Whether this host runs the kernels of the profile's instruction set.
 
-    Where it computes otherwise than the target, and a check of the logits failed, that is why:
-    failed too. Other kernels alone say nothing about the target's latency: skipped.
+    Where the backend itself `executed` the graph, computes otherwise than on the target, and a
+    check of the logits failed, that is why: failed too. Other kernels alone say nothing about the
+    target's latency: skipped.
     """
-    limit = host_limit(executor, manifest.profile)
-    if limit is not None and not limit.exact and verdict_of(logits, executed=True) == "failed":
+    limit = host_limit(exporter, manifest.profile)
+    wrong = executed and verdict_of(logits, executed) == "failed"
+    if limit is not None and not limit.exact and wrong:
         return Check(name="isa", verdict="failed", reason=limit.reason)
-    reason = limit.reason if limit else cpu_of(executor).other_kernels(manifest.profile.isa)
+    reason = limit.reason if limit else cpu_of(exporter).other_kernels(manifest.profile.isa)
     return Check(name="isa", verdict="passed") if reason is None else skipped("isa", reason)
 
 

@@ -67,7 +67,7 @@ def verify(
         _execution(target),
         *found.checks,
         int8_check,
-        checks.isa(manifest, target.executor, found.checks),
+        checks.isa(manifest, target.exporter, target.reason is None, found.checks),
         *_extra(artifact, target, parity),
     ]
     test_accuracy, test_images = None, None
