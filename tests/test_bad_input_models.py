@@ -75,6 +75,9 @@ def test_unknown_models_and_weights(refused, models, tmp_path):
     refused([*models, "eqnet:resnet21"], 2, "resnet21")
     refused([*models, "no_module_here:build", "--allow-code"], 2, "no_module_here")
     refused([*models, "eqnet:resnet20", "--weights", tmp_path / "no.pt"], 4, "no.pt")
+    refused([*models, "eqnet:resnet20", "--weights-key", "ema"], 2, "'ema' without weights")
+    (tmp_path / "pointer.pth").write_text("version https://git-lfs.github.com/spec/v1\n")
+    refused([*models, "eqnet:resnet20", "--weights", "pointer.pth"], 4, "a Git LFS pointer")
     (tmp_path / "bad.safetensors").write_bytes(b"\x00" * 20)
     refused(
         [*models, "eqnet:resnet20", "--weights", tmp_path / "bad.safetensors"], 4, "bad.safetensors"

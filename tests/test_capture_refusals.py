@@ -37,6 +37,17 @@ class Item(Base):
         return self.head(self.conv(x)) * x.mean().item()
 
 
+class ParameterDependent(Base):
+    def forward(self, x):
+        x = self.conv(x)
+        return self.head(x if self.fc.bias.sum() > 0 else -x)
+
+
+class ParameterItem(Base):
+    def forward(self, x):
+        return self.head(self.conv(x)) * self.fc.bias.max().item()
+
+
 class CountDependent(Base):
     def forward(self, x):
         if x.shape[0] > 2:
@@ -167,6 +178,8 @@ CASES = {
     QuantizersAttribute: ("attribute 'quantizers'", "any other name"),
     DataDependent: ("test_capture_refusals.py:", "control flow"),
     Item: ("test_capture_refusals.py:", "'item' depends on the content of the images"),
+    ParameterDependent: ("'gt', which depends on trained parameters (a buffer's value", ""),
+    ParameterItem: ("'item' depends on trained parameters (a buffer's value", ""),
     CountDependent: ("test_capture_refusals.py:", "'gt', which depends on the number of images"),
     OverImages: ("test_capture_refusals.py:", "'conv'"),
     Squeezed: ("test_capture_refusals.py:", "'squeeze' drops the dimension of the images"),

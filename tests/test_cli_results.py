@@ -191,6 +191,22 @@ def test_export_says_which_subnet_it_took(
     assert json.loads(capsys.readouterr().out)["subnet_origin"] == "search"
 
 
+def test_export_warns_of_random_weights(
+    tmp_path: Path,
+    stage: Stage,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made = manifest("alpha", "lowbit", subnet(4))
+    untrained = made.model_copy(
+        update={"model": made.model.model_copy(update={"random_weights": True})}
+    )
+    for one, told in ((made, False), (untrained, True)):
+        stage("eqnet.export.export.export", lambda one=one, **options: one)
+        for more in ([], ["--json"]):
+            assert main(["export", "-p", "alpha", "--out", str(tmp_path / "made"), *more]) == 0
+            assert ("warning: the supernet has random weights" in capsys.readouterr().err) == told
+
+
 def test_stages_become_tasks() -> None:
     seen: list[tuple[object, ...]] = []
     listener = SimpleNamespace(

@@ -17,11 +17,6 @@ from eqnet.supernet.capture import capture
 SHAPE = (3, 8, 8)
 
 
-@torch.compile(backend="eager")
-def doubled(x):
-    return x * 2
-
-
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
@@ -34,9 +29,19 @@ class Net(nn.Module):
         return self.fc(self.module(self.block(self.stem(x))).mean((2, 3)))
 
 
-class Doubling(Net):
+def swish(x):
+    return x * torch.sigmoid(x)
+
+
+class Calling(Net):
+    """Calls a function on the images."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
     def forward(self, x):
-        return super().forward(doubled(x))
+        return super().forward(self.function(x))
 
 
 def compiled(module):
@@ -48,10 +53,19 @@ def compiled_in_place(module):
     return module
 
 
+def distributed(module):
+    """As DistributedDataParallel holds it, without a group of processes."""
+    wrapper = object.__new__(nn.parallel.DistributedDataParallel)
+    nn.Module.__init__(wrapper)
+    wrapper.module = module
+    return wrapper
+
+
 WRAPPERS = {
     "compile": compiled,
     "compile in place": compiled_in_place,
     "data parallel": nn.DataParallel,
+    "distributed": distributed,
     "average": AveragedModel,
     "compiled data parallel": lambda module: compiled(nn.DataParallel(module)),
     "data parallel compiled": lambda module: nn.DataParallel(compiled(module)),
@@ -99,14 +113,26 @@ def test_a_wrapped_network_is_captured_and_loads_weights_of_either_form(place, t
         torch.testing.assert_close(graph(batch), expected)
 
 
-def test_a_compiled_function_inside_of_forward_is_captured():
+FUNCTIONS = {
+    "compiled": lambda: torch.compile(swish, backend="eager"),
+    "scripted": lambda: torch.jit.script(swish),
+    "traced": lambda: torch.jit.trace(swish, torch.zeros(1)),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", FUNCTIONS)
+def test_a_function_that_is_compiled_is_captured_as_it_was_written(kind):
     torch.manual_seed(1)
-    net, batch = Doubling().eval(), images(2, SHAPE)
+    function = FUNCTIONS[kind]()
+    net, batch = Calling(function).eval(), images(2, SHAPE)
     with torch.no_grad():
         expected = net(batch)
     graph, _ = capture(net, SHAPE)
     with torch.no_grad():
         torch.testing.assert_close(graph(batch), expected)
+    assert any("sigmoid" in node.name for node in graph.graph.nodes)
+    torch.testing.assert_close(function(batch), swish(batch))  # itself again, outside of capture
 
 
 def test_a_plain_network_stays_as_it_is():

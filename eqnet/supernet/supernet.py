@@ -28,9 +28,9 @@ class Supernet:
     """
 
     def __init__(self, model: nn.Module, input_shape: tuple[int, int, int]) -> None:
-        self.plain: dict[str, Tensor] = plain_values(model)
         # Pixels, uint8 [N, C, H, W], that a post-training network's subnets are settled on.
         self.calibration: Tensor | None = None
+        self.plain: dict[str, Tensor] = plain_values(model)
         graph, info = capture(model, input_shape)
         self.graph: fx.GraphModule = graph
         self.info: NetworkInfo = info
@@ -90,6 +90,10 @@ class Supernet:
         for name in self._layers:
             self.layer(name).correct(*corrections.get(name, (None, None)))
 
+    def _correction(self, name: str) -> tuple[Tensor | None, Tensor | None]:
+        layer = self.layer(name)
+        return layer.gain, layer.shift
+
     def apply_float(self) -> None:
         """Compute in float from now on, without corrections."""
         self.correct({})
@@ -105,6 +109,7 @@ class Supernet:
         images: float32 [N, C, H, W].
         """
         weights = [(one, one.bits) for one in self._layers.values()]
+        corrections = [(self.layer(name), *self._correction(name)) for name in self._layers]
         tensors = [(one, one.carrier_bits, one.narrow_bits) for one in self._tensors.values()]
         training = self.graph.training
         self.apply_float()
@@ -115,6 +120,8 @@ class Supernet:
             return logits.float()
         finally:
             self.graph.train(training)
+            for layer, gain, shift in corrections:
+                layer.correct(gain, shift)
             for weight, bits in weights:
                 weight.bits = bits
             for tensor, carrier, narrow in tensors:

@@ -45,7 +45,11 @@ def trace(model: nn.Module, input_shape: tuple[int, int, int]) -> fx.GraphModule
     defaults = _defaults(model)
     tracer = ShapedTracer(input_shape, defaults)
     try:
-        with _tensors_of_any_number(tracer), _compiled_functions_in_full():
+        with (
+            _tensors_of_any_number(tracer),
+            _compiled_functions_in_full(),
+            _scripted_functions_in_full(),
+        ):
             graph = tracer.trace(model, defaults or None)
         graph.set_codegen(CodeGen())
         traced = fx.GraphModule(model, graph)
@@ -100,6 +104,23 @@ def _compiled_functions_in_full() -> Iterator[None]:
         return
     with compiler.config.patch(error_on_nested_fx_trace=False):
         yield
+
+
+@contextmanager
+def _scripted_functions_in_full() -> Iterator[None]:
+    """Within: a function under `torch.jit.script` runs as it was written."""
+    kind: Any = torch.jit.ScriptFunction
+    original = kind.__call__
+
+    def call(function: Any, *args: Any, **kwargs: Any) -> Any:
+        written = getattr(function, "_torchdynamo_inline", None)  # which torch keeps for compilers
+        return (written or functools.partial(original, function))(*args, **kwargs)
+
+    kind.__call__ = call
+    try:
+        yield
+    finally:
+        kind.__call__ = original
 
 
 def _without_traces(model: nn.Module) -> nn.Module:

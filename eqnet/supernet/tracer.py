@@ -231,7 +231,7 @@ class ShapedTracer(fx.Tracer):
     def depends(self, proxy: fx.Proxy) -> DataDependentError:
         """The refusal of a value that the model's code wants as a plain number."""
         by_images = isinstance(self.values(proxy)[0], torch.Tensor)
-        what = "the content of the images" if by_images else "the number of images"
+        what = _decided_by(proxy.node) if by_images else "the number of images"
         return DataDependentError(
             f"the model's code takes the value of '{proxy.node.name}', which depends on {what}, "
             "as a plain number"
@@ -254,7 +254,7 @@ class ShapedTracer(fx.Tracer):
                 first, second = (self._observed(node, index) for index in range(len(BATCHES)))
         except (DataDependentOutputException, DynamicOutputShapeException) as error:
             raise DataDependentError(
-                f"the result or the shape of '{node.name}' depends on the content of the images"
+                f"the result or the shape of '{node.name}' depends on {_decided_by(node)}"
             ) from error
         except Exception as error:  # whatever an operation may refuse
             raise OperationError(
@@ -299,6 +299,19 @@ class ShapedTracer(fx.Tracer):
         if node.op == "call_method":
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
         return self.root.get_submodule(str(node.target))(*args, **kwargs)
+
+
+def _decided_by(node: fx.Node) -> str:
+    """What decides the values of a node's tensor."""
+    seen, waiting = {node}, [node]
+    while waiting:
+        node = waiting.pop()
+        if node.op == "placeholder":
+            return "the content of the images"
+        more = set(node.all_input_nodes) - seen
+        seen |= more
+        waiting += more
+    return "trained parameters (a buffer's value may be taken)"
 
 
 def _attribute(root: Any, path: str) -> Any:

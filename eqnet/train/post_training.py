@@ -209,7 +209,8 @@ def _float_model(
         again, _ = _load(model, file, dataset, seed + 1, allow_code)
         if file is not None:
             require_same_when_built_again(model, net, again, run, images)
-        random = not same_run(run, run_float(again, images))
+        else:  # code may load weights of its own
+            random = not same_run(run, run_float(again, images))
     if random:
         warnings.append(RANDOM_WEIGHTS)
     elif _is_one_class(net, dataset):
