@@ -21,7 +21,9 @@ from safetensors.numpy import load_file, save_file
 
 from eqnet.backend.decisions import classes_of, decide, margins
 from eqnet.backend.judge import (
+    agreement,
     binomial_tail,
+    clear_agreement,
     compare_with_float,
     float_checks,
     signal_to_noise,
@@ -279,3 +281,23 @@ def test_a_stand_in_judges_the_quantization_too(tmp_path, monkeypatch):
     report = verify(folder, threads=1)
     assert (report.export_verdict, report.quantization_verdict) == ("skipped", "failed")
     assert report.verdict == "failed"
+
+
+def test_an_image_whose_class_a_tie_may_turn_is_passed_over():
+    """Two logits 1.9 steps apart may change places; 2.1 steps apart they may not."""
+    step = 0.1
+    truth = np.zeros((100, 10), np.float32)
+    truth[:, 3] = 5.0
+    truth[:, 4] = 5.0 - np.where(np.arange(100) < 50, 1.9, 2.1).astype(np.float32) * step
+    turned = truth.copy()
+    turned[:, 4] += np.float32(2.2 * step)
+    assert agreement(turned, truth) == 0
+    assert clear_agreement(turned, truth, step) == 0.5
+    assert clear_agreement(truth, truth, step) == 1
+    turned[:] = np.nan
+    assert clear_agreement(turned, truth, step) == 0
+
+
+def test_a_single_logit_near_its_threshold_is_passed_over():
+    truth = np.array([[0.15], [0.25], [-0.15], [-0.25]], np.float32)
+    assert clear_agreement(-truth, truth, 0.1) == 0.5

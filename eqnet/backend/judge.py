@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from eqnet.backend.decisions import decide
+from eqnet.backend.decisions import decide, margins
 from eqnet.spec.comparison import FloatComparison
 from eqnet.spec.profile import ParityRules
 from eqnet.spec.reports import Check, Verdict
@@ -18,6 +18,8 @@ Labels = NDArray[np.int64]
 RESAMPLES = 10_000
 # Accuracies that a supernet's header holds were averaged in float32.
 POINT_DIGITS = 4
+# An error of one step of an 8-bit grid over the logits' range in each of the two best logits.
+CLEAR_STEPS = 2.0
 # Of a two-sided interval of 95%: how improbable chance must be before an artifact fails.
 TAIL = 0.025
 # On fewer images a demand is looked at, but meeting it is no evidence.
@@ -72,6 +74,18 @@ def agreement(a: Logits, b: Logits) -> float:
     """Share of rows with the same class; a row that is not finite agrees with none."""
     finite = np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1)
     return float(np.mean((decide(a) == decide(b)) & finite))
+
+
+def clear_agreement(logits: Logits, truth: Logits, step: float) -> float:
+    """Share of rows with the same class, or whose class is not clear in `truth`.
+
+    A row is clear where its best two logits are more than 2 steps apart; what is nearer, a
+    rounding tie inside the network may turn over in a runtime that is right. With 1,000 classes
+    that is one image in 30. step: of an 8-bit grid over the range of `truth`, [N, K].
+    """
+    finite = np.isfinite(logits).all(axis=1)
+    same = (decide(logits) == decide(truth)) | (margins(truth) <= CLEAR_STEPS * step)
+    return float(np.mean(same & finite))
 
 
 def signal_to_noise(logits: Logits, float_logits: Logits) -> float | None:

@@ -133,7 +133,8 @@ class ParityRules(Frozen):
     """What verification demands.
 
     top1_agreement: share of images with the same top-1 class as PyTorch, optimizations on.
-    semantics_agreement: the same with the runtime's optimizations off.
+    semantics_agreement: the same with the runtime's optimizations off. Both pass over images
+    whose two best logits in PyTorch lie within 2 steps of an 8-bit grid over the logits' range.
     logit_error_steps: largest 99th percentile of |logit - PyTorch logit|, in steps of an 8-bit
     grid over the range of the PyTorch logits.
     accuracy_drop: largest loss of accuracy against PyTorch, in percentage points.

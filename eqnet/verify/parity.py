@@ -12,7 +12,7 @@ from eqnet.backend import host
 from eqnet.backend.artifact import Parity, check_files, read_manifest, read_parity
 from eqnet.backend.files import write_file
 from eqnet.backend.graphs import layers_of
-from eqnet.backend.judge import compare_with_float, float_checks
+from eqnet.backend.judge import clear_agreement, compare_with_float, float_checks
 from eqnet.backend.protocol import Array, ExtraChecks
 from eqnet.spec.comparison import FloatComparison
 from eqnet.spec.errors import EqnetError
@@ -131,13 +131,14 @@ def _compare(
         return run_all(graph, parity.pixels, stage, progress)
 
     rules = manifest.profile.parity
-    semantics = checks.agreement(logits_of(False, "semantics"), parity.logits)
+    images, step = len(parity.pixels), manifest.parity.logit_step
+    semantics = clear_agreement(logits_of(False, "semantics"), parity.logits, step)
     deployed = logits_of(True, "parity")
     agreement = checks.agreement(deployed, parity.logits)
-    images = len(parity.pixels)
+    clear = clear_agreement(deployed, parity.logits, step)
     results = [
         checks.agreement_of("semantics_agreement", semantics, images, rules.semantics_agreement),
-        checks.agreement_of("top1_agreement", agreement, images, rules.top1_agreement),
+        checks.agreement_of("top1_agreement", clear, images, rules.top1_agreement),
         checks.finite(deployed),
         checks.logit_error(deployed, parity, manifest),
     ]
