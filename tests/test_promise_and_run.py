@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.graphs import layers_of
+from eqnet.backend.isa import onednn_cpu
 from eqnet.spec.manifest import MODEL, REFERENCE
 from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.profiles import load_profile
@@ -220,7 +221,9 @@ def test_the_promised_layers_run_in_int8_and_the_logits_are_pytorchs(
     with torch.no_grad():
         expected = static(x).numpy()
     step = float(np.ptp(expected)) / 255
-    for optimize in (False, True):
+    # Without VNNI OpenVINO's int8 kernels saturate sums: other integers, whatever the graph.
+    saturates = profile.backend == "openvino" and onednn_cpu().adds_in_16_bits()
+    for optimize in (False,) if saturates else (False, True):
         run = exporter.open(tmp_path / MODEL, optimize=optimize, threads=1, profile=profile)
         # A rounding tie may move an image by a step; a wrong operation moves every one.
         errors = np.abs(run(x.numpy()) - expected).max(axis=1) / step
