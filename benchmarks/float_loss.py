@@ -100,9 +100,8 @@ def main() -> None:
     style = PAPER_STYLE
     if arguments.placement != "paper":
         style = Style.of(load_profile(arguments.placement))
-    print(
-        "| net | bits | form | float | subnet | drop, points | goal |\n|---|---|---|---|---|---|---|"
-    )
+    print("| net | bits | form | float | subnet | drop, points | goal |")
+    print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.work or Path(scratch)
         for name, weights in (net.split("=", 1) for net in arguments.nets):
