@@ -212,6 +212,9 @@ def contestants(iterations: int) -> Iterator[Contestant]:
     for tool, runtime in tools:
         make = partial(make_peer, tool=tool, bits="w8a8", runtime=runtime)
         yield Contestant(tool, "peer", "w8a8", runtime, make)
+        if runtime == "openvino" and missing_isa("bf16") is None:
+            make = partial(make, precision="bf16")
+            yield Contestant(f"{tool} bf16", "peer", "w8a8", runtime, make)
     for bits in LOW_BITS:
         for tool in ("aimet_adaround", "brevitas_gptq", "brevitas_gpfq", "brevitas_learned_round"):
             make = partial(make_peer, tool=tool, bits=bits, runtime="", iterations=iterations)
@@ -268,9 +271,9 @@ class Results:
         self.rows: list[Row] = [json.loads(line) for line in lines]
 
     def of(self, net: str) -> list[Row]:
-        """Rows of a network on this machine with this seed and these crops, latest last."""
+        """Rows of a network on this machine with this seed and these crops, each name's last."""
         key = self._key(net)
-        return [row for row in self.rows if row["key"] == key]
+        return list({row["contestant"]: row for row in self.rows if row["key"] == key}.values())
 
     def done(self, net: str) -> set[str]:
         """Names of the contestants that need no second run."""
