@@ -14,6 +14,7 @@ Logits = NDArray[np.float32]
 Interval = tuple[float, float]
 RESAMPLES = 2000
 INTERVAL = (2.5, 97.5)
+EQUAL = 1e20  # ratio at which logits count as equal: 200 dB
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,7 @@ def _by_group(columns: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArra
 
 
 def _decibels(signal: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
-    smallest = np.finfo(np.float64).tiny
-    decibels: NDArray[np.float64] = 10 * np.log10(signal / np.maximum(noise, smallest))
+    decibels: NDArray[np.float64] = 10 * np.log10(signal / np.maximum(noise, signal / EQUAL))
     return decibels
 
 

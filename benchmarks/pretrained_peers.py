@@ -143,17 +143,15 @@ def _aimet_config() -> str:
 
 def _widen_edges(sim: Any) -> None:
     """8 bits for the first and last layer's weights and for the activations that they read."""
-    layers = [node for node in sim.model.model.graph.node if node.op_type in ("Conv", "Gemm")]
-    quantizers = sim.qc_quantize_op_dict
+    nodes = sim.model.model.graph.node
+    producers = {name: node for node in nodes for name in node.output}
+    layers = [node for node in nodes if node.op_type in ("Conv", "Gemm", "MatMul")]
     for layer in (layers[0], layers[-1]):
         for name in layer.input[:2]:
-            known = name.removesuffix("_updated").removesuffix("_qdq")
-            for candidate in (name, known):
-                if candidate in quantizers:
-                    quantizers[candidate].set_bitwidth(EDGE_BITS)
-                    break
-            else:
-                raise SystemExit(f"no quantizer for {name}: {sorted(quantizers)[:6]}")
+            while name.removesuffix("_qdq").removesuffix("_updated") not in sim.qc_quantize_op_dict:
+                name = producers[name].input[0]  # what only moves data has no quantizer
+            name = name.removesuffix("_qdq").removesuffix("_updated")
+            sim.qc_quantize_op_dict[name].set_bitwidth(EDGE_BITS)
 
 
 def brevitas(job: Job, method: str) -> str:
@@ -163,6 +161,8 @@ def brevitas(job: Job, method: str) -> str:
     from brevitas_examples.imagenet_classification.ptq import ptq_common as ptq
     from real_weights import NETS
 
+    if method == "learned_round":
+        import accelerate  # noqa: F401  # said now if it is missing, and not after calibration
     _seed_torch(job.seed)
     model = NETS[(job.folder / NETWORK).read_text()]()
     model = preprocess_for_quantize(model, relu6_to_relu=False, equalize_iters=0)
@@ -174,9 +174,10 @@ def brevitas(job: Job, method: str) -> str:
         layerwise_first_last_bit_width=EDGE_BITS, weight_param_method="mse",
         act_param_method="mse", weight_quant_type="sym",
     )  # fmt: skip
-    quantized.eval()
-    batches = list(job.batches("calibration", 16))
-    loader = [(torch.from_numpy(batch), torch.zeros(len(batch))) for batch in batches]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    quantized.to(device).eval()
+    inputs = [torch.from_numpy(batch).to(device) for batch in job.batches("calibration", 2 * BATCH)]
+    loader = [(batch, torch.zeros(len(batch))) for batch in inputs]
     with torch.no_grad():
         quantized(loader[0][0])
     ptq.calibrate(loader, quantized)
@@ -188,7 +189,7 @@ def brevitas(job: Job, method: str) -> str:
         _learned_round(quantized, loader, job.iterations)
     ptq.apply_bias_correction(loader, quantized)
     with torch.no_grad():
-        return job.logits(lambda batch: quantized(torch.from_numpy(batch)).numpy())
+        return job.logits(lambda batch: quantized(torch.from_numpy(batch).to(device)).cpu().numpy())
 
 
 def _learned_round(model: Any, loader: list[Any], iterations: int) -> None:
