@@ -164,7 +164,7 @@ def brevitas(job: Job, method: str) -> str:
     if method == "learned_round":
         import accelerate  # noqa: F401  # said now if it is missing, and not after calibration
     _seed_torch(job.seed)
-    model = NETS[(job.folder / NETWORK).read_text()]()
+    model = _plain(NETS[(job.folder / NETWORK).read_text()]())
     model = preprocess_for_quantize(model, relu6_to_relu=False, equalize_iters=0)
     weights, activations = job.bits
     quantized = ptq.quantize_model(
@@ -192,6 +192,24 @@ def brevitas(job: Job, method: str) -> str:
         return job.logits(lambda batch: quantized(torch.from_numpy(batch).to(device)).cpu().numpy())
 
 
+def _plain(model: Any) -> Any:
+    """Convolutions with padding of their own as two modules, which Brevitas knows by class."""
+    from torch import nn
+
+    for name, child in model.named_children():
+        padding = getattr(child, "static_padding", None)
+        if padding is None:
+            _plain(child)
+            continue
+        conv = nn.Conv2d(
+            child.in_channels, child.out_channels, child.kernel_size, child.stride,
+            dilation=child.dilation, groups=child.groups, bias=child.bias is not None,
+        )  # fmt: skip
+        conv.weight, conv.bias = child.weight, child.bias
+        setattr(model, name, nn.Sequential(padding, conv))
+    return model.eval()
+
+
 def _learned_round(model: Any, loader: list[Any], iterations: int) -> None:
     """AdaRound, layer by layer, with the defaults of Brevitas' example but its batch of 1."""
     from brevitas_examples.imagenet_classification.ptq.learned_round_utils import (
@@ -199,7 +217,7 @@ def _learned_round(model: Any, loader: list[Any], iterations: int) -> None:
     )
 
     options = argparse.Namespace(
-        learned_round="linear_round", learned_round_mode="layerwise",
+        learned_round="hard_sigmoid", learned_round_mode="layerwise",
         learned_round_iters=iterations,
         learned_round_lr=1e-3, learned_round_lr_scheduler=None, learned_round_batch_size=BATCH,
         learned_round_loss="regularised_mse",
