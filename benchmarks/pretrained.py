@@ -372,7 +372,7 @@ def wanted(name: str, options: argparse.Namespace) -> bool:
     """Whether a contestant was asked for."""
     if options.quick:
         return name in QUICK
-    return not options.only or any(part in name for part in options.only)
+    return not options.only or name.startswith(tuple(options.only))
 
 
 def measure(net: str, results: Results, options: argparse.Namespace, work: Path) -> None:
@@ -411,7 +411,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="JSON lines, added to")
     parser.add_argument("--work", type=Path, help="folder that keeps crops and models")
     parser.add_argument("--nets", nargs="+", choices=list(real_weights.NETS), default=["lite0"])
-    parser.add_argument("--only", nargs="+", metavar="PART", help="contestants with these names")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="contestants that begin so")
     parser.add_argument("--peers-python", default=sys.executable, help="interpreter of the tools")
     parser.add_argument("--seed", type=int, default=0, help="of photographs, crops and learning")
     parser.add_argument("--iterations", type=int, default=1000, help="of learned rounding, a layer")

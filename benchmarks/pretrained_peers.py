@@ -14,6 +14,7 @@ layer, as in eqnet's uniform subnets.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ Floats = NDArray[np.float32]
 FLOAT, NETWORK = "float.onnx", "network.txt"
 EDGE_BITS = 8
 BATCH = 8
+MOST_AT_ONCE = 11  # images, of which every tensor is in memory
 
 
 @dataclass(frozen=True)
@@ -94,18 +96,29 @@ def quantize_static(job: Job, method: str, reduce_range: bool = False) -> str:
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(CalibrationDataReader):
-        left = job.batches("calibration", 1)
+        """Image by image, in parts: the histograms' tensors are held for one part at a time."""
+
+        def __init__(self) -> None:
+            self.set_range(0, len(self))
+
+        def __len__(self) -> int:
+            return job.images
+
+        def set_range(self, start_index: int, end_index: int) -> None:
+            self._left = itertools.islice(job.batches("calibration", 1), start_index, end_index)
 
         def get_next(self) -> dict[str, Floats] | None:
-            batch = next(self.left, None)
+            batch = next(self._left, None)
             return None if batch is None else {"input": batch}
 
+    part = next(size for size in range(MOST_AT_ONCE, 0, -1) if job.images % size == 0)
     prepared, file = job.folder / f"{job.name}.prepared.onnx", f"{job.name}.onnx"
     quant_pre_process(str(job.folder / FLOAT), str(prepared))
     quantize(
         str(prepared), str(job.folder / file), Reader(), quant_format=QuantFormat.QDQ,
         per_channel=True, reduce_range=reduce_range, activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8, calibrate_method=CalibrationMethod[method],
+        extra_options={"CalibStridedMinMax": part},  # its name; it is for every method
     )  # fmt: skip
     prepared.unlink()
     return file
