@@ -21,6 +21,7 @@ from eqnet.export.export import export
 from eqnet.spec.errors import UsageError
 from eqnet.spec.manifest import MODEL
 from eqnet.spec.scheme import Form, Granularity, Symmetry
+from eqnet.supernet.calibration import Calibration
 from eqnet.supernet.choices import PAPER_STYLE, Style, uniform
 from eqnet.supernet.extract import extract
 from eqnet.supernet.measure import Batches, logits
@@ -91,9 +92,9 @@ class Ours:
         """Logits of a uniform subnet (8 bits in the first and last layer) in PyTorch, seconds."""
         supernet, seconds = self.supernet(learn)
         start = time.perf_counter()
-        session = _open(supernet)
+        session, calibration = _open(supernet)
         spec = uniform(session.supernet.info, style, FORMS[form], *parse_bits(bits))
-        session.settle(spec, session.calibration())
+        session.settle(spec, calibration)
         net = extract(session.supernet, spec)
         seconds += time.perf_counter() - start
         images = Batches.of(
@@ -103,6 +104,7 @@ class Ours:
 
 
 @functools.lru_cache(maxsize=1)
-def _open(supernet: Path) -> Session:
+def _open(supernet: Path) -> tuple[Session, Calibration]:
     """Held from one subnet to the next."""
-    return open_session(supernet, allow_code=True)
+    session = open_session(supernet, allow_code=True)
+    return session, session.calibration()
