@@ -38,7 +38,8 @@ from peers import Contestant as Runnable
 from pretrained_ours import FORMS, Ours
 from pretrained_peers import FLOAT, NETWORK
 
-from eqnet.backend.host import describe, missing_isa
+from eqnet.backend.host import describe
+from eqnet.backend.isa import onednn_cpu, onednn_switch, this_cpu
 from eqnet.backend.timing import paired_ratio
 from eqnet.spec.errors import EqnetError
 from eqnet.spec.profiles import load_profile
@@ -135,7 +136,7 @@ class Bench:
 
 def make_float(bench: Bench, runtime: str, precision: str) -> Made:
     """The float network itself."""
-    if precision == "bf16" and (lacking := missing_isa("bf16")):
+    if precision == "bf16" and (lacking := onednn_cpu().missing("bf16")):
         raise SkippedError(lacking)
     runnable = bench.float_graph(runtime, precision)
     return Made(bench.run(runnable), 0.0, runnable)
@@ -207,12 +208,12 @@ def contestants(iterations: int) -> Iterator[Contestant]:
     variants = ("performance", "mixed", "performance_no_fix", "mixed_no_fix")
     tools = [(f"nncf_{variant}", "openvino") for variant in variants]
     tools += [(f"quantize_static_{method}", "onnxruntime") for method in ("minmax", "percentile")]
-    if missing_isa("vnni"):
+    if this_cpu().missing("vnni"):
         tools.append(("quantize_static_minmax_7bit", "onnxruntime"))
     for tool, runtime in tools:
         make = partial(make_peer, tool=tool, bits="w8a8", runtime=runtime)
         yield Contestant(tool, "peer", "w8a8", runtime, make)
-        if runtime == "openvino" and missing_isa("bf16") is None:
+        if runtime == "openvino" and onednn_cpu().missing("bf16") is None:
             make = partial(make, precision="bf16")
             yield Contestant(f"{tool} bf16", "peer", "w8a8", runtime, make)
     for bits in LOW_BITS:
@@ -423,7 +424,7 @@ def parse() -> argparse.Namespace:
     if options.quick:
         options.counts = (QUICK_CALIBRATION, QUICK_VALIDATION, QUICK_EVALUATION)
         options.rounds = min(options.rounds, 20)
-    options.isa = os.environ.get("ONEDNN_MAX_CPU_ISA", "")  # OpenVINO obeys it
+    options.isa = onednn_switch()  # OpenVINO obeys it
     return options
 
 
