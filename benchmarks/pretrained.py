@@ -424,7 +424,7 @@ def parse() -> argparse.Namespace:
     if options.quick:
         options.counts = (QUICK_CALIBRATION, QUICK_VALIDATION, QUICK_EVALUATION)
         options.rounds = min(options.rounds, 20)
-    options.isa = onednn_switch()  # OpenVINO obeys it
+    options.isa = onednn_switch().partition("=")[2]  # OpenVINO obeys it
     return options
 
 
