@@ -1,0 +1,110 @@
+"""What eqnet makes of a network with real weights: artifacts, and uniform subnets in PyTorch.
+
+One supernet without learning and one with reconstruction serve every profile, form and bit-width.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from real_weights import write_folder
+
+from eqnet.cli.options import parse_bits
+from eqnet.export.export import export
+from eqnet.spec.errors import UsageError
+from eqnet.spec.manifest import MODEL
+from eqnet.spec.scheme import Form, Granularity, Symmetry
+from eqnet.supernet.calibration import Calibration
+from eqnet.supernet.choices import PAPER_STYLE, Style, uniform
+from eqnet.supernet.extract import extract
+from eqnet.supernet.measure import Batches, logits
+from eqnet.supernet.session import Session, open_session
+from eqnet.train.post_training import post_training
+
+Pixels = NDArray[np.uint8]
+PARTS = {"calibration": "train", "validation": "val", "evaluation": "test"}
+SYMMETRIC, ASYMMETRIC = Symmetry.SYMMETRIC, Symmetry.ASYMMETRIC
+FORMS = {
+    "per-channel": Form(weight_granularity=Granularity.PER_CHANNEL, weight_symmetry=SYMMETRIC),
+    "per-channel, both asymmetric": Form(
+        weight_granularity=Granularity.PER_CHANNEL, weight_symmetry=ASYMMETRIC
+    ),
+    "per-channel, both symmetric": Form(activation_symmetry=SYMMETRIC),
+    "per-tensor": Form(weight_granularity=Granularity.PER_TENSOR),
+}
+
+
+# Older versions, measured for comparison, cannot.
+RECONSTRUCTS = "reconstruct" in inspect.signature(post_training).parameters
+
+
+@dataclass(frozen=True)
+class Ours:
+    """A folder with crops and what was made of them. net: a name of `real_weights.NETS`."""
+
+    folder: Path
+    net: str
+    seed: int
+
+    def lay(self, crops: Mapping[str, Pixels]) -> None:
+        """Write the crops of each split, uint8 [N, 3, H, W], as an image folder, once."""
+        for split, part in PARTS.items():
+            if not (self.folder / "data" / part).is_dir():
+                write_folder(self.folder / "data" / part, crops[split])
+
+    def supernet(self, learn: bool) -> tuple[Path, float]:
+        """A post-training supernet's folder and the seconds that it took."""
+        out = self.folder / f"supernet-{'reconstructed' if learn else 'plain'}"
+        clock = out.with_suffix(".seconds")
+        if not clock.is_file():
+            if learn and not RECONSTRUCTS:
+                raise UsageError("this eqnet's post-training does not reconstruct")
+            start = time.perf_counter()
+            post_training(
+                model=f"real_weights:{self.net}", data=self.folder / "data",
+                dataset="image_folder", out=out, allow_code=True, seed=self.seed,
+                **({"reconstruct": learn} if RECONSTRUCTS else {}),
+            )  # fmt: skip
+            clock.write_text(str(time.perf_counter() - start))
+        return out, float(clock.read_text())
+
+    def artifact(self, profile: str, learn: bool) -> tuple[Path, float]:
+        """The default subnet's `model.onnx` under a profile, and the seconds for all of it."""
+        supernet, seconds = self.supernet(learn)
+        out = self.folder / f"{profile}-{'reconstructed' if learn else 'plain'}"
+        start = time.perf_counter()
+        export(
+            profile=profile, supernet=supernet, out=out, allow_code=True, force=True,
+            searches=self.folder / "no_search",
+        )  # fmt: skip
+        return out / MODEL, seconds + time.perf_counter() - start
+
+    def subnet(
+        self, bits: str, form: str, learn: bool, pixels: Pixels, style: Style = PAPER_STYLE
+    ) -> tuple[NDArray[np.float32], float]:
+        """Logits of a uniform subnet (8 bits in the first and last layer) in PyTorch, seconds."""
+        supernet, seconds = self.supernet(learn)
+        start = time.perf_counter()
+        session, calibration = _open(supernet)
+        spec = uniform(session.supernet.info, style, FORMS[form], *parse_bits(bits))
+        session.settle(spec, calibration)
+        net = extract(session.supernet, spec)
+        seconds += time.perf_counter() - start
+        images = Batches.of(
+            pixels, np.zeros(len(pixels), np.int64), session.dataset.preprocessing, batch=8
+        )
+        return logits(net, images).numpy(), seconds
+
+
+@functools.lru_cache(maxsize=1)
+def _open(supernet: Path) -> tuple[Session, Calibration]:
+    """Held from one subnet to the next."""
+    session = open_session(supernet, allow_code=True)
+    return session, session.calibration()
