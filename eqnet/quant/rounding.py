@@ -71,24 +71,68 @@ class Decomposition(NamedTuple):
 
 def round_columns(weight: Tensor, grid: Grid, parts: Decomposition) -> Tensor:
     """Integers [G, R, K] of a weight [G, R, K] for the least error of the layer's output."""
-    weight = weight[:, :, parts.order]
-    nearest = grid.nearest(weight)
-    low = torch.maximum(nearest - 1, grid.lo)
-    high = torch.minimum(nearest + 1, grid.hi)
-    integers = _column_by_column(weight, grid, low, high, parts.inverse)
-    _improve(integers, weight, grid, low, high, parts.moments)
+    ordered = weight[:, :, parts.order]
+    low, high = _bounds(ordered, grid)
+    integers, _ = _column_by_column(ordered, grid, low, high, parts.inverse)
+    _improve(integers, ordered, grid, low, high, parts.moments)
+    # Neither step is sure to be better than the nearest integers, so each row has the better.
+    nearest = grid.nearest(ordered)
+    worse = _error(ordered, integers, grid, parts) > _error(ordered, nearest, grid, parts)
     result = torch.empty_like(integers)
-    result[:, :, parts.order] = integers
+    result[:, :, parts.order] = torch.where(worse[:, :, None], nearest, integers)
     return result
+
+
+def _error(weight: Tensor, integers: Tensor, grid: Grid, parts: Decomposition) -> Tensor:
+    difference = grid.real(integers) - weight
+    return ((difference @ parts.moments) * difference).sum(2)
+
+
+def output_error(weight: Tensor, grid: Grid, parts: Decomposition) -> Tensor:
+    """Mean squared error of each row's output, [G, R], as GPTQ leaves it: to compare grids by."""
+    ordered = weight[:, :, parts.order]
+    _, errors = _column_by_column(ordered, grid, *_bounds(ordered, grid), parts.inverse)
+    return errors
+
+
+def refitted(weight: Tensor, grid: Grid, parts: Decomposition) -> tuple[Tensor, Tensor]:
+    """u H w and u H u, [G, R] each, for GPTQ's integers u = q - z.
+
+    Their quotient is the scale of least error for these integers.
+    """
+    ordered = weight[:, :, parts.order]
+    integers, _ = _column_by_column(ordered, grid, *_bounds(ordered, grid), parts.inverse)
+    centred = integers - grid.zero_point
+    weighted = centred @ parts.moments
+    return (weighted * ordered).sum(2), (weighted * centred).sum(2)
+
+
+def near(scale: Tensor, products: Tensor, squares: Tensor) -> Tensor:
+    """The scale products / squares, all of one shape, where it is near the one before."""
+    positive = (products > 0) & (squares > 0)
+    best = torch.where(positive, products, scale) / torch.where(
+        positive, squares, torch.ones_like(squares)
+    )
+    return torch.where(positive & ((best / scale - 1).abs() < MAX_REFIT), best, scale)
+
+
+def _bounds(weight: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """The integers next to the nearest ones, inside the grid."""
+    nearest = grid.nearest(weight)
+    return torch.maximum(nearest - 1, grid.lo), torch.minimum(nearest + 1, grid.hi)
 
 
 def _column_by_column(
     weight: Tensor, grid: Grid, low: Tensor, high: Tensor, inverse: Tensor
-) -> Tensor:
-    """GPTQ: round a column, and let those after it make up for its error."""
+) -> tuple[Tensor, Tensor]:
+    """GPTQ: round a column, and let those after it make up for its error.
+
+    Returns the integers and each row's error, [G, R].
+    """
     rest = weight.clone()
     integers = torch.empty_like(rest)
     groups, columns = inverse.shape[0], weight.shape[2]
+    total = torch.zeros_like(weight[:, :, 0])
     for start in range(0, columns, BLOCK):
         stop = min(columns, start + BLOCK)
         block, factor = rest[:, :, start:stop], inverse[:, start:stop, start:stop]
@@ -102,8 +146,9 @@ def _column_by_column(
             error = (value - grid.real(rounded)) / factor[:, column, column].view(groups, 1, 1)
             errors[:, :, column : column + 1] = error
             block[:, :, column:] -= error * factor[:, column : column + 1, column:]
+        total += errors.square().sum(2)
         rest[:, :, stop:] -= errors @ inverse[:, start:stop, stop:]
-    return integers
+    return integers, total
 
 
 def _improve(
@@ -127,38 +172,6 @@ def _improve(
             steps[:, :, column : column + 1] = step
             part += step * inside[:, column : column + 1, :]
         gradient[:, :, stop:] += steps @ moments[:, start:stop, stop:]
-
-
-class Fit(NamedTuple):
-    """Sums over a row's columns from which scale and error follow, each [G, R]."""
-
-    weight_by_integers: Tensor
-    integers_by_integers: Tensor
-    weight_by_weight: Tensor
-
-    @classmethod
-    def of(cls, weight: Tensor, integers: Tensor, zero_point: Tensor, moments: Tensor) -> Fit:
-        """u H w, u H u and w H w for u = q - z, all [G, R, K] in the order of `moments`."""
-        centred = integers - zero_point
-        weighted = centred @ moments
-        return cls(
-            (weighted * weight).sum(2), (weighted * centred).sum(2),
-            ((weight @ moments) * weight).sum(2),
-        )  # fmt: skip
-
-    def scale(self, before: Tensor) -> Tensor:
-        """The scale of least error for these integers, where it is near the one `before`."""
-        positive = (self.integers_by_integers > 0) & (self.weight_by_integers > 0)
-        best = torch.where(positive, self.weight_by_integers, before) / torch.where(
-            positive, self.integers_by_integers, torch.ones_like(before)
-        )
-        near = (best / before - 1).abs() < MAX_REFIT
-        return torch.where(positive & near, best, before)
-
-    def error(self, scale: Tensor) -> Tensor:
-        """Mean squared error of the output under a scale."""
-        error = scale.square() * self.integers_by_integers - 2 * scale * self.weight_by_integers
-        return error + self.weight_by_weight
 
 
 def pack(offsets: Tensor) -> Tensor:

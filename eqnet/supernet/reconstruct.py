@@ -22,7 +22,15 @@ from torch import Tensor
 from eqnet.backend.files import write_file
 from eqnet.quant.layers import ElasticLayer
 from eqnet.quant.quantizers import WeightQuantizer
-from eqnet.quant.rounding import Decomposition, Fit, Grid, damped, round_columns
+from eqnet.quant.rounding import (
+    Decomposition,
+    Grid,
+    damped,
+    near,
+    output_error,
+    refitted,
+    round_columns,
+)
 from eqnet.spec.progress import Progress, Silent
 from eqnet.spec.scheme import BITS, Granularity, Symmetry, weight_range
 from eqnet.supernet.moments import InputMoments, input_moments
@@ -31,6 +39,7 @@ from eqnet.supernet.supernet import Supernet
 PARTIAL = "reconstruction.partial.safetensors"
 IDENTITY = "eqnet.network"
 SAVE_SECONDS = 20.0
+MIN_POWER = 1e-30
 # Scales that are tried, as shares of the clip search's.
 RATIOS = (0.8, 0.9, 1.0, 1.1)
 # Weights of all forms that are rounded together: 32 MiB a tensor.
@@ -179,34 +188,27 @@ def _grid(quantizer: WeightQuantizer, forms: tuple[WeightForm, ...], groups: int
 def _best_scale(
     weight: Tensor, grid: Grid, parts: Decomposition, forms: tuple[WeightForm, ...]
 ) -> Tensor:
-    """The scale of least output error for each row, or for each form that has only one."""
+    """The scale of least output error for each row, or for each form that has only one.
+
+    Of a few shares of the clip search's scale the best, fitted to its integers.
+    """
     rows = weight.repeat(1, len(forms), 1)
-    ordered = rows[:, :, parts.order]
-    # A row counts by its error relative to its output, since batch norm makes outputs alike.
-    power = ((weight @ _unordered(parts)) * weight).sum(2).clamp_min(1e-30).repeat(1, len(forms))
+    power = _output_power(weight, parts).repeat(1, len(forms))
     best, least = grid.scale, torch.full_like(power, torch.inf)
     for ratio in RATIOS:
         tried = grid._replace(scale=grid.scale * ratio)
-        integers = round_columns(rows, tried, parts)[:, :, parts.order]
-        fit = Fit.of(ordered, integers, grid.zero_point, parts.moments)
-        scale = _shared(fit, tried.scale[:, :, 0], power, forms)
-        error = _pooled(fit.error(scale) / power, forms)
-        better = error < least
-        best = torch.where(better[:, :, None], scale[:, :, None], best)
+        error = _pooled(output_error(rows, tried, parts) / power, forms)
+        best = torch.where((error < least)[:, :, None], tried.scale, best)
         least = torch.minimum(error, least)
-    return best
+    products, squares = refitted(rows, grid._replace(scale=best), parts)
+    pooled = _pooled(products / power, forms), _pooled(squares / power, forms)
+    return near(best[:, :, 0], *pooled)[:, :, None]
 
 
-def _unordered(parts: Decomposition) -> Tensor:
-    """The moments in the weight's own order of columns."""
-    inverse = parts.order.argsort()
-    return parts.moments[:, inverse][:, :, inverse]
-
-
-def _shared(fit: Fit, before: Tensor, power: Tensor, forms: tuple[WeightForm, ...]) -> Tensor:
-    """The refitted scale [G, rows]: one for all rows of a form that has one scale."""
-    pooled = Fit(*(_pooled(part / power, forms) for part in fit))
-    return pooled.scale(before)
+def _output_power(weight: Tensor, parts: Decomposition) -> Tensor:
+    """w H w of each row [G, R]: its errors count relative to it, as batch norm divides by it."""
+    ordered = weight[:, :, parts.order]
+    return ((ordered @ parts.moments) * ordered).sum(2).clamp_min(MIN_POWER)
 
 
 def _pooled(values: Tensor, forms: tuple[WeightForm, ...]) -> Tensor:
