@@ -6,7 +6,6 @@ One supernet without learning and one with reconstruction serve every profile, f
 from __future__ import annotations
 
 import functools
-import inspect
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ from real_weights import write_folder
 
 from eqnet.cli.options import parse_bits
 from eqnet.export.export import export
-from eqnet.spec.errors import UsageError
 from eqnet.spec.manifest import MODEL
 from eqnet.spec.scheme import Form, Granularity, Symmetry
 from eqnet.supernet.calibration import Calibration
@@ -41,10 +39,6 @@ FORMS = {
 }
 
 
-# Older versions, measured for comparison, cannot.
-RECONSTRUCTS = "reconstruct" in inspect.signature(post_training).parameters
-
-
 @dataclass(frozen=True)
 class Ours:
     """A folder with crops and what was made of them. net: a name of `real_weights.NETS`."""
@@ -64,13 +58,11 @@ class Ours:
         out = self.folder / f"supernet-{'reconstructed' if learn else 'plain'}"
         clock = out.with_suffix(".seconds")
         if not clock.is_file():
-            if learn and not RECONSTRUCTS:
-                raise UsageError("this eqnet's post-training does not reconstruct")
             start = time.perf_counter()
             post_training(
                 model=f"real_weights:{self.net}", data=self.folder / "data",
                 dataset="image_folder", out=out, allow_code=True, seed=self.seed,
-                **({"reconstruct": learn} if RECONSTRUCTS else {}),
+                reconstruct=learn,
             )  # fmt: skip
             clock.write_text(str(time.perf_counter() - start))
         return out, float(clock.read_text())
