@@ -23,6 +23,7 @@ from eqnet.backend.files import write_file
 from eqnet.quant.layers import ElasticLayer
 from eqnet.quant.quantizers import WeightQuantizer
 from eqnet.quant.rounding import (
+    WIDE,
     Decomposition,
     Grid,
     damped,
@@ -190,8 +191,11 @@ def _best_scale(
 ) -> Tensor:
     """The scale of least output error for each row, or for each form that has only one.
 
-    Of a few shares of the clip search's scale the best, fitted to its integers.
+    Of a few shares of the clip search's scale the best, fitted to its integers; of wide layers
+    the clip search's own.
     """
+    if weight.shape[2] > WIDE:
+        return grid.scale
     rows = weight.repeat(1, len(forms), 1)
     power = _output_power(weight, parts).repeat(1, len(forms))
     best, least = grid.scale, torch.full_like(power, torch.inf)
