@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from eqnet.backend.artifact import read_parity
 from eqnet.backend.graphs import strip_qdq
+from eqnet.backend.judge import clear_agreement
 from eqnet.backend.preprocess import preprocess
 from eqnet.backend.protocol import Array, Exporter
 from eqnet.backend.timing import interleave
@@ -64,17 +65,18 @@ def float_precision(profile: HardwareProfile) -> FloatPrecision:
 
 
 def agreement(setup: Setup) -> float:
-    """Share of the stored images with PyTorch's top-1 class in the artifact as deployed."""
+    """Share of the stored images with PyTorch's class in the artifact as deployed, as `verify`
+    counts them: what a rounding tie may turn is passed over."""
     parity = read_parity(setup.folder, setup.manifest)
     run = setup.exporter.open(
         setup.folder / MODEL, threads=setup.rules.threads, profile=setup.manifest.profile
     )
-    same = 0
-    for start in range(0, len(parity.pixels), AT_ONCE):
-        part = slice(start, start + AT_ONCE)
-        logits = run(preprocess(parity.pixels[part], setup.manifest.preprocessing))
-        same += int((logits.argmax(axis=1) == parity.logits[part].argmax(axis=1)).sum())
-    return same / len(parity.pixels)
+    logits = [
+        run(preprocess(parity.pixels[start : start + AT_ONCE], setup.manifest.preprocessing))
+        for start in range(0, len(parity.pixels), AT_ONCE)
+    ]
+    step = setup.manifest.parity.logit_step
+    return clear_agreement(np.concatenate(logits), parity.logits, step)
 
 
 def batch_of(setup: Setup, rng: np.random.Generator) -> Array:
