@@ -186,10 +186,8 @@ class Readers:
         """
         module = module_of(self._graph, node)
         if isinstance(module, (*NORMS, *DROPOUTS)) or self._is_relu(node):
-            source = node.args[0]
-            if isinstance(source, fx.Node) and len(source.users) == 1:
-                return self._conv_of(source)
-            return None
+            (source, *_) = node.all_input_nodes  # which may be named in the call
+            return self._conv_of(source) if len(source.users) == 1 else None
         return str(node.target) if isinstance(module, nn.Conv2d) else None
 
     def ended_conv(self, node: fx.Node) -> str | None:
@@ -222,7 +220,8 @@ class Readers:
 
     def _over_movers(self, node: fx.Node) -> fx.Node | None:
         """What data movers move to a value, None where anything else reads it on the way."""
-        while self._is_mover(node) and isinstance(source := node.args[0], fx.Node):
+        while self._is_mover(node):
+            (source, *_) = node.all_input_nodes  # which may be named in the call
             if len(source.users) > 1:
                 return None
             node = source
