@@ -34,8 +34,7 @@ in the real runtime, and measure its latency."""
 EPILOG = """\b
 [bold]Start here[/bold]
   eqnet demo                              every built-in profile, end to end
-  eqnet quantize --model timm:resnet18 --weights w.pth --data photos \
-    --profile openvino_asym               your own network, end to end
+  eqnet quantize --help                   your own network, end to end
   eqnet export --profile tensorrt_int8    one artifact, from the bundled net
   eqnet verify artifacts/tensorrt_int8    check it against PyTorch
 
