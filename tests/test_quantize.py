@@ -238,7 +238,7 @@ def test_a_profile_that_its_target_refuses_ends_before_anything_is_computed(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "slow.yaml"
-    path.write_text("extends: openvino_asym\nname: slow\nbits: [[3, 8]]\n")
+    path.write_text("extends: openvino_asym\nname: slow\nplacement: {carriers: [other]}\n")
     assert main(words(home, tmp_path / "deploy", profiles=(PROFILES[0], str(path)))) == 3
     assert "slow" in one_line(capsys)
     assert not (tmp_path / "deploy").exists()
