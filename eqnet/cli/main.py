@@ -10,7 +10,18 @@ from collections.abc import Sequence
 import typer
 
 from eqnet import __version__
-from eqnet.cli import bench, demo, evaluate, export, profiles, report, search, train, verify
+from eqnet.cli import (
+    bench,
+    demo,
+    evaluate,
+    export,
+    profiles,
+    quantize,
+    report,
+    search,
+    train,
+    verify,
+)
 from eqnet.cli.failure import INTERRUPTED, exit_code_of
 from eqnet.cli.helptext import page
 
@@ -23,6 +34,7 @@ in the real runtime, and measure its latency."""
 EPILOG = """\b
 [bold]Start here[/bold]
   eqnet demo                              every built-in profile, end to end
+  eqnet quantize --help                   your own network, end to end
   eqnet export --profile tensorrt_int8    one artifact, from the bundled net
   eqnet verify artifacts/tensorrt_int8    check it against PyTorch
 
@@ -50,6 +62,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(profiles.app, name="profiles")
+app.command("quantize", help=page(quantize.HELP))(quantize.quantize)
 app.command("train", help=page(train.HELP))(train.train)
 app.command("eval", help=page(evaluate.HELP))(evaluate.evaluate)
 app.command("search", help=page(search.HELP))(search.search)

@@ -85,18 +85,18 @@ def export(
     out: Path | None = None,
     data: Path | None = None,
     allow_code: bool = False,
-    searches: Path = Path("runs/search"),
+    searches: Path | None = Path("runs/search"),
     force: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
     """Export a subnet for a profile into the folder `out` (None: artifacts/<profile name>).
 
     subnet: a subnet file; None takes `searches`/<profile>/subnet.json where it was searched in
-    this supernet under this profile, else the profile's default subnet. force: replace an
-    artifact in `out` even if it is of another supernet or profile. Raises ProfileError for what
-    the target cannot execute well, CheckpointError for a subnet that is not of this supernet and
-    profile, InfeasibleError where the default subnet cannot be within the profile's budgets,
-    OutputError where `out` cannot be written or is kept.
+    this supernet under this profile, else the profile's default subnet, as where `searches` is
+    None. force: replace an artifact in `out` even if it is of another supernet or profile.
+    Raises ProfileError for what the target cannot execute well, CheckpointError for a subnet
+    that is not of this supernet and profile, InfeasibleError where the default subnet cannot be
+    within the profile's budgets, OutputError where `out` cannot be written or is kept.
     """
     rules = load_profile(profile)
     exporter = checked_exporter(rules)
@@ -133,7 +133,7 @@ def checked_exporter(profile: HardwareProfile) -> Exporter:
 
 
 def choose_subnet(
-    session: Session, profile: HardwareProfile, path: Path | None, searches: Path
+    session: Session, profile: HardwareProfile, path: Path | None, searches: Path | None
 ) -> Subnet:
     """The subnet to export, and where it came from.
 
@@ -145,8 +145,8 @@ def choose_subnet(
         spec = load_subnet(path)
         _check_belongs(path, spec, session, profile)
         return Subnet(_checked(path, spec, target), str(path))
-    found = searches / profile.name / "subnet.json"
-    if found.is_file():
+    found = None if searches is None else searches / profile.name / "subnet.json"
+    if found is not None and found.is_file():
         spec = load_subnet(found)
         if spec.supernet == session.identity and spec.profile_sha256 == profile.sha256():
             return Subnet(_checked(found, spec, target), "search")
