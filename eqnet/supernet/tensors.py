@@ -32,6 +32,8 @@ ACTIVATION_MODULES = (
     nn.Sigmoid, nn.SiLU, nn.Hardsigmoid, nn.Hardswish, nn.GELU, nn.Tanh, nn.Mish, nn.Softplus,
     nn.ELU, nn.SELU, nn.CELU, nn.LeakyReLU, nn.PReLU, nn.LayerNorm, nn.GroupNorm,
 )  # fmt: skip
+# With one constant operand a convolution absorbs them.
+CONSTANT_FUNCTIONS = {"mul", "add", "sub", "div", "truediv"}
 RELU_FUNCTIONS = {"relu", "relu6"}
 _EMPTY = nn.ModuleDict()  # its attributes are names that no entry of one can have
 
@@ -165,7 +167,7 @@ class Readers:
             if self.group(node) != "add":
                 continue
             operands = node.all_input_nodes
-            own = [(one, self._conv_of(one)) for one in operands if len(one.users) == 1]
+            own = [(one, self._summed_conv(one)) for one in operands if len(one.users) == 1]
             plain = [(one, conv) for one, conv in own if conv and not self._is_relu(one)]
             chosen, conv = next(
                 (pair for pair in (*plain, *own) if pair[1] is not None), (None, None)
@@ -177,6 +179,17 @@ class Readers:
                 if other is not chosen:
                     beside[other] = (*beside.get(other, ()), conv)
         return absorbed, beside
+
+    def _summed_conv(self, node: fx.Node) -> str | None:
+        """As `_conv_of`, with products and sums with constants (layer scale) behind: OpenVINO
+        folds those into the convolution that it adds to.
+        """
+        while function_of(node) in CONSTANT_FUNCTIONS:
+            values = [source for source in node.all_input_nodes if source not in self._constants]
+            if len(values) != 1 or len(values[0].users) > 1:
+                return None
+            node = values[0]
+        return self._conv_of(node)
 
     def _conv_of(self, node: fx.Node) -> str | None:
         """The convolution whose output a value is, with its batch norm, dropout and ReLU.
