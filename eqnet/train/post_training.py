@@ -22,6 +22,7 @@ from eqnet.spec.inputs import Inputs
 from eqnet.spec.progress import Progress, Silent
 from eqnet.supernet.calibrate import calibrate
 from eqnet.supernet.checkpoint import Header, require_restorable, save_supernet
+from eqnet.supernet.equalize import equalize
 from eqnet.supernet.float_checks import (
     FloatRun,
     require_repeatable,
@@ -145,6 +146,13 @@ def post_training(
     count = min(images, len(chosen))
     batches = [part.to(device) for part in _inputs(chosen, source, batch, count)]
     supernet.graph.to(device)
+    rescaled = equalize(supernet, batches)
+    if rescaled:
+        names = ", ".join(f"'{name}'" for name in list(rescaled)[:3])
+        notes.append(
+            f"{sum(rescaled.values())} outlying channels of {len(rescaled)} tensors were rescaled "
+            f"({names}{', ...' if len(rescaled) > 3 else ''}): the float function is the same"
+        )
     calibrate(supernet, batches, progress)
     if reconstruct:
         fit_rounding(supernet, batches, progress, partial=out / PARTIAL)
