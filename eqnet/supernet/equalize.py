@@ -28,6 +28,8 @@ MIN_FACTOR = 4.0
 ROOM = 2.0
 # Images that the ranges are taken on: outliers of this size are seen on any.
 IMAGES = 64
+# A row of weights whose typical one is a lesser share of its largest says nothing: it is pruned.
+SPARSE = 1e-5
 # Below it a range is that of a channel that is constantly 0.
 TINY = 1e-20
 
@@ -103,15 +105,17 @@ def _relative(ranges: Tensor) -> Tensor:
 
 
 def _columns(reader: Reader, channels: int) -> Tensor:
-    """The largest weight that a layer reads each channel with, as a share of its row's largest.
+    """The largest weight that a layer reads each channel with, in units of its row's typical one.
 
     A depthwise layer reads each channel by a row of its own: the weight is what it is.
     """
     weight = reader.layer.weight.detach().abs()
-    weight = weight.reshape(*weight.shape[:2], -1)
+    weight = weight.reshape(*weight.shape[:2], -1).amax(2)
     if weight.shape[1] > 1:
-        weight = weight / weight.amax((1, 2), keepdim=True).clamp_min(TINY)
-    grouped = weight.amax(2).reshape(_groups(reader.layer), -1, weight.shape[1])
+        largest, typical = weight.amax(1, keepdim=True), weight.median(1, keepdim=True).values
+        unit = torch.where(typical > SPARSE * largest, typical, largest)
+        weight = weight / unit.clamp_min(TINY)
+    grouped = weight.reshape(_groups(reader.layer), -1, weight.shape[1])
     return grouped.amax(1).reshape(channels, -1).amax(1).float().cpu()
 
 
