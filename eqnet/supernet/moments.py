@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -19,6 +19,9 @@ MAX_COLUMNS = 8192
 # The share of the squared means that stays in: a mean's error is corrected behind the layer, on
 # images like these.
 MEAN_SHARE = 0.05
+
+
+Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]
 
 
 class InputMoments(NamedTuple):
@@ -89,7 +92,7 @@ def input_moments(supernet: Supernet, batches: Iterable[Tensor]) -> dict[str, In
     return {name: each.finish() for name, each in sums.items()}
 
 
-def _hook(sums: _Sums):  # type: ignore[no-untyped-def]  # torch's hooks are typed by their use
+def _hook(sums: _Sums) -> Hook:
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         assert isinstance(module, ElasticLayer)
         sums.add(columns(module, inputs[0]))
