@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,14 @@ class Session:
         return self.device.type == "cuda"
 
     def calibration(self) -> Calibration:
-        """The fixed images by which subnets are settled: a post-training network's own."""
+        """The fixed images by which subnets are settled: a post-training network's own.
+
+        One for all subnets: what it needs of the float network is computed once.
+        """
+        return self._calibration
+
+    @cached_property
+    def _calibration(self) -> Calibration:
         pixels = self.supernet.calibration
         if pixels is None:
             return Calibration(self.batches(self.dataset.calibration()), self.header.method)
