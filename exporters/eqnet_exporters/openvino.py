@@ -28,6 +28,7 @@ from eqnet_exporters.passes.activation_storage import activation_storage
 from eqnet_exporters.passes.hoist_quantizers import hoist_quantizers
 from eqnet_exporters.passes.quantize_transposed import quantize_transposed
 from eqnet_exporters.passes.reduce_in_float import reduce_in_float
+from eqnet_exporters.passes.split_norms import split_norms
 from eqnet_exporters.passes.tidy import tidy
 
 IR_XML, IR_BIN = "model.xml", "model.bin"
@@ -116,6 +117,7 @@ class OpenVinoExporter:
         tidy(model)
         hoist_quantizers(model)
         quantize_transposed(model)
+        split_norms(model)
         reduce_in_float(model)
         if profile.activations.storage != "by_sign":  # the neutral graph is in that form
             activation_storage(model, profile.activations.storage)
