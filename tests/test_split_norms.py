@@ -66,7 +66,8 @@ def test_a_norm_over_odd_counts_is_the_same_function_in_single_operations(sizes,
 
 @pytest.mark.parametrize(("sizes", "axis"), RIGHT_AS_THEY_ARE)
 def test_a_norm_that_is_right_stays(sizes, axis):
-    assert [n.op_type for n in split(network(sizes, axis)).graph.node][0].endswith("Normalization")
+    first = split(network(sizes, axis)).graph.node[0]
+    assert first.op_type.endswith("Normalization")
 
 
 @pytest.mark.parametrize("instructions", instruction_sets.SETS)

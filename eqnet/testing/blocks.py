@@ -184,6 +184,32 @@ class Reductions(nn.Module):
         return logits
 
 
+class Constants(nn.Module):
+    """Constants that are repeated for each image and joined: a map of positions, a class token."""
+
+    positions: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.left, self.right = ConvBn(3, 8, stride=2), ConvBn(8, 6), ConvBn(8, 6)
+        self.register_buffer("positions", torch.linspace(-1, 1, 6).expand(1, 1, 6, 6).clone())
+        self.mix, self.token = ConvBn(6 + 6 + 8 + 3 + 1, 8), nn.Parameter(torch.ones(1, 1, 8))
+        self.wide, self.fc = nn.Linear(8, 12), nn.Linear(12, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 3, 12, 12] -> [N, 5]."""
+        small = functional.avg_pool2d(x, 2)
+        x = functional.relu(self.stem(x))
+        first, second = x.chunk(2, 1)
+        swapped = torch.cat([second, first], 1)
+        positions = self.positions.expand(x.shape[0], -1, -1, -1)
+        x = torch.cat([self.left(x), self.right(swapped), swapped, small, positions], 1)
+        tokens = functional.relu(self.mix(x)).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.token.expand(x.shape[0], -1, -1), tokens], 1)
+        logits: Tensor = self.fc(functional.relu(self.wide(tokens)).mean(1))
+        return logits
+
+
 class Scaled(nn.Module):
     """Layers behind which constants are multiplied, added and subtracted.
 

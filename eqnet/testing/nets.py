@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from eqnet.testing.blocks import (
     CLASSES,
     Concat,
+    Constants,
     ConvBn,
     Gate,
     LinearHead,
@@ -131,6 +132,7 @@ RECIPES: dict[str, Recipe] = {
     "hard_swish": Recipe(hard_swish),
     "pooling": Recipe(Pooling),
     "reductions": Recipe(Reductions),
+    "constants": Recipe(Constants),
     "scaled": Recipe(Scaled),
     "padding": Recipe(Padding, ODD_SHAPE),
     "groups": Recipe(groups),

@@ -25,6 +25,7 @@ from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.scheme import Granularity, Symmetry
 from eqnet_exporters import ov_run
 from eqnet_exporters.passes.activation_storage import activation_storage
+from eqnet_exporters.passes.expand_by_value import expand_by_value
 from eqnet_exporters.passes.hoist_quantizers import hoist_quantizers
 from eqnet_exporters.passes.quantize_transposed import quantize_transposed
 from eqnet_exporters.passes.reduce_in_float import reduce_in_float
@@ -117,6 +118,7 @@ class OpenVinoExporter:
         tidy(model)
         hoist_quantizers(model)
         quantize_transposed(model)
+        expand_by_value(model)
         split_norms(model)
         reduce_in_float(model)
         if profile.activations.storage != "by_sign":  # the neutral graph is in that form

@@ -2,7 +2,10 @@
 
 MaxPool and the reshaping ops select or reorder values. Quantization is monotone, so it commutes
 with them exactly: behind the layer it is part of the layer's kernel, and the mover then moves
-integers instead of floats. So does Concat, whose operands then share the scale.
+integers instead of floats. So does Concat of channels, whose operands then share the scale. A
+Concat along another axis, of tokens, has its quantizer behind it: OpenVINO 2026.4 takes the second
+axis to be channels, finds scales of its own for the operands, and cannot compile the matrix
+product that reads them.
 """
 
 from __future__ import annotations
@@ -13,14 +16,24 @@ from eqnet.backend.graphs import Quantizer
 from eqnet_exporters.passes._build import graph_of, prefix
 from eqnet_exporters.passes.share_quantizers import is_mover, quantize_operands, quantize_source
 
+IMAGE_RANK = 4
+
 
 def hoist_quantizers(model: ir.Model) -> None:
     """Move quantizers over data movers, chains of them too, in place."""
     for node in reversed(list(model.graph)):
         if is_mover(node) and (pair := quantize_source(node)) is not None:
             _replace(*pair, node)
-        elif node.op_type == "Concat" and (behind := quantize_operands(node)) is not None:
+        elif joins_channels(node) and (behind := quantize_operands(node)) is not None:
             _take_out(behind, node)
+
+
+def joins_channels(node: ir.Node) -> bool:
+    """Whether a node joins maps [N, C, H, W] along their channels."""
+    shape = node.outputs[0].shape
+    if node.op_type != "Concat" or shape is None or len(shape) != IMAGE_RANK:
+        return False
+    return node.attributes.get_int("axis") % IMAGE_RANK == 1
 
 
 def _replace(front: Quantizer, behind: Quantizer, node: ir.Node) -> None:

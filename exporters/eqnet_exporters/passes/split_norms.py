@@ -49,7 +49,7 @@ def _split(node: ir.Node, source: ir.Value, axes: list[int]) -> None:
 
     def add(op: str, inputs: list[ir.Value], part: str) -> ir.Value:
         made = ir.node(op, inputs, name=f"{name}.{part}")
-        made.outputs[0].name, made.outputs[0].dtype = f"{name}.{part}.output", source.dtype
+        made.outputs[0].name, made.outputs[0].type = f"{name}.{part}.output", source.type
         graph.insert_before(node, made)
         return made.outputs[0]
 
