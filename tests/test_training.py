@@ -8,10 +8,13 @@ import random
 import pytest
 import torch
 from nets import images, small_supernet
+from pydantic import ValidationError
 from recipe_tools import InterruptedRunError, StopAfter, write_recipe
 from safetensors.torch import load_file, save_file
 
+from eqnet.cli.options import parse_static
 from eqnet.spec.errors import CheckpointError, ProfileError, UsageError
+from eqnet.spec.scheme import Form, Granularity, Symmetry
 from eqnet.supernet.choices import PAPER_STYLE
 from eqnet.train.elastic import (
     LOG_FILE,
@@ -21,9 +24,9 @@ from eqnet.train.elastic import (
     pick_device,
     train,
 )
-from eqnet.train.recipe import ElasticRecipe, GpgRecipe, WdrRecipe, load_recipe
+from eqnet.train.recipe import ElasticRecipe, GpgRecipe, StaticRecipe, WdrRecipe, load_recipe
 from eqnet.train.state import load_state, save_state
-from eqnet.train.step import ElasticStep
+from eqnet.train.step import ElasticStep, StaticStep
 
 SUPERNET = "supernet.safetensors"
 
@@ -196,3 +199,57 @@ def test_recorded_steps_give_the_gradients_of_plain_ones():
     for name, parameter in net.graph.named_parameters():
         if parameter.grad is not None:
             torch.testing.assert_close(grads[name], parameter.grad, rtol=1e-2, atol=1e-4)
+
+
+def test_a_static_step_moves_one_form_alone_and_a_float_one_none(step):
+    net = step.supernet
+    net.graph.train()
+    labels = torch.tensor([0, 1, 2, 3])
+    form = Form(weight_granularity=Granularity.PER_TENSOR, weight_symmetry=Symmetry.SYMMETRIC)
+    for static, keys in (
+        (StaticRecipe(weight_bits=4, activation_bits=3, form=form), {"per_tensor_symmetric_4"}),
+        (StaticRecipe(), set()),
+    ):
+        recipe = step.recipe.model_copy(update={"static": static})
+        alone = StaticStep(net, None, recipe, load_styles(("paper",)))
+        net.graph.zero_grad(set_to_none=True)
+        losses = alone.backward(images(4), labels, random.Random(2))
+        assert losses.shape == (len(alone.losses),)
+        assert torch.isfinite(losses).all()
+        got = {name for name, p in net.graph.named_parameters() if p.grad is not None}
+        scales = {name for name in got if name.startswith("conv1.weight_quantizer.log_scale")}
+        assert {name.rsplit(".", 1)[1] for name in scales} == keys
+        assert {"stem.weight", "head.weight", "bn1.weight"} <= got
+
+
+def test_a_static_run_is_a_recipe_of_its_own_and_goes_on(recipe, tmp_path):
+    static = StaticRecipe(weight_bits=4, activation_bits=4)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    summary = train(recipe, whole, device="cpu", static=static)
+    with pytest.raises(InterruptedRunError):
+        train(recipe, parts, device="cpu", static=static, progress=StopAfter(1))
+    assert train(recipe, parts, device="cpu", static=static, resume=True)["log"] == summary["log"]
+    assert set(summary["log"][0]) == {"epoch", "static"}
+    first, second = (load_file(folder / SUPERNET) for folder in (whole, parts))
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+    with pytest.raises(InterruptedRunError):
+        train(recipe, parts, device="cpu", static=static, progress=StopAfter(1))
+    with pytest.raises(CheckpointError, match="another recipe or seed"):
+        train(recipe, parts, device="cpu", resume=True)
+
+
+@pytest.mark.parametrize("bits", [{"weight_bits": 4}, {"activation_bits": 4}, {"weight_bits": 9}])
+def test_a_static_recipe_has_both_bits_or_none(bits):
+    with pytest.raises(ValidationError):
+        StaticRecipe(**bits)
+
+
+def test_static_is_spelled_as_bits_and_a_form():
+    assert parse_static("float") == StaticRecipe()
+    found = parse_static("w3a5:per_tensor:asymmetric/symmetric")
+    assert (found.weight_bits, found.activation_bits) == (3, 5)
+    assert found.form.label() == "per_tensor:asymmetric/symmetric"
+    assert parse_static("w4a4").form.label() == "per_channel:symmetric/asymmetric"
+    for text in ("w1a4", "w4a4:rows", "w4a4:per_tensor:odd", "int8", ""):
+        with pytest.raises(UsageError, match="--static: found"):
+            parse_static(text)

@@ -18,6 +18,7 @@ from eqnet.spec.errors import ArtifactError, OutputError, UsageError, unknown
 if TYPE_CHECKING:
     from eqnet.spec.inputs import Inputs
     from eqnet.spec.scheme import Form, Symmetry
+    from eqnet.train.recipe import StaticRecipe
 
 Seed = Annotated[int, typer.Option(min=0, help="Seed of every random choice.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and no table.")]
@@ -177,6 +178,26 @@ def parse_form(weights: str, activations: str) -> Form:
         weight_symmetry=_symmetry("--weights", symmetry or "symmetric"),
         activation_symmetry=_symmetry("--activations", activations.strip().lower()),
     )
+
+
+def parse_static(text: str) -> StaticRecipe:
+    """`w4a4:per_tensor:symmetric/asymmetric`, or `float`. Raises UsageError."""
+    from eqnet.train.recipe import StaticRecipe
+
+    text = text.strip().lower()
+    if text == "float":
+        return StaticRecipe()
+    bits, _, form = text.partition(":")
+    weights, _, activations = (form or "per_channel").partition("/")
+    try:
+        weight_bits, activation_bits = parse_bits(bits)
+        parsed = parse_form(weights, activations or "asymmetric")
+    except UsageError as error:
+        raise UsageError(
+            f"--static: found '{text}' (allowed: float, or bits and a form such as "
+            "w4a4:per_tensor:symmetric/asymmetric, with per_tensor or per_channel)"
+        ) from error
+    return StaticRecipe(weight_bits=weight_bits, activation_bits=activation_bits, form=parsed)
 
 
 def _symmetry(option: str, text: str) -> Symmetry:

@@ -23,10 +23,12 @@ from eqnet.spec.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from eqnet.spec.progress import Progress
+    from eqnet.train.recipe import StaticRecipe
 
 HELP = """Make an elastic supernet: train one by a recipe, or find the scales of your own model.
 
---recipe trains all bit-widths and forms at once. --post-training takes any float classifier
+--recipe trains all bit-widths and forms at once, or with --static one of them alone, to compare
+with. --post-training takes any float classifier
 and a few hundred images, which need no labels, and is done in minutes. Images are prepared as
 timm's or torchvision's configuration of the network says; --size and the like say otherwise.
 
@@ -35,13 +37,15 @@ Examples:
   eqnet train --recipe recipes/fashion_mnist_resnet20.yaml --out runs/fm
   eqnet train --recipe recipes/fashion_mnist_resnet20.yaml --out runs/fm \\
     --resume
+  eqnet train --recipe recipes/fashion_mnist_resnet20.yaml --out runs/w4 \\
+    --static w4a4:per_tensor:symmetric
   eqnet train --post-training --model torchvision:resnet18 \\
     --weights resnet18.pth --data photos --out runs/mine
   eqnet train --post-training --model my_package.nets:tiny --allow-code \\
     --weights tiny.pth --data scans --channels 1 --size 96x128 \\
     --mean 0.5 --std 0.5 --out runs/scans"""
 
-_RECIPE_ONLY = ("resume",)
+_RECIPE_ONLY = ("resume", "static")
 _INPUTS = ("size", "resize", "crop", "mean", "std", "channels", "interpolation")
 _POST_ONLY = (
     "model",
@@ -102,6 +106,14 @@ def train(
             show_default="on, post-training",
         ),
     ] = None,
+    static: Annotated[
+        str | None,
+        typer.Option(
+            help="With --recipe: train for one form at one bit-width alone, such as "
+            "w4a4:per_tensor:symmetric/asymmetric, or float.",
+            show_default="all of them",
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from --out.")] = False,
     device: Annotated[
         str | None, typer.Option(help="auto, cpu or cuda.", show_default="auto")
@@ -114,7 +126,7 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train one supernet."""
-    from eqnet.cli.options import parse_inputs, require_writable
+    from eqnet.cli.options import parse_inputs, parse_static, require_writable
     from eqnet.cli.progress import progress
 
     options: dict[str, Any] = {
@@ -135,6 +147,7 @@ def train(
         "reconstruct": reconstruct is not None,
         "allow_code": allow_code,
         "resume": resume,
+        "static": static is not None,
         "device": device is not None,
         **{name: value is not None for name, value in options.items()},
     }
@@ -142,10 +155,14 @@ def train(
     if data is not None and not data.exists():
         raise DataError(f"--data: {data}: no such folder")
     inputs = parse_inputs(**options)
+    alone = None if static is None else parse_static(static)
     require_writable(out, folder=True)
     with progress(quiet) as listener:
         if recipe is not None:
-            summary = _by_recipe(recipe, out, data, seed, resume, device or "auto", listener)
+            summary = _by_recipe(
+                recipe, out, data=data, seed=seed, static=alone, resume=resume,
+                device=device or "auto", progress=listener,
+            )  # fmt: skip
         else:
             summary = _post_training(
                 model=model,
@@ -183,8 +200,10 @@ def _check_mode(recipe: Path | None, post_training: bool, given: dict[str, bool]
 def _by_recipe(
     recipe: Path,
     out: Path,
+    *,
     data: Path | None,
     seed: int | None,
+    static: StaticRecipe | None,
     resume: bool,
     device: str,
     progress: Progress,
@@ -195,8 +214,11 @@ def _by_recipe(
     from eqnet.train.recipe import load_recipe
 
     summary = elastic(
-        recipe, out, data=data, seed=seed, resume=resume, device=device, progress=progress
-    )
+        recipe, out, data=data, seed=seed, static=static, resume=resume, device=device,
+        progress=progress,
+    )  # fmt: skip
+    if static is not None:  # there is one subnet, so nothing to predict
+        return summary
     plan = load_recipe(recipe)
     predictor = make_predictor(
         out,

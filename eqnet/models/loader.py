@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from eqnet.models.mobilenet import SmallMobileNet
 from eqnet.models.resnet20 import ResNet20
 from eqnet.models.unwrap import unwrap
 from eqnet.models.user_code import build_from_code
@@ -145,7 +146,10 @@ def _missing(library: str, extra: str) -> MissingExtraError:
     return MissingExtraError(f"{library} is not installed (pip install 'eqnet[{extra}]')")
 
 
-EQNET_MODELS: dict[str, Callable[[int, int], nn.Module]] = {"resnet20": ResNet20}
+EQNET_MODELS: dict[str, Callable[[int, int], nn.Module]] = {
+    "mobilenet_small": SmallMobileNet,
+    "resnet20": ResNet20,
+}
 LIBRARIES: dict[str, Callable[[str, int | None, int | None], nn.Module]] = {
     "eqnet": _eqnet,
     "torchvision": _torchvision,

@@ -27,7 +27,7 @@ from eqnet.supernet.supernet import Supernet
 from eqnet.train.cuda_graphs import GraphedStep
 from eqnet.train.feed import Feed, require_batch
 from eqnet.train.float_training import fit_float
-from eqnet.train.recipe import ElasticRecipe, Recipe, load_recipe
+from eqnet.train.recipe import ElasticRecipe, Recipe, StaticRecipe, load_recipe
 from eqnet.train.resume import (
     LOG_FILE,
     finished,
@@ -38,7 +38,7 @@ from eqnet.train.resume import (
 )
 from eqnet.train.state import FILE as STATE_FILE
 from eqnet.train.state import load_state, save_state
-from eqnet.train.step import ElasticStep
+from eqnet.train.step import ElasticStep, StaticStep
 
 
 def train(
@@ -47,6 +47,7 @@ def train(
     *,
     data: Path | None = None,
     seed: int | None = None,
+    static: StaticRecipe | None = None,
     resume: bool = False,
     device: str = "auto",
     progress: Progress | None = None,
@@ -54,6 +55,7 @@ def train(
     """Train the supernet of a recipe into the folder `out`; returns a summary.
 
     data: dataset folder (None: where the system has it). seed: instead of the recipe's.
+    static: train for this form at this bit-width alone; other subnets of `out` mean nothing.
     resume: go on from `out` after an interruption; the result is the same as without one on
     the same machine, and a supernet that this recipe has finished there is kept as it is.
     device: "auto", "cpu" or "cuda".
@@ -62,6 +64,9 @@ def train(
     plan = load_recipe(recipe)
     if seed is not None:
         plan = plan.model_copy(update={"seed": seed})
+    if static is not None:
+        elastic = plan.elastic.model_copy(update={"static": static})
+        plan = plan.model_copy(update={"elastic": elastic})
     run = _Run(plan, out, pick_device(device), open_dataset(plan.dataset, data), resume, progress)
     return run.go()
 
@@ -199,8 +204,7 @@ class _Run:
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: _cosine(past + step, total)
         )
-        kind = GraphedStep if self.device.type == "cuda" else ElasticStep
-        step = kind(supernet, teacher, recipe, load_styles(recipe.styles))
+        step = self._step_of(recipe)(supernet, teacher, recipe, load_styles(recipe.styles))
         self.progress.start("elastic training", recipe.epochs)
         for epoch in range(done, recipe.epochs):
             losses = self._epoch(supernet, step, feed, optimizer, schedule, epoch)
@@ -211,6 +215,11 @@ class _Run:
         self.progress.finish()
         supernet.apply_float()
         supernet.recalibrate(calibration.inputs())
+
+    def _step_of(self, recipe: ElasticRecipe) -> type[ElasticStep]:
+        if recipe.static is not None:
+            return StaticStep
+        return GraphedStep if self.device.type == "cuda" else ElasticStep
 
     def _epoch(
         self,
@@ -225,7 +234,7 @@ class _Run:
         # What a network draws itself (dropout) must not depend on where a run was resumed.
         torch.manual_seed(self.plan.seed * 1_000_003 + epoch)
         parameters = list(supernet.graph.parameters())
-        total = torch.zeros(4, device=self.device)
+        total = torch.zeros(len(step.losses), device=self.device)
         supernet.graph.train()
         step.begin_epoch(rng)
         for images, labels in feed.epoch(epoch):
@@ -236,7 +245,7 @@ class _Run:
             schedule.step()
             supernet.project()
         means = (total / max(1, len(feed))).tolist()
-        return dict(zip(("high", "random", "low", "wdr"), means, strict=True))
+        return dict(zip(step.losses, means, strict=True))
 
 
 def _cosine(step: int, total: int) -> float:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from eqnet.spec.errors import ProfileError
 from eqnet.spec.fields import first_problem
 from eqnet.spec.profiles import read_yaml
-from eqnet.spec.scheme import BITS, Frozen
+from eqnet.spec.scheme import BITS, Form, Frozen
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -40,10 +40,31 @@ class GpgRecipe(Frozen):
     teacher: Share = 0.0
 
 
+Bits = Annotated[int, Field(ge=BITS[0], le=BITS[-1])]
+
+
+class StaticRecipe(Frozen):
+    """One form at one bit-width: the network that a supernet's subnet is compared with.
+
+    weight_bits, activation_bits: 2 to 8, or both None: the float network on the same budget.
+    """
+
+    weight_bits: Bits | None = None
+    activation_bits: Bits | None = None
+    form: Form = Form()
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> StaticRecipe:
+        if (self.weight_bits is None) != (self.activation_bits is None):
+            raise ValueError("weight_bits and activation_bits: both, or neither (float)")
+        return self
+
+
 class ElasticRecipe(Frozen):
     """The elastic supernet: Adam, cosine schedule, one optimizer step for the three groups.
 
     styles: built-in profiles whose placement is sampled, or "paper" (Conv and Linear inputs).
+    static: train for this form alone, with everything else the same (LSQ, arXiv 1902.08153).
     """
 
     epochs: Annotated[int, Field(ge=1)] = 60
@@ -52,10 +73,11 @@ class ElasticRecipe(Frozen):
     scale_learning_rate: Positive = 1e-3
     zero_point_learning_rate: Positive = 1e-2
     gradient_clip: Positive = 1.0
-    bits: tuple[Annotated[int, Field(ge=BITS[0], le=BITS[-1])], ...] = BITS
+    bits: tuple[Bits, ...] = BITS
     styles: tuple[str, ...] = ("onnxruntime_x86", "openvino_asym", "tensorrt_int8", "paper")
     wdr: WdrRecipe = WdrRecipe()
     gpg: GpgRecipe = GpgRecipe()
+    static: StaticRecipe | None = None
 
 
 class CqapRecipe(Frozen):

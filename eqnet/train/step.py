@@ -23,6 +23,8 @@ class ElasticStep:
     guides R and R guides L. A float teacher may guide H.
     """
 
+    losses: tuple[str, ...] = ("high", "random", "low", "wdr")
+
     def __init__(
         self,
         supernet: Supernet,
@@ -76,3 +78,27 @@ class ElasticStep:
         if wdr.skewness or wdr.kurtosis:
             loss.backward()
         return loss.detach()
+
+
+class StaticStep(ElasticStep):
+    """The same step for one form at one bit-width, or in float: LSQ with the same teacher.
+
+    No group guides another, and nothing needs a weight distribution that serves several grids.
+    """
+
+    losses = ("static",)
+
+    def backward(self, images: Tensor, labels: Tensor, rng: random.Random) -> Tensor:
+        """Accumulate the gradients of one step; returns its loss, float32 [1]."""
+        static = self.recipe.static
+        assert static is not None
+        if static.weight_bits is None or static.activation_bits is None:
+            self.supernet.apply_float()
+        else:
+            bits = static.weight_bits, static.activation_bits
+            style = rng.choice(self.styles)
+            self.supernet.apply(uniform(self.supernet.info, style, static.form, *bits))
+        guide, weight = self._teacher_guide(images)
+        loss = guided_loss(self.supernet.graph(images), labels, guide, weight)
+        loss.backward()
+        return loss.detach()[None]
