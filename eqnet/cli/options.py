@@ -53,6 +53,23 @@ Profile = Annotated[
     ),
 ]
 
+# A float model of one's own, and its images.
+SOURCES = "torchvision:NAME, timm:NAME, eqnet:resnet20, or module:callable."
+Weights = Annotated[
+    Path | None,
+    typer.Option(help="State dict, or a checkpoint with one.", show_default="the model's own"),
+]
+WeightsKey = Annotated[
+    str | None,
+    typer.Option(help="Which weights of a checkpoint.", show_default="averaged, if there are"),
+]
+OwnData = Annotated[
+    Path | None, typer.Option(help="Folder of images, by class or not, or of IDX files.")
+]
+DatasetName = Annotated[
+    str | None, typer.Option(help="Name of the data set.", show_default="by the folder")
+]
+
 # How images become a network's input; see `parse_inputs`.
 Size = Annotated[
     str | None,

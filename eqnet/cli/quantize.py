@@ -8,17 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eqnet.cli.options import (
+    SOURCES,
     AllowCode,
     Channels,
     Crop,
+    DatasetName,
     Interpolation,
     Json,
     Mean,
+    OwnData,
     Quiet,
     Resize,
     Seed,
     Size,
     Std,
+    Weights,
+    WeightsKey,
 )
 
 if TYPE_CHECKING:
@@ -49,7 +54,7 @@ Examples:
 def quantize(
     model: Annotated[
         str,
-        typer.Option(help="torchvision:NAME, timm:NAME, eqnet:resnet20, or module:callable."),
+        typer.Option(help=SOURCES),
     ],
     profile: Annotated[
         list[str],
@@ -59,20 +64,10 @@ def quantize(
             help="Built-in name ('eqnet profiles list') or a YAML file's path; may be repeated.",
         ),
     ],
-    weights: Annotated[
-        Path | None,
-        typer.Option(help="State dict, or a checkpoint with one.", show_default="the model's own"),
-    ] = None,
-    weights_key: Annotated[
-        str | None,
-        typer.Option(help="Which weights of a checkpoint.", show_default="averaged, if there are"),
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of images, by class or not, or of IDX files.")
-    ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="Name of the data set.", show_default="by the folder")
-    ] = None,
+    weights: Weights = None,
+    weights_key: WeightsKey = None,
+    data: OwnData = None,
+    dataset: DatasetName = None,
     out: Annotated[Path, typer.Option(help="Folder for supernet, artifacts and page.")] = Path(
         "deploy"
     ),

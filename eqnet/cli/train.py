@@ -8,16 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eqnet.cli.options import (
+    SOURCES,
     AllowCode,
     Channels,
     Crop,
+    DatasetName,
     Interpolation,
     Json,
     Mean,
+    OwnData,
     Quiet,
     Resize,
     Size,
     Std,
+    Weights,
+    WeightsKey,
 )
 from eqnet.spec.errors import DataError, UsageError
 
@@ -70,22 +75,12 @@ def train(
     ] = False,
     model: Annotated[
         str | None,
-        typer.Option(help="torchvision:NAME, timm:NAME, eqnet:resnet20, or module:callable."),
+        typer.Option(help=SOURCES),
     ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(help="State dict, or a checkpoint with one.", show_default="the model's own"),
-    ] = None,
-    weights_key: Annotated[
-        str | None,
-        typer.Option(help="Which weights of a checkpoint.", show_default="averaged, if there are"),
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of images, by class or not, or of IDX files.")
-    ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="Name of the data set.", show_default="by the folder")
-    ] = None,
+    weights: Weights = None,
+    weights_key: WeightsKey = None,
+    data: OwnData = None,
+    dataset: DatasetName = None,
     images: Annotated[
         int | None,
         typer.Option(min=1, help="Images for the scales, post-training.", show_default="256"),
