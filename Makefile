@@ -45,6 +45,7 @@ lint: $(STAMP)  ## Check style, types and the import rule
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell
 
 format: $(STAMP)  ## Format the code
 	$(BIN)/ruff check --fix .

@@ -17,7 +17,7 @@ import numpy as np
 
 from eqnet.spec.profiles import load_profile
 from eqnet.spec.scheme import BITS, Form, Granularity, Symmetry, all_forms
-from eqnet.supernet.choices import PAPER_STYLE, Style, uniform
+from eqnet.subnets.build import PAPER_STYLE, Style, uniform
 from eqnet.supernet.measure import logits
 from eqnet.supernet.session import Session, open_session
 

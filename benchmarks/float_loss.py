@@ -23,7 +23,7 @@ from parity import make_supernet
 from eqnet.cli.options import parse_bits
 from eqnet.spec.profiles import load_profile
 from eqnet.spec.scheme import Form, Granularity, all_forms
-from eqnet.supernet.choices import PAPER_STYLE, Style, uniform
+from eqnet.subnets.build import PAPER_STYLE, Style, uniform
 from eqnet.supernet.extract import extract
 from eqnet.supernet.measure import logits
 from eqnet.supernet.session import open_session

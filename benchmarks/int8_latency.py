@@ -23,12 +23,12 @@ from eqnet.backend.discovery import find_exporter
 from eqnet.backend.graphs import strip_qdq
 from eqnet.backend.timing import interleave, paired_ratio
 from eqnet.models.loader import load_model
+from eqnet.qdq.export import to_onnx
 from eqnet.spec.profiles import load_profile
+from eqnet.subnets.profiled import Target
 from eqnet.supernet.calibrate import calibrate
 from eqnet.supernet.extract import extract
-from eqnet.supernet.qdq import to_onnx
 from eqnet.supernet.supernet import Supernet
-from eqnet.supernet.target import Target
 
 NETS = {
     "resnet20 28x28": ("eqnet:resnet20", (1, 28, 28), 10),

@@ -31,7 +31,7 @@ from eqnet.backend.host import describe
 from eqnet.cli.options import parse_static
 from eqnet.cli.progress import progress
 from eqnet.spec.scheme import Form, all_forms
-from eqnet.supernet.choices import PAPER_STYLE, uniform
+from eqnet.subnets.build import PAPER_STYLE, uniform
 from eqnet.supernet.measure import logits
 from eqnet.supernet.session import Session, open_session
 from eqnet.train.elastic import train

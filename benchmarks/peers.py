@@ -22,15 +22,15 @@ import torch
 
 from eqnet.backend.discovery import find_exporter
 from eqnet.models.loader import load_model
+from eqnet.qdq.export import to_onnx
 from eqnet.search.space import Space
 from eqnet.spec.profiles import load_profile
 from eqnet.spec.subnet import REMAINDER
+from eqnet.subnets.build import PAPER_STYLE, build_spec
+from eqnet.subnets.profiled import Target
 from eqnet.supernet.calibrate import calibrate
-from eqnet.supernet.choices import PAPER_STYLE, build_spec
 from eqnet.supernet.extract import extract
-from eqnet.supernet.qdq import to_onnx
 from eqnet.supernet.supernet import Supernet
-from eqnet.supernet.target import Target
 
 SHAPE = (3, 224, 224)
 CLASSES = 1000

@@ -41,7 +41,7 @@ from pretrained_peers import FLOAT, NETWORK
 from eqnet.backend.host import describe
 from eqnet.backend.isa import onednn_cpu, onednn_switch, this_cpu
 from eqnet.backend.timing import paired_ratio
-from eqnet.spec.errors import EqnetError
+from eqnet.spec.errors import EqnetError, one_line
 from eqnet.spec.profiles import load_profile
 
 Row = dict[str, Any]
@@ -236,7 +236,7 @@ def judge(bench: Bench, contestant: Contestant) -> Row:
     try:
         made = contestant.make(bench)
     except (SkippedError, EqnetError) as error:
-        return row | {"skipped": " ".join(str(error).split())}
+        return row | {"skipped": one_line(error)}
     groups = real_weights.owners("evaluation", len(made.logits))
     row |= {"where": made.runnable.runtime if made.runnable else contestant.where}
     row |= asdict(fidelity(made.logits, bench.reference, groups))

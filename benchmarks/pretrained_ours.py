@@ -19,8 +19,8 @@ from eqnet.cli.options import parse_bits
 from eqnet.export.export import export
 from eqnet.spec.manifest import MODEL
 from eqnet.spec.scheme import Form, Granularity, Symmetry
+from eqnet.subnets.build import PAPER_STYLE, Style, uniform
 from eqnet.supernet.calibration import Calibration
-from eqnet.supernet.choices import PAPER_STYLE, Style, uniform
 from eqnet.supernet.extract import extract
 from eqnet.supernet.measure import Batches, logits
 from eqnet.supernet.session import Session, open_session

@@ -19,7 +19,7 @@ from elastic_table import paired_interval
 from eqnet.spec.profiles import load_profile
 from eqnet.spec.scheme import Form, Granularity, Scales, Symmetry
 from eqnet.spec.subnet import SubnetSpec
-from eqnet.supernet.choices import Style, uniform
+from eqnet.subnets.build import Style, uniform
 from eqnet.supernet.measure import logits
 from eqnet.supernet.session import Session, open_session
 

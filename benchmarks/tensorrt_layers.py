@@ -19,13 +19,13 @@ import torch
 
 from eqnet.backend.discovery import find_exporter
 from eqnet.models.loader import load_model
+from eqnet.qdq.export import to_onnx
 from eqnet.spec.manifest import MODEL
 from eqnet.spec.profiles import load_profile
+from eqnet.subnets.profiled import Target
 from eqnet.supernet.calibrate import calibrate
 from eqnet.supernet.extract import extract
-from eqnet.supernet.qdq import to_onnx
 from eqnet.supernet.supernet import Supernet
-from eqnet.supernet.target import Target
 
 NETS = ("resnet18", "mobilenet_v2", "efficientnet_b0")
 SHAPE, CLASSES = (3, 224, 224), 1000

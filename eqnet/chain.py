@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from eqnet.backend.files import write_file
 from eqnet.report import Row, load, report, summarize
-from eqnet.spec.errors import EqnetError
+from eqnet.spec.errors import EqnetError, one_line
 from eqnet.spec.progress import Progress, Silent, Stages
 
 GENERATIONS = 100
@@ -127,5 +127,5 @@ def failure_of(work: Callable[[], None]) -> str | None:
     except Exception as error:
         if os.environ.get("EQNET_DEBUG") == "1":
             raise
-        return " ".join(f"unexpected {type(error).__name__}: {error}".split())
+        return one_line(f"unexpected {type(error).__name__}: {error}")
     return None

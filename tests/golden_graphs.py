@@ -19,13 +19,13 @@ from nets import small_supernet
 
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.graphs import constant
+from eqnet.qdq.export import to_onnx
 from eqnet.spec.profiles import builtin_profiles, load_profile
 from eqnet.spec.subnet import SubnetSpec
+from eqnet.subnets.profiled import Target
 from eqnet.supernet.checkpoint import load_supernet
 from eqnet.supernet.extract import extract
-from eqnet.supernet.qdq import to_onnx
 from eqnet.supernet.supernet import Supernet
-from eqnet.supernet.target import Target
 
 GOLDEN = Path(__file__).parent / "golden"
 # The small net has what ResNet-20 lacks: a concat, a depthwise convolution and a max pool.

@@ -11,8 +11,8 @@ from eqnet.data.images import ArrayImages, Dataset, Images
 from eqnet.spec.manifest import Preprocessing
 from eqnet.spec.profile import ActivationRules, Placement
 from eqnet.spec.scheme import Symmetry
+from eqnet.subnets.build import Style
 from eqnet.supernet.calibrate import calibrate
-from eqnet.supernet.choices import Style
 from eqnet.supernet.supernet import Supernet
 
 SHAPE = (3, 12, 12)
@@ -113,7 +113,6 @@ class TinyData(Dataset):
     preprocessing = Preprocessing(mean=(0.3,), std=(0.4,))
     classes = tuple("abcdefghij")
     input_shape = (1, 28, 28)
-    complete = True
 
     def __init__(self, count: int = 40) -> None:
         rng = np.random.default_rng(5)

@@ -19,11 +19,11 @@ from eqnet.spec.manifest import Preprocessing
 from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.reports import SearchReport
 from eqnet.spec.subnet import SubnetSpec
+from eqnet.subnets.network import NetworkInfo
+from eqnet.subnets.profiled import Target
 from eqnet.supernet.checkpoint import Header
-from eqnet.supernet.info import NetworkInfo
 from eqnet.supernet.session import Session
 from eqnet.supernet.supernet import Supernet
-from eqnet.supernet.target import Target
 
 ALL_PAIRS = [[w, a] for w in range(2, 9) for a in range(2, 9)]
 SMALL = {"generations": 12, "population": 24}

@@ -17,15 +17,16 @@ from eqnet.backend.discovery import find_exporter
 from eqnet.backend.graphs import layers_of
 from eqnet.backend.refusals import accepted_refusals, keeps_int8
 from eqnet.cli.export import _print as show
-from eqnet.export.export import Subnet, checked_exporter, export, export_in
+from eqnet.export.chosen import Subnet
+from eqnet.export.export import checked_exporter, export, export_in
+from eqnet.qdq.export import to_onnx
 from eqnet.spec.errors import ProfileError
 from eqnet.spec.manifest import MANIFEST, MODEL, Manifest
 from eqnet.spec.profile import HardwareProfile
-from eqnet.supernet.choices import Style, build_spec
+from eqnet.subnets.build import Style, build_spec
+from eqnet.subnets.profiled import Target
 from eqnet.supernet.extract import extract
-from eqnet.supernet.qdq import to_onnx
 from eqnet.supernet.supernet import Supernet
-from eqnet.supernet.target import Target
 from eqnet.testing.host import for_this_cpu
 from eqnet.verify import verify
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from eqnet.search.space import Space
 from eqnet.spec.subnet import REMAINDER
-from eqnet.supernet.info import NetworkInfo
-from eqnet.supernet.target import Target
+from eqnet.subnets.network import NetworkInfo
+from eqnet.subnets.profiled import Target
 
 
 class SqueezeNet(nn.Module):

@@ -122,7 +122,7 @@ def test_a_failing_export_leaves_the_old_artifact(refused, artifact, monkeypatch
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(export_module, "_write_parity", fail)
+    monkeypatch.setattr(export_module, "write_parity", fail)
     code = 9 if isinstance(error, OSError) else 1
     refused([*EXPORT, "--force", "--out", artifact], code)
     refused([*EXPORT, "--out", "new"], code)
@@ -135,6 +135,6 @@ def test_an_interrupted_export_leaves_nothing(tmp_path, artifact, unchanged, mon
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(export_module, "_write_parity", interrupt)
+    monkeypatch.setattr(export_module, "write_parity", interrupt)
     assert main([*EXPORT, "--force", "--out", str(artifact)]) == 130
     assert capsys.readouterr().err == "interrupted\n"

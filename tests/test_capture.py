@@ -8,8 +8,8 @@ from nets import SHAPE, SmallNet, images, randomize, small_supernet
 from torch import nn
 from torch.nn import functional
 
+from eqnet.capture.capture import capture, check_same_function
 from eqnet.models.loader import load_model
-from eqnet.supernet.capture import capture, check_same_function
 from eqnet.supernet.supernet import Supernet
 
 ROUNDING = 1e-5  # of the largest logit: flipped channels are summed in another order
@@ -168,7 +168,7 @@ def test_signs_follow_from_the_graph(case):
 
 def test_apply_float_after_a_subnet_gives_the_float_function_again():
     from eqnet.spec.scheme import Form
-    from eqnet.supernet.choices import PAPER_STYLE, uniform
+    from eqnet.subnets.build import PAPER_STYLE, uniform
 
     supernet = small_supernet()
     batch = images()

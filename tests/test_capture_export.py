@@ -15,13 +15,13 @@ from torch import nn
 from torch.nn import functional
 
 from eqnet.backend.discovery import find_exporter
+from eqnet.qdq.export import to_onnx
 from eqnet.spec.profiles import load_profile
 from eqnet.spec.scheme import Form, Granularity, Symmetry
-from eqnet.supernet.choices import PAPER_STYLE, build_spec, uniform
+from eqnet.subnets.build import PAPER_STYLE, build_spec, uniform
+from eqnet.subnets.profiled import Target
 from eqnet.supernet.extract import extract
-from eqnet.supernet.qdq import to_onnx
 from eqnet.supernet.supernet import Supernet
-from eqnet.supernet.target import Target
 from eqnet.testing.host import for_this_cpu
 from eqnet.testing.subnets import Subnet
 

@@ -13,13 +13,13 @@ from fed_integers import feed
 from nets import images
 
 from eqnet.backend.discovery import find_exporter
+from eqnet.capture.capture import check_same_function
+from eqnet.qdq.export import to_onnx
 from eqnet.spec.errors import CaptureError
 from eqnet.spec.profiles import load_profile
-from eqnet.supernet.capture import check_same_function
+from eqnet.subnets.profiled import Target
 from eqnet.supernet.extract import extract
-from eqnet.supernet.qdq import to_onnx
 from eqnet.supernet.supernet import Supernet
-from eqnet.supernet.target import Target
 from eqnet.testing.subnets import Subnet
 
 ROUNDING = 1e-5  # of the largest logit: sums in another order

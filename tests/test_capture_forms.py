@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
 
-from eqnet.supernet.capture import capture, check_same_function
+from eqnet.capture.capture import capture, check_same_function
 
 SHAPE = (3, 8, 8)
 ROUNDING = 1e-5  # of the largest logit

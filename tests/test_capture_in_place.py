@@ -10,10 +10,10 @@ from nets import SHAPE, images, randomize
 from torch import nn
 from torch.nn import functional
 
+from eqnet.capture.capture import capture, check_same_function
+from eqnet.capture.writes import PLAIN_OPERATORS
 from eqnet.spec.errors import CaptureError
-from eqnet.supernet.capture import capture, check_same_function
 from eqnet.supernet.supernet import Supernet
-from eqnet.supernet.writes import PLAIN_OPERATORS
 
 ROUNDING = 1e-5  # of the largest logit
 

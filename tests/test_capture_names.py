@@ -9,9 +9,9 @@ import torch
 from nets import SHAPE, SmallNet, images, randomize, style, supernet_of
 from torch import nn
 
+from eqnet.capture.capture import capture, check_same_function
 from eqnet.spec.scheme import all_forms
-from eqnet.supernet.capture import capture, check_same_function
-from eqnet.supernet.choices import uniform
+from eqnet.subnets.build import uniform
 from eqnet.supernet.extract import extract
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from eqnet.capture.capture import capture
 from eqnet.spec.errors import CaptureError
-from eqnet.supernet.capture import capture
 
 SHAPE = (3, 8, 8)
 

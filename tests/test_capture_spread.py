@@ -9,12 +9,12 @@ import torch
 from nets import images
 from torch import nn
 
+from eqnet.capture.capture import capture
+from eqnet.qdq.export import to_onnx
 from eqnet.spec.profiles import load_profile
-from eqnet.supernet.capture import capture
+from eqnet.subnets.profiled import Target
 from eqnet.supernet.extract import extract
-from eqnet.supernet.qdq import to_onnx
 from eqnet.supernet.supernet import Supernet
-from eqnet.supernet.target import Target
 
 SHAPE = (3, 8, 8)
 ROUNDING = 1e-5  # of the largest logit

@@ -123,7 +123,7 @@ def test_eval_passes_the_form_on(stage: Stage, capsys: pytest.CaptureFixture[str
             interval=(0.7, 1.0),
         )
 
-    stage("eqnet.supernet.evaluate.evaluate", evaluate)
+    stage("eqnet.evaluate.evaluate.evaluate", evaluate)
     arguments = ["eval", "--bits", "w4a6", "--weights", "per_tensor:asymmetric"]
     arguments += ["--activations", "symmetric", "--placement", "paper"]
     assert main([*arguments, "--json"]) == 0

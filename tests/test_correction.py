@@ -8,9 +8,9 @@ from torch import nn
 
 from eqnet.spec.profiles import load_profile
 from eqnet.spec.scheme import Form, Scales
+from eqnet.subnets.build import Style, uniform
 from eqnet.supernet.calibrate import calibrate
 from eqnet.supernet.calibration import Calibration
-from eqnet.supernet.choices import Style, uniform
 from eqnet.supernet.correction import correct, float_moments, moments_of
 from eqnet.supernet.extract import extract
 from eqnet.supernet.measure import Batches

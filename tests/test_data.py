@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 import torch
 from idx_files import one_line, plain_idx
 
-from eqnet.data import Dataset, open_dataset
+from eqnet.data import open_dataset
 from eqnet.data.augment import random_shift_flip
 from eqnet.data.fashion_mnist import (
     BUNDLE,
@@ -24,7 +23,7 @@ from eqnet.data.fashion_mnist import (
 from eqnet.data.idx import read_idx, write_idx
 from eqnet.data.images import Images
 from eqnet.data.make_bundle import make_bundle, pick
-from eqnet.spec.errors import DataError, MissingExtraError, UsageError
+from eqnet.spec.errors import DataError, UsageError
 
 
 def numbered(count: int) -> np.ndarray:
@@ -53,7 +52,6 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_full_data_splits_are_disjoint_and_fixed(full: Path) -> None:
     data = open_dataset("fashion_mnist", full.parents[1])
-    assert data.complete
     train, validation = numbers(data.train()), numbers(data.validation())
     assert (len(train), len(validation), len(data.test())) == (55_000, 5_000, 10_000)
     assert sorted(train + validation) == list(range(60_000))
@@ -76,7 +74,6 @@ def test_labels_stay_with_their_images(full: Path) -> None:
 
 def test_only_the_bundled_slice() -> None:
     data = open_fashion_mnist(system=())
-    assert not data.complete
     assert (len(data.validation()), len(data.test())) == (1_000, 2_000)
     assert data.test().name == "fashion_mnist test slice, 2000 images"
     with pytest.raises(DataError, match=r"only the bundled slice.*dataset-fashion-mnist") as error:
@@ -177,46 +174,6 @@ def test_foreign_content_is_refused(
     data = FashionMnist(tmp_path)
     with pytest.raises(DataError, match=message):
         (data.train if part < 2 else data.test)()
-
-
-def test_download_without_torchvision_names_the_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "torchvision.datasets", None)
-    with pytest.raises(MissingExtraError, match=r"eqnet\[train\]"):
-        open_dataset("fashion_mnist", tmp_path, download=True)
-    with pytest.raises(DataError, match="needs a folder"):
-        open_dataset("fashion_mnist", download=True)
-
-
-def test_a_failed_download_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from torchvision.datasets import FashionMNIST
-
-    def refuse(self: FashionMNIST) -> None:
-        raise RuntimeError("Error downloading\ntrain-images")
-
-    monkeypatch.setattr(FashionMNIST, "download", refuse)
-    with pytest.raises(DataError, match="failed: Error downloading train-images"):
-        open_dataset("fashion_mnist", tmp_path, download=True)
-
-
-def test_a_download_is_read_like_any_folder(
-    tmp_path: Path, full: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Stand:
-        """Writes the files where torchvision's class does."""
-
-        def __init__(self, root: str, *, train: bool, download: bool) -> None:
-            assert download
-            target = Path(root) / "FashionMNIST" / "raw"
-            target.mkdir(parents=True, exist_ok=True)
-            for path in full.iterdir():
-                if path.name.startswith("train" if train else "t10k"):
-                    (target / path.name).symlink_to(path)
-
-    monkeypatch.setattr("torchvision.datasets.FashionMNIST", Stand)
-    data: Dataset = open_dataset("fashion_mnist", tmp_path, download=True)
-    assert len(data.test()) == 10_000
 
 
 def test_shift_flip_equals_pad_crop_flip_of_each_image() -> None:

@@ -8,10 +8,10 @@ import shutil
 import pytest
 from search_tools import lowbit
 
-import eqnet.export.export as export_module
+import eqnet.export.parity_set as parity_module
 import eqnet.search.search as search_module
 from eqnet.cli.main import main
-from eqnet.export.export import choose_subnet
+from eqnet.export.chosen import choose_subnet
 from eqnet.spec.manifest import MANIFEST, Manifest
 from eqnet.spec.profiles import load_profile
 from eqnet.spec.reports import SearchReport
@@ -70,7 +70,7 @@ def test_the_same_seed_searches_the_same_subnet(searched, tmp_path):
 
 def test_export_takes_the_search_result_and_says_so(searched, monkeypatch, capsys):
     monkeypatch.chdir(searched)
-    monkeypatch.setattr(export_module, "PARITY_BYTES", 0)  # 256 images, to be quick
+    monkeypatch.setattr(parity_module, "PARITY_BYTES", 0)  # 256 images, to be quick
     assert main(["export", "-p", NAME, "-q"]) == 0
     told = capsys.readouterr().out
     assert "search: " in told

@@ -10,9 +10,9 @@ from torch.nn import functional
 
 from eqnet.spec.profiles import load_profile
 from eqnet.spec.scheme import Form, Granularity
+from eqnet.subnets.build import Style, uniform
 from eqnet.supernet.calibrate import calibrate
 from eqnet.supernet.calibration import Calibration
-from eqnet.supernet.choices import Style, uniform
 from eqnet.supernet.equalize import equalize
 from eqnet.supernet.measure import Batches
 from eqnet.supernet.supernet import Supernet

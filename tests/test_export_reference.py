@@ -14,10 +14,10 @@ from nets import images, small_supernet
 from eqnet.backend.graphs import LAYER_OPS, constant, quantizers
 from eqnet.export import reference as module
 from eqnet.export.reference import ROUNDING_STEPS, Traced, check_reference, trace
+from eqnet.qdq.export import to_onnx
 from eqnet.spec.errors import EqnetError
+from eqnet.subnets.profiled import Target
 from eqnet.supernet.extract import extract
-from eqnet.supernet.qdq import to_onnx
-from eqnet.supernet.target import Target
 
 PATH = Path("reference.onnx")
 CARRIERS = {"carriers": ["pool", "concat", "mul", "activation", "other"], "add": "both"}

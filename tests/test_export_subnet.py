@@ -14,11 +14,11 @@ from search_tools import ALL_PAIRS, IDENTITY, lowbit, session_of, space_of
 from test_activated import SqueezeNet
 from test_stem import Gated
 
-from eqnet.export.export import choose_subnet
+from eqnet.export.chosen import choose_subnet
 from eqnet.spec.errors import CheckpointError, InfeasibleError, UsageError
 from eqnet.spec.profiles import load_profile
-from eqnet.supernet.membership import first_difference
-from eqnet.supernet.target import Target
+from eqnet.subnets.membership import first_difference
+from eqnet.subnets.profiled import Target
 
 SEARCHED = {"search_groups": ["conv", "linear", "add", "stem", "activated"]}
 SIGNED = {

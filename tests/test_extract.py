@@ -13,7 +13,7 @@ from eqnet.quant.static import StaticConv2d, StaticLinear
 from eqnet.spec.errors import CheckpointError
 from eqnet.spec.scheme import Form, Granularity, Symmetry, all_forms
 from eqnet.spec.subnet import SubnetSpec
-from eqnet.supernet.choices import PAPER_STYLE, Style, build_spec, uniform
+from eqnet.subnets.build import PAPER_STYLE, Style, build_spec, uniform
 from eqnet.supernet.extract import MAX_BIAS_STEPS, extract
 from eqnet.supernet.supernet import Supernet
 

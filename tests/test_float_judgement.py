@@ -16,7 +16,8 @@ from eqnet.backend.artifact import read_manifest
 from eqnet.backend.preprocess import preprocess
 from eqnet.cli.main import main
 from eqnet.data import open_dataset
-from eqnet.export.export import checked_exporter, choose_subnet, export, export_in
+from eqnet.export.chosen import choose_subnet
+from eqnet.export.export import checked_exporter, export, export_in
 from eqnet.report import load, report, summarize
 from eqnet.runtime import load as load_model
 from eqnet.spec.manifest import PARITY

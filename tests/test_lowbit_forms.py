@@ -15,12 +15,12 @@ from onnx.reference import ReferenceEvaluator
 from safetensors.numpy import load_file, save_file
 
 from eqnet.backend.artifact import read_manifest, read_parity
-from eqnet.backend.bits import int_range
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.files import sha256_file
 from eqnet.backend.graphs import layers_of
-from eqnet.backend.integer import INTEGER, PACKED
-from eqnet.backend.packed import write_packed
+from eqnet.backend.lowbit.bits import int_range
+from eqnet.backend.lowbit.integer import INTEGER, PACKED
+from eqnet.backend.lowbit.packed import write_packed
 from eqnet.backend.protocol import BuildReports, ExtraChecks
 from eqnet.spec.errors import ArtifactError
 from eqnet.spec.manifest import PARITY, REFERENCE

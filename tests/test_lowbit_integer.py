@@ -12,8 +12,8 @@ from eqnet_exporters.lowbit.integer_parts import NotIntegerOnlyError
 from eqnet_exporters.lowbit.layers import packed_tensors
 from graphs import Builder, inputs, residual_net
 
-from eqnet.backend.integer import INTEGER, PACKED, load_integer
-from eqnet.backend.packed import write_packed
+from eqnet.backend.lowbit.integer import INTEGER, PACKED, load_integer
+from eqnet.backend.lowbit.packed import write_packed
 from eqnet.spec.errors import ArtifactError, UsageError
 
 FORMS = {

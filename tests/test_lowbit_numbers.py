@@ -8,7 +8,7 @@ from eqnet_exporters.lowbit.integer_parts import NotIntegerOnlyError, fixed_poin
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eqnet.backend.integer_ops import convolution, rescale, round_shift
+from eqnet.backend.lowbit.integer_ops import convolution, rescale, round_shift
 
 
 @given(st.lists(st.floats(1e-12, 1e8), min_size=1, max_size=6))

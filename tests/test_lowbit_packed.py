@@ -8,8 +8,8 @@ import zlib
 import numpy as np
 import pytest
 
-from eqnet.backend.bits import CHUNK, int_range, pack_bits, packed_bytes, unpack_bits
-from eqnet.backend.packed import (
+from eqnet.backend.lowbit.bits import CHUNK, int_range, pack_bits, packed_bytes, unpack_bits
+from eqnet.backend.lowbit.packed import (
     HEADER,
     PackedTensor,
     Shared,
@@ -121,7 +121,7 @@ def test_the_size_is_the_sum_of_the_bits_and_little_more(tmp_path):
 
 def test_a_reader_needs_numpy_alone():
     code = (
-        "import sys, eqnet.backend.packed, eqnet.backend.integer; "
+        "import sys, eqnet.backend.lowbit.packed, eqnet.backend.lowbit.integer; "
         "kept = {'onnx', 'onnx_ir', 'onnxruntime', 'pydantic', 'torch', 'yaml', 'safetensors'}; "
         "print(sorted(kept & set(sys.modules)))"
     )

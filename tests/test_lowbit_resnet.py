@@ -15,18 +15,18 @@ from eqnet_exporters.lowbit.layers import packed_tensors
 from graphs import Builder
 
 from eqnet.backend.discovery import find_exporter
-from eqnet.backend.integer import PACKED, load_integer
-from eqnet.backend.packed import content_bits, read_packed, write_packed
-from eqnet.export.export import weight_bytes
+from eqnet.backend.lowbit.integer import PACKED, load_integer
+from eqnet.backend.lowbit.packed import content_bits, read_packed, write_packed
+from eqnet.qdq.export import to_onnx
 from eqnet.spec.manifest import REFERENCE
 from eqnet.spec.profiles import load_profile
 from eqnet.spec.scheme import BITS
 from eqnet.spec.subnet import SubnetSpec
+from eqnet.subnets.budgets import weight_bytes
+from eqnet.subnets.profiled import Target
 from eqnet.supernet.extract import extract
 from eqnet.supernet.measure import logits
-from eqnet.supernet.qdq import to_onnx
 from eqnet.supernet.session import open_session
-from eqnet.supernet.target import Target
 
 IMAGES = 64
 

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 BOARD = [
     "eqnet.spec",
+    "eqnet.subnets",
     "eqnet.backend",
     "eqnet.data",
     "eqnet.verify",

@@ -16,14 +16,14 @@ from torch import nn
 
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.graphs import constant
+from eqnet.qdq.export import to_onnx
 from eqnet.quant.functional import nearest_even, power_of_two
 from eqnet.quant.quantizers import MAX_SHRINK
 from eqnet.quant.static import QuantizationPoint, StaticConv2d, StaticLinear
 from eqnet.spec.scheme import Form, Granularity, Scales, Symmetry, all_forms
 from eqnet.spec.subnet import SubnetSpec
-from eqnet.supernet.choices import build_spec, uniform
+from eqnet.subnets.build import build_spec, uniform
 from eqnet.supernet.extract import extract
-from eqnet.supernet.qdq import to_onnx
 from eqnet.supernet.supernet import Supernet, factor_of
 
 POWERS = {"weight_scales": Scales.POWER_OF_TWO, "activation_scales": Scales.POWER_OF_TWO}

@@ -14,7 +14,7 @@ from eqnet.cli.output import print_json
 from eqnet.search.cost import analytic_cost
 from eqnet.spec.errors import ProfileError
 from eqnet.spec.profiles import load_profile
-from eqnet.supernet.target import Target
+from eqnet.subnets.profiled import Target
 
 LOOKUP = PROFILE.replace("{model: size}", "{model: lookup, table: times.json}")
 TIMES = {"w4a8": 1.0, "w8a8": 2.0}

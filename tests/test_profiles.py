@@ -78,8 +78,6 @@ def test_built_in_profiles_are_visibly_different():
 def test_what_each_built_in_profile_is():
     tensorrt = load_profile("tensorrt_int8")
     assert (tensorrt.remainder, tensorrt.activations.zero_point) == ("float16", "zero")
-    assert tensorrt.stored_bits(8, non_negative=True) == 7
-    assert tensorrt.stored_bits(8, non_negative=False) == 8
     assert load_profile("openvino_asym").form().label() == "per_channel:symmetric/asymmetric"
     lowbit = load_profile("custom_lowbit")
     assert set(lowbit.bits) == {(w, a) for w in range(2, 9) for a in range(2, 9)}

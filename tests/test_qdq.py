@@ -14,10 +14,10 @@ from onnx.reference import ReferenceEvaluator
 from torch import nn
 
 from eqnet import __version__
+from eqnet.qdq.export import to_onnx
 from eqnet.spec.scheme import Form, Granularity, Symmetry
-from eqnet.supernet.choices import PAPER_STYLE, build_spec, uniform
+from eqnet.subnets.build import PAPER_STYLE, build_spec, uniform
 from eqnet.supernet.extract import extract
-from eqnet.supernet.qdq import to_onnx
 
 MIXED = Form(
     weight_granularity=Granularity.PER_TENSOR,

@@ -8,8 +8,8 @@ from torch import nn
 
 from eqnet.spec.profiles import load_profile
 from eqnet.spec.scheme import Form, Granularity, Symmetry
+from eqnet.subnets.build import Style, uniform
 from eqnet.supernet.calibrate import calibrate
-from eqnet.supernet.choices import Style, uniform
 from eqnet.supernet.extract import extract
 from eqnet.supernet.moments import can_be_reconstructed, columns, input_moments
 from eqnet.supernet.reconstruct import FORMS, reconstruct

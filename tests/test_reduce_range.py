@@ -18,13 +18,13 @@ from pydantic import ValidationError
 
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.isa import Cpu
+from eqnet.qdq.export import to_onnx
 from eqnet.quant.static import IntegerWeight, StaticConv2d, StaticLinear
 from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.scheme import Form, Granularity, Symmetry, all_forms
 from eqnet.spec.subnet import SubnetSpec
-from eqnet.supernet.choices import build_spec, uniform
+from eqnet.subnets.build import build_spec, uniform
 from eqnet.supernet.extract import extract
-from eqnet.supernet.qdq import to_onnx
 from eqnet.supernet.supernet import Supernet
 
 INT16 = np.iinfo(np.int16)

@@ -7,7 +7,7 @@ from nets import small_supernet, style
 
 from eqnet.spec.scheme import Form, Scales
 from eqnet.spec.subnet import SubnetSpec
-from eqnet.supernet.choices import uniform
+from eqnet.subnets.build import uniform
 from eqnet.supernet.supernet import Supernet
 
 

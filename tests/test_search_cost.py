@@ -14,8 +14,8 @@ from eqnet.search import latency
 from eqnet.search.cost import UNITS, analytic_cost
 from eqnet.spec.errors import MissingExtraError, ProfileError
 from eqnet.spec.progress import Silent
-from eqnet.supernet.budgets import size_kib
-from eqnet.supernet.target import Target
+from eqnet.subnets.budgets import size_kib
+from eqnet.subnets.profiled import Target
 
 # Of the small network: weights, multiply-adds, elements read and elements written.
 WEIGHTS = {"stem": 216, "conv1": 576, "depthwise": 72, "conv2": 48, "head": 70}

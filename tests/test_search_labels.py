@@ -17,7 +17,7 @@ from eqnet.search.labels import draw_subnet, measure_labels
 from eqnet.spec.errors import CheckpointError
 from eqnet.spec.progress import Silent
 from eqnet.spec.scheme import Form, Granularity, Symmetry, all_forms
-from eqnet.supernet.choices import PAPER_STYLE, build_spec
+from eqnet.subnets.build import PAPER_STYLE, build_spec
 
 STYLES = [PAPER_STYLE, style(), style(activations=SIGNED_ZERO)]
 FORMS = list(all_forms())

@@ -19,7 +19,7 @@ from eqnet.search.labels import Labels, draw_subnet
 from eqnet.spec.errors import CheckpointError
 from eqnet.spec.progress import Silent
 from eqnet.spec.scheme import all_forms
-from eqnet.supernet.choices import PAPER_STYLE, uniform
+from eqnet.subnets.build import PAPER_STYLE, uniform
 
 STYLES = [PAPER_STYLE, style(), style(activations=SIGNED_ZERO)]
 FORMS = list(all_forms())

@@ -17,8 +17,8 @@ from eqnet.spec.errors import ProfileError
 from eqnet.spec.progress import Silent
 from eqnet.spec.reports import SearchReport
 from eqnet.spec.subnet import load_subnet
+from eqnet.subnets.profiled import Target
 from eqnet.supernet.calibration import measure
-from eqnet.supernet.target import Target
 
 
 def test_the_result_is_measured_and_written(world):

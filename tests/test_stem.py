@@ -8,9 +8,9 @@ from search_tools import lowbit, space_of
 from torch import nn
 
 from eqnet.search.space import Space
-from eqnet.supernet.stem import before, stem_cuts
+from eqnet.subnets.profiled import Target
+from eqnet.subnets.stem import before, stem_cuts
 from eqnet.supernet.supernet import Supernet
-from eqnet.supernet.target import Target
 
 SHAPE = (3, 16, 16)
 BOTH = {"residual_bits": "8", "add": "both", "carriers": ["pool", "mul", "activation"]}

@@ -21,8 +21,8 @@ from torch import nn
 from eqnet.quant.quantizers import MAX_SAMPLES
 from eqnet.spec.errors import CheckpointError, DataError
 from eqnet.spec.scheme import Form, all_forms
+from eqnet.subnets.build import PAPER_STYLE, build_spec, random_subnet, uniform
 from eqnet.supernet.calibrate import calibrate
-from eqnet.supernet.choices import PAPER_STYLE, build_spec, random_subnet, uniform
 from eqnet.supernet.supernet import Supernet
 
 FORM = Form()

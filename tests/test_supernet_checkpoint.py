@@ -14,6 +14,7 @@ from torch import nn
 from eqnet.models.loader import load_model
 from eqnet.spec.errors import CheckpointError, OutputError, UsageError
 from eqnet.spec.scheme import Form
+from eqnet.subnets.build import PAPER_STYLE, random_subnet
 from eqnet.supernet.checkpoint import (
     FILE,
     HEADER_KEY,
@@ -22,7 +23,6 @@ from eqnet.supernet.checkpoint import (
     load_supernet,
     save_supernet,
 )
-from eqnet.supernet.choices import PAPER_STYLE, random_subnet
 from eqnet.supernet.supernet import Supernet
 
 SHAPE = (1, 12, 12)

@@ -15,13 +15,13 @@ from test_stem import SHAPE, Gated
 from torch import nn
 
 from eqnet.backend.discovery import find_exporter
+from eqnet.capture.capture import capture, check_same_function
+from eqnet.qdq.export import to_onnx
 from eqnet.spec.profiles import load_profile
+from eqnet.subnets.profiled import Target
 from eqnet.supernet.calibrate import calibrate
-from eqnet.supernet.capture import capture, check_same_function
 from eqnet.supernet.extract import extract
-from eqnet.supernet.qdq import to_onnx
 from eqnet.supernet.supernet import Supernet
-from eqnet.supernet.target import Target
 
 
 class Forms(nn.Module):

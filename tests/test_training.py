@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from eqnet.cli.options import parse_static
 from eqnet.spec.errors import CheckpointError, ProfileError, UsageError
 from eqnet.spec.scheme import Form, Granularity, Symmetry
-from eqnet.supernet.choices import PAPER_STYLE
+from eqnet.subnets.build import PAPER_STYLE
 from eqnet.train.elastic import (
     LOG_FILE,
     STATE_FILE,

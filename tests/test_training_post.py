@@ -10,8 +10,8 @@ from torch import nn
 
 from eqnet.spec.errors import CaptureError, CheckpointError, DataError, OutputError, UsageError
 from eqnet.spec.scheme import Form
+from eqnet.subnets.build import PAPER_STYLE, uniform
 from eqnet.supernet.checkpoint import load_supernet
-from eqnet.supernet.choices import PAPER_STYLE, uniform
 from eqnet.train.post_training import guess_dataset, post_training
 
 MODEL = "nets:SmallNet"  # as a user's own module:callable

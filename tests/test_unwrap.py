@@ -10,9 +10,9 @@ from nets import images
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from eqnet.capture.capture import capture
 from eqnet.models.unwrap import unwrap
 from eqnet.models.weights import load_weights
-from eqnet.supernet.capture import capture
 
 SHAPE = (3, 8, 8)
 

@@ -22,10 +22,10 @@ from safetensors.numpy import load_file, save_file
 from eqnet.backend.artifact import read_manifest, read_parity
 from eqnet.backend.preprocess import preprocess
 from eqnet.runtime import load
-from eqnet.spec.errors import DataError, EqnetError, OutputError, UsageError
+from eqnet.spec.errors import DataError, EqnetError, UsageError
 from eqnet.spec.manifest import MANIFEST, PARITY
 from eqnet.spec.reports import VerifyReport
-from eqnet.verify import checks, execute, verify, write_report
+from eqnet.verify import checks, execute, verify
 
 
 def named(report: VerifyReport) -> dict[str, object]:
@@ -63,16 +63,6 @@ def test_a_sound_artifact_passes(tmp_path, backend, form):
     assert {"semantics", "parity"} == {stage for stage, _, _ in calls}
     assert calls[-1] == ("parity", 64, 64)
     assert not (folder / "verify.json").exists()
-
-
-def test_report_is_written_whole_and_reads_back(tmp_path, artifact):
-    report = verify(artifact, threads=1)
-    path = artifact / "verify.json"
-    write_report(report, path)
-    assert VerifyReport.model_validate_json(path.read_bytes()) == report
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError):
-        write_report(report, tmp_path / "file" / "verify.json")
 
 
 def test_other_logits_fail(tmp_path):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from eqnet.spec.errors import DataError, MissingExtraError
+from eqnet.spec.errors import DataError, MissingExtraError, one_line
 from eqnet.spec.manifest import Preprocessing
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def load_image(path: Path, rules: Preprocessing) -> Pixels:
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file (allowed: an image)") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: not a readable image: {_one_line(error)}") from error
+        raise DataError(f"{path}: not a readable image: {one_line(error)}") from error
 
 
 def pixels_of(image: Image, rules: Preprocessing) -> Pixels:
@@ -166,7 +166,3 @@ def _pillow() -> ModuleType:
             "pillow is not installed, reading images needs it (pip install 'eqnet[images]')"
         ) from error
     return Image
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

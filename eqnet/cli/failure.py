@@ -18,7 +18,6 @@ _EXTRA_OF = {
     "torch": "train",
     "torchvision": "train",
     "onnxscript": "train",
-    "accelerate": "train",
     "pymoo": "train",
     "openvino": "openvino",
     "tensorrt": "tensorrt",

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from eqnet.data.download import download_fashion_mnist
 from eqnet.data.idx import read_idx
 from eqnet.data.images import ArrayImages, Dataset, Images, Labels, Pixels
 from eqnet.spec.errors import DataError
@@ -34,10 +33,7 @@ SYSTEM_FOLDERS = (
 BUNDLE = Path(__file__).resolve().parent / "bundled" / NAME
 IMAGES, LABELS = "images-idx3-ubyte", "labels-idx1-ubyte"
 PARTS = tuple(f"{part}-{kind}" for part in ("train", "t10k") for kind in (IMAGES, LABELS))
-HOW_TO_GET = (
-    "install Debian's dataset-fashion-mnist, pass a folder with its four IDX files, or "
-    "pass a folder and download=True"
-)
+HOW_TO_GET = "install Debian's dataset-fashion-mnist, or pass a folder with its four IDX files"
 
 
 class FashionMnist(Dataset):
@@ -56,7 +52,6 @@ class FashionMnist(Dataset):
         calibration images are validation images too.
         """
         self._folder, self._seed, self._bundle = folder, split_seed, bundle
-        self.complete = folder is not None
 
     def train(self) -> Images:
         """55,000 images. Raises DataError where only the bundled slice is there."""
@@ -153,18 +148,12 @@ def open_fashion_mnist(
     root: Path | None = None,
     *,
     split_seed: int = 0,
-    download: bool = False,
     system: Sequence[Path] = SYSTEM_FOLDERS,
 ) -> FashionMnist:
     """Fashion-MNIST from `root`, from where the system keeps it, or the bundled slice.
 
-    `download` lets torchvision fetch what is missing into `root`. Raises DataError.
+    Raises DataError.
     """
-    if download:
-        if root is None:
-            raise DataError(f"{NAME}: download needs a folder to write to")
-        if all(_missing(place) for place in (root, root / "FashionMNIST" / "raw", root / "raw")):
-            download_fashion_mnist(root)
     return FashionMnist(find_folder(root, system), split_seed=split_seed)
 
 

@@ -63,7 +63,6 @@ class ImageFolder(Dataset):
     """
 
     name = "image_folder"
-    complete = True
 
     def __init__(
         self, root: Path, *, split_seed: int = 0, preprocessing: Preprocessing = IMAGENET

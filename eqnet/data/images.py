@@ -75,8 +75,6 @@ class Dataset(ABC):
     preprocessing: Preprocessing
     classes: tuple[str, ...]
     input_shape: tuple[int, int, int]
-    complete: bool
-    """False where only the slice that travels with eqnet was found."""
     notes: tuple[str, ...] = ()
     """What the user should know of the images, such as folders that are not read."""
 

@@ -18,22 +18,21 @@ def open_dataset(
     root: Path | None = None,
     *,
     split_seed: int = 0,
-    download: bool = False,
     inputs: Preprocessing | None = None,
 ) -> Dataset:
     """Open a dataset by name.
 
     `root` is its folder; Fashion-MNIST is found without one where the system has it, and is
-    the bundled slice otherwise. `split_seed` fixes the splits. `download` lets torchvision
-    fetch Fashion-MNIST into `root`. `inputs` say how images become inputs (None: for an image
-    folder as is usual for ImageNet, a crop of 224 pixels in 256).
+    the bundled slice otherwise. `split_seed` fixes the splits. `inputs` say how images
+    become inputs (None: for an image folder as is usual for ImageNet, a crop of 224 pixels in
+    256).
 
     Raises DataError for an unknown name and for a folder that is missing, empty or of another
     layout than allowed.
     """
     dataset: Dataset
     if name == "fashion_mnist":
-        dataset = open_fashion_mnist(root, split_seed=split_seed, download=download)
+        dataset = open_fashion_mnist(root, split_seed=split_seed)
     elif name == "image_folder":
         dataset = open_image_folder(root, split_seed=split_seed)
     else:

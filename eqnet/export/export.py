@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import platform
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import onnx_ir as ir
 import torch
-from numpy.typing import NDArray
-from safetensors.numpy import save
-from torch import fx
 
 from eqnet import __version__
 from eqnet.backend.artifact import foreign_content, read_manifest
-from eqnet.backend.decisions import classes_of, decide
 from eqnet.backend.discovery import exporter_of
 from eqnet.backend.files import new_folder, sha256_file, write_file
-from eqnet.backend.judge import compare_with_float
 from eqnet.backend.protocol import BuildReports, Exporter
 from eqnet.backend.refusals import accepted_refusals, keeps_int8
+from eqnet.export.chosen import Subnet, choose_subnet
+from eqnet.export.parity_set import truth_of, write_parity
 from eqnet.export.reference import check_reference
-from eqnet.spec.errors import ArtifactError, CheckpointError, OutputError
+from eqnet.qdq.export import to_onnx
+from eqnet.spec.errors import ArtifactError, OutputError
 from eqnet.spec.manifest import (
     MANIFEST,
     MODEL,
@@ -37,44 +32,13 @@ from eqnet.spec.manifest import (
 from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.profiles import load_profile
 from eqnet.spec.progress import Progress, Silent
-from eqnet.spec.subnet import REMAINDER, SubnetSpec, load_subnet
+from eqnet.subnets.budgets import weight_bytes
 from eqnet.supernet.checkpoint import Header
 from eqnet.supernet.extract import extract
-from eqnet.supernet.info import NetworkInfo
-from eqnet.supernet.measure import Batches, logits
-from eqnet.supernet.membership import first_difference
-from eqnet.supernet.qdq import to_onnx
 from eqnet.supernet.session import Session, open_session
-from eqnet.supernet.target import Target
 
-PARITY_BYTES = 8 << 20
-PARITY_IMAGES = 256
 STAGES = 4
 VERSIONED = ("torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "numpy")
-
-
-Logits = NDArray[np.float32]
-Labels = NDArray[np.int64]
-
-
-class _Truth(NamedTuple):
-    """What runtimes are held to. pixels: uint8 [N, C, H, W], labels: int64 [N] (-1: unknown).
-
-    batches: the same images, preprocessed. float_logits: None where the float model is lost.
-    """
-
-    name: str
-    pixels: NDArray[np.uint8]
-    labels: Labels
-    batches: Batches
-    float_logits: Logits | None
-
-
-class Subnet(NamedTuple):
-    """A subnet and where it came from."""
-
-    spec: SubnetSpec
-    origin: str
 
 
 def export(
@@ -132,52 +96,6 @@ def checked_exporter(profile: HardwareProfile) -> Exporter:
     return exporter
 
 
-def choose_subnet(
-    session: Session, profile: HardwareProfile, path: Path | None, searches: Path | None
-) -> Subnet:
-    """The subnet to export, and where it came from.
-
-    Raises CheckpointError for one of another supernet or profile, or that the profile's search
-    could not have chosen, and what `Target.default` raises where there is none.
-    """
-    target = Target.of(session.supernet.info, profile)
-    if path is not None:
-        spec = load_subnet(path)
-        _check_belongs(path, spec, session, profile)
-        return Subnet(_checked(path, spec, target), str(path))
-    found = None if searches is None else searches / profile.name / "subnet.json"
-    if found is not None and found.is_file():
-        spec = load_subnet(found)
-        if spec.supernet == session.identity and spec.profile_sha256 == profile.sha256():
-            return Subnet(_checked(found, spec, target), "search")
-    return Subnet(target.default(session.identity), "default")
-
-
-def _checked(path: Path, spec: SubnetSpec, target: Target) -> SubnetSpec:
-    """The subnet, if the profile's search could have chosen it."""
-    difference = first_difference(target, spec)
-    if difference is not None:
-        raise CheckpointError(
-            f"{path}: {difference}; no such subnet is of profile '{target.profile.name}'"
-        )
-    return spec
-
-
-def _check_belongs(
-    path: Path, spec: SubnetSpec, session: Session, profile: HardwareProfile
-) -> None:
-    if spec.supernet != session.identity:
-        raise CheckpointError(
-            f"{path}: searched in supernet {spec.supernet[:12]} (allowed: this one, "
-            f"{session.identity[:12]})"
-        )
-    if spec.profile_sha256 != profile.sha256():
-        raise CheckpointError(
-            f"{path}: searched under profile '{spec.profile}' in another form "
-            f"(allowed: '{profile.name}' as it is now)"
-        )
-
-
 def export_in(
     session: Session,
     profile: HardwareProfile,
@@ -189,7 +107,7 @@ def export_in(
     """As `export`, in a session that is open."""
     progress = progress or Silent()
     progress.start(f"export {profile.name}", STAGES)
-    truth = _truth(session)
+    truth = truth_of(session)
     session.settle(chosen.spec, session.calibration())
     net = extract(session.supernet, chosen.spec)
     progress.advance(stage="graph")
@@ -198,7 +116,7 @@ def export_in(
     with new_folder(out, foreign=foreign_content) as folder:
         ir.save(reference, folder / REFERENCE)
         check_reference(folder / REFERENCE, net, truth.batches.images)
-        parity = _write_parity(session, net, truth, folder / PARITY)
+        parity = write_parity(session, net, truth, folder / PARITY)
         progress.advance(stage="backend")
         ir.save(exporter.lower(reference, profile), folder / MODEL)
         exporter.finish(folder, profile)
@@ -207,42 +125,6 @@ def export_in(
     progress.advance()
     progress.finish()
     return manifest
-
-
-def parity_count(input_shape: tuple[int, int, int], available: int) -> int:
-    """Images in the parity set: 256, or all that fit into 8 MiB where images are small."""
-    return min(available, max(PARITY_IMAGES, PARITY_BYTES // math.prod(input_shape)))
-
-
-def _truth(session: Session) -> _Truth:
-    """The parity images with their labels, and what the float model makes of them."""
-    images = session.dataset.parity()
-    count = parity_count(session.header.input_shape, len(images))
-    pixels, labels = images.take(count)
-    if len(session.dataset.classes) != classes_of(session.header.classes):
-        labels = np.full_like(labels, -1)  # a folder of other classes has no labels for this net
-    batches = session.batches(images, count)
-    return _Truth(images.name, pixels, labels, batches, session.float_logits(batches))
-
-
-def _write_parity(session: Session, net: fx.GraphModule, truth: _Truth, path: Path) -> ParitySet:
-    """Store the parity images with the logits of PyTorch's subnet and of the float model."""
-    computed = logits(net, truth.batches).cpu().numpy()
-    tensors = {"pixels": truth.pixels, "logits": computed, "labels": truth.labels}
-    if truth.float_logits is not None:
-        tensors["float_logits"] = truth.float_logits
-    write_file(path, save(tensors))
-    known = truth.labels >= 0
-    right = (decide(computed) == truth.labels)[known]
-    return ParitySet(
-        images=len(computed),
-        source=truth.name,
-        logit_step=float(computed.max() - computed.min()) / 255.0,
-        accuracy=float(right.mean()) if known.any() else None,
-        against_float=compare_with_float(
-            computed, truth.float_logits, truth.labels, session.header.float_parity_accuracy
-        ),
-    )
 
 
 def _manifest(
@@ -283,17 +165,6 @@ def _float_accuracy(header: Header, parity: ParitySet) -> float | None:
     """On the stored images where the float model ran on them, else as the supernet says."""
     stored = None if parity.against_float is None else parity.against_float.float_accuracy
     return header.float_parity_accuracy if stored is None else stored
-
-
-def weight_bytes(info: NetworkInfo, spec: SubnetSpec, profile: HardwareProfile) -> int:
-    """Bits of all weights and of one 32-bit bias for each channel, in bytes."""
-    wide = 32 if profile.remainder == "float32" else 16
-    bits = 0
-    for layer in info.layers:
-        choice = spec.weights[layer.name]
-        bits += layer.weights * (wide if choice == REMAINDER else int(choice))
-        bits += layer.out_channels * 32
-    return math.ceil(bits / 8)
 
 
 def _versions() -> dict[str, str]:

@@ -15,9 +15,9 @@ from torch import Tensor, fx, nn
 
 from eqnet.backend.protocol import Array
 from eqnet.export.fed import FedGraph
+from eqnet.quant.quantizers import QUANTIZERS
 from eqnet.quant.static import QuantizationPoint
 from eqnet.spec.errors import EqnetError
-from eqnet.supernet.capture import QUANTIZERS
 
 IMAGES = 8
 # All values of all tensors are held at once, for so many images of 224 x 224 at most.

@@ -15,7 +15,7 @@ from eqnet.models.outside import outside_tensors, set_values
 from eqnet.models.stand_ins import stand_ins
 from eqnet.models.weight_layouts import Chosen, Layout
 from eqnet.models.weight_names import names_of
-from eqnet.spec.errors import CheckpointError
+from eqnet.spec.errors import CheckpointError, one_line
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -120,7 +120,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: damaged safetensors file: {_line(error)}") from error
+        raise CheckpointError(f"{path}: damaged safetensors file: {one_line(error)}") from error
 
 
 def _read_pytorch(path: Path) -> Any:
@@ -142,9 +142,4 @@ def _read_pytorch(path: Path) -> Any:
                 ) from error
             known |= more
         except Exception as error:  # whatever a damaged file may lead to
-            raise CheckpointError(f"{path}: damaged PyTorch file: {_line(error)}") from error
-
-
-def _line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) < 200 else f"{text[:197]}..."
+            raise CheckpointError(f"{path}: damaged PyTorch file: {one_line(error)}") from error

@@ -34,6 +34,9 @@ MIN_PRODUCT = 1e-30
 # coarser steps do. On validation images 1.2 to 1.3 was best at 2, 4 and 8 bits.
 MAX_SHRINK = 1.25
 
+# The submodule of a captured graph that holds its activation quantizers by tensor name.
+QUANTIZERS = "quantizers"
+
 
 def _sample_columns(values: Tensor, limit: int) -> Tensor:
     """At most `limit` columns of [C, N], evenly spaced: deterministic and cheap."""

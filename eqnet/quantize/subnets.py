@@ -11,9 +11,9 @@ from eqnet.search.space import Space
 from eqnet.spec.errors import CheckpointError, UsageError, unknown
 from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.subnet import load_subnet
-from eqnet.supernet.budgets import COST
+from eqnet.subnets.budgets import COST
+from eqnet.subnets.profiled import Target
 from eqnet.supernet.session import Session
-from eqnet.supernet.target import Target
 
 SearchMode = Literal["auto", "always", "never"]
 MODES: tuple[SearchMode, ...] = ("auto", "always", "never")

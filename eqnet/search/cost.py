@@ -11,8 +11,8 @@ from typing import Any
 from eqnet.spec.errors import ProfileError
 from eqnet.spec.profile import CostModel, HardwareProfile
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
-from eqnet.supernet.budgets import REMAINDER_BITS, size_kib
-from eqnet.supernet.info import LayerInfo, NetworkInfo
+from eqnet.subnets.budgets import REMAINDER_BITS, size_kib
+from eqnet.subnets.network import LayerInfo, NetworkInfo
 
 UNITS = {
     "measured": "ms",

@@ -8,15 +8,15 @@ from typing import NamedTuple
 import torch
 
 from eqnet.backend.discovery import find_exporter
+from eqnet.qdq.export import to_onnx
 from eqnet.search.cqap import FILE as CQAP_FILE
 from eqnet.search.measured import IMAGES
 from eqnet.search.search import FINALISTS, MEASURED_SPACE, QUICK_IMAGES, QUICK_SUBNETS
 from eqnet.search.space import Space
 from eqnet.spec.profile import HardwareProfile
+from eqnet.subnets.profiled import Target
 from eqnet.supernet.extract import extract
-from eqnet.supernet.qdq import to_onnx
 from eqnet.supernet.session import Session
-from eqnet.supernet.target import Target
 
 TIMED_IMAGES = 8
 # Fitting a predictor to its labels, and the generations of a genetic search.

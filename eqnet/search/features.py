@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from eqnet.spec.scheme import BITS, Granularity, Symmetry
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
-from eqnet.supernet.info import NetworkInfo
+from eqnet.subnets.network import NetworkInfo
 
 OFF = 0
 CODES = (OFF, *BITS)

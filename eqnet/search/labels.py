@@ -17,10 +17,10 @@ from eqnet.spec.errors import CheckpointError
 from eqnet.spec.progress import Progress
 from eqnet.spec.scheme import BITS, Form, all_forms
 from eqnet.spec.subnet import REMAINDER, SubnetSpec, WeightChoice
+from eqnet.subnets.build import Style, build_spec, pinned_names
+from eqnet.subnets.network import NetworkInfo
 from eqnet.supernet.calibration import Calibration, measure
 from eqnet.supernet.checkpoint import read_tensors
-from eqnet.supernet.choices import Style, build_spec, pinned_names
-from eqnet.supernet.info import NetworkInfo
 from eqnet.supernet.measure import Batches
 from eqnet.supernet.supernet import Supernet
 

@@ -12,12 +12,12 @@ import onnx_ir as ir
 
 from eqnet.backend.protocol import Exporter
 from eqnet.backend.timing import interleave
+from eqnet.qdq.export import to_onnx
 from eqnet.spec.errors import MissingExtraError
 from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.progress import Progress
 from eqnet.spec.subnet import SubnetSpec
 from eqnet.supernet.extract import extract
-from eqnet.supernet.qdq import to_onnx
 from eqnet.supernet.supernet import Supernet
 
 WARM_UP = 10

@@ -11,7 +11,7 @@ from eqnet.search.cqap import fit, save_cqap
 from eqnet.search.labels import measure_labels
 from eqnet.spec.profiles import load_profile
 from eqnet.spec.progress import Progress, Silent
-from eqnet.supernet.choices import PAPER_STYLE, Style
+from eqnet.subnets.build import PAPER_STYLE, Style
 from eqnet.supernet.session import open_session
 
 LABELS = "cqap_labels.safetensors"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from eqnet.search.cost import Cost
 from eqnet.search.space import Genome, Space
 from eqnet.spec.subnet import SubnetSpec
-from eqnet.supernet.budgets import COST, quantities, require
+from eqnet.subnets.budgets import COST, quantities, require
 
 EXHAUSTIVE = 64
 """Spaces of at most so many subnets are tried whole."""

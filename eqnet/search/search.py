@@ -26,10 +26,10 @@ from eqnet.spec.profiles import load_profile, profiles_dir
 from eqnet.spec.progress import Progress, Silent
 from eqnet.spec.reports import FrontPoint, SearchReport
 from eqnet.spec.subnet import Score, SubnetSpec
+from eqnet.subnets.profiled import Target
 from eqnet.supernet.extract import extract
 from eqnet.supernet.measure import accuracy
 from eqnet.supernet.session import Session, open_session
-from eqnet.supernet.target import Target
 
 FINALISTS = 4
 ACCURACY_SLACK = 0.005

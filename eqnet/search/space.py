@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from eqnet.spec.subnet import SubnetSpec
-from eqnet.supernet.choices import groups_of
-from eqnet.supernet.target import ACTIVATED, Target
+from eqnet.subnets.build import groups_of
+from eqnet.subnets.profiled import ACTIVATED, Target
 
 Genome = tuple[int, ...]
 STEM = "stem"

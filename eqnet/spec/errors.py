@@ -8,6 +8,19 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MOST = 300  # characters of somebody else's message
+
+
+def one_line(said: object, most: int = MOST) -> str:
+    """An exception's message, or a text, as one line of at most so many characters.
+
+    An exception without a message is told by its type.
+    """
+    text = " ".join(str(said).split())
+    if not text and isinstance(said, BaseException):
+        text = type(said).__name__
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
 
 class EqnetError(Exception):
     """Base of every error that is reported as one line and an exit code."""

@@ -284,14 +284,6 @@ class HardwareProfile(Frozen):
             activation_symmetry=self.activations.symmetry,
         )
 
-    def stored_bits(self, bits: int, non_negative: bool) -> int:
-        """Bits that an activation really has in this target's storage.
-
-        Signed storage with zero-point 0 leaves b - 1 bits to a non-negative tensor.
-        """
-        halved = non_negative and self.activations.zero_point == "zero"
-        return max(BITS[0], bits - 1) if halved else bits
-
     def sha256(self) -> str:
         """Hash of the canonical form of the resolved profile."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from eqnet.spec.errors import ProfileError, unknown
+from eqnet.spec.errors import ProfileError, one_line, unknown
 from eqnet.spec.fields import first_problem
 from eqnet.spec.profile import SCHEMA_VERSION, HardwareProfile
 
@@ -60,7 +60,7 @@ def _yaml_line(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     if mark is not None:
         return f"line {mark.line + 1}: {getattr(error, 'problem', 'syntax error')}"
-    return " ".join(str(error).split())
+    return one_line(error)
 
 
 def profiles_dir() -> Path:

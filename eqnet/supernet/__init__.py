@@ -1,1 +1,1 @@
-"""The supernet: capture, calibrate, apply a subnet, extract it, save and load."""
+"""Shared weights of all subnets: calibration, correction, extraction, checkpoint, session."""

@@ -17,11 +17,11 @@ from eqnet.backend.files import write_file
 from eqnet.models.loader import LIBRARIES, load_model
 from eqnet.models.outside import seeded, set_values
 from eqnet.models.weights import valid
+from eqnet.spec.collection import uncollected
 from eqnet.spec.errors import CaptureError, CheckpointError, UsageError
 from eqnet.spec.fields import first_problem
 from eqnet.spec.manifest import Preprocessing
 from eqnet.spec.scheme import Frozen
-from eqnet.supernet.collection import uncollected
 from eqnet.supernet.float_checks import MAX_DIFFERENCE, relative_difference
 from eqnet.supernet.rebuild import (
     CHECK,

@@ -13,9 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
+from eqnet.capture.readers import NORMS
 from eqnet.quant.functional import power_of_two
 from eqnet.quant.layers import ELASTIC, ElasticLayer
-from eqnet.quant.quantizers import ActivationQuantizer
+from eqnet.quant.quantizers import QUANTIZERS, ActivationQuantizer
 from eqnet.quant.static import (
     IntegerWeight,
     QuantizationPoint,
@@ -23,10 +24,8 @@ from eqnet.quant.static import (
 )
 from eqnet.spec.errors import CheckpointError
 from eqnet.spec.subnet import SubnetSpec
-from eqnet.supernet.capture import QUANTIZERS
-from eqnet.supernet.info import LayerInfo
+from eqnet.subnets.network import LayerInfo
 from eqnet.supernet.supernet import Supernet, factor_of
-from eqnet.supernet.tensors import NORMS
 
 MAX_BIAS_STEPS = float(1 << 30)
 DEAD_BIAS_STEPS = float(1 << 22)

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from eqnet.capture.source_lines import line_of_frame
+from eqnet.capture.writes import tensors_in
 from eqnet.models.outside import outside_tensors, seeded
 from eqnet.spec.errors import CaptureError
-from eqnet.supernet.places import line_of_frame
-from eqnet.supernet.writes import tensors_in
 
 # Sums of floats in another order differ by less than this share of the largest logit.
 SAME_RUN = 1e-5

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from eqnet.capture.constants import attribute
 from eqnet.models.outside import outside_tensors, set_values
-from eqnet.supernet.constants import attribute
 
 MODEL = "model:"  # before the names of the model's own tensors
 CHECK = "check:logits"

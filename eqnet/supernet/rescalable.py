@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 from torch import fx, nn
 
+from eqnet.capture.bounds import function_of, module_of
+from eqnet.capture.readers import DROPOUTS, NORMS, POOL_MODULES, shape_of
 from eqnet.quant.layers import ELASTIC, ElasticLayer
 from eqnet.quant.quantizers import ActivationQuantizer
-from eqnet.supernet.signs import function_of, module_of
-from eqnet.supernet.tensors import DROPOUTS, NORMS, POOL_MODULES, shape_of
 
 HOMOGENEOUS_MODULES = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.Identity, *DROPOUTS)
 HOMOGENEOUS_FUNCTIONS = {"relu", "leaky_relu", "prelu", "dropout", "contiguous"}

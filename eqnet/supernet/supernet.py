@@ -8,15 +8,15 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, fx, nn
 
+from eqnet.capture.capture import capture
+from eqnet.capture.readers import NORMS
 from eqnet.quant.layers import ELASTIC, ElasticLayer
-from eqnet.quant.quantizers import ActivationQuantizer, WeightQuantizer
+from eqnet.quant.quantizers import QUANTIZERS, ActivationQuantizer, WeightQuantizer
 from eqnet.spec.errors import CaptureError, CheckpointError, DataError
 from eqnet.spec.scheme import Scales
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
-from eqnet.supernet.capture import QUANTIZERS, capture
-from eqnet.supernet.info import NetworkInfo
+from eqnet.subnets.network import NetworkInfo
 from eqnet.supernet.rebuild import plain_values
-from eqnet.supernet.tensors import NORMS
 
 
 class Supernet:

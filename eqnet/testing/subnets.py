@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch import fx
 
 from eqnet.backend.protocol import Array
+from eqnet.quant.quantizers import QUANTIZERS
 from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
+from eqnet.subnets.profiled import Target
 from eqnet.supernet.calibrate import calibrate
-from eqnet.supernet.capture import QUANTIZERS
 from eqnet.supernet.extract import extract
 from eqnet.supernet.supernet import Supernet
-from eqnet.supernet.target import Target
 from eqnet.testing import nets
 from eqnet.testing.template import specialize, template_of
 

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from eqnet.backend.graphs import LAYER_OPS, STORAGE, Quantizer, quantizers, remove_unused
+from eqnet.qdq.export import to_onnx
+from eqnet.quant.quantizers import QUANTIZERS
 from eqnet.quant.static import QuantizationPoint, StaticQuantizer
 from eqnet.spec.subnet import SubnetSpec
-from eqnet.supernet.capture import QUANTIZERS
 from eqnet.supernet.extract import extract
-from eqnet.supernet.qdq import to_onnx
 from eqnet.supernet.supernet import Supernet
 
 CARRIER, NARROW = 7, 4  # bits that differ and that both need a Clip

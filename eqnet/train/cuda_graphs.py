@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from eqnet.spec.scheme import Form
 from eqnet.spec.subnet import SubnetSpec
-from eqnet.supernet.choices import Style
+from eqnet.subnets.build import Style
 from eqnet.train.losses import guided_loss
 from eqnet.train.step import ElasticStep
 

@@ -18,10 +18,10 @@ from eqnet.models.loader import load_model
 from eqnet.spec.errors import CheckpointError, UsageError
 from eqnet.spec.profiles import load_profile
 from eqnet.spec.progress import Progress, Silent
+from eqnet.subnets.build import PAPER_STYLE, Style
 from eqnet.supernet.calibrate import calibrate
 from eqnet.supernet.checkpoint import FILE as SUPERNET_FILE
 from eqnet.supernet.checkpoint import Header, save_supernet
-from eqnet.supernet.choices import PAPER_STYLE, Style
 from eqnet.supernet.measure import Batches, accuracy
 from eqnet.supernet.supernet import Supernet
 from eqnet.train.cuda_graphs import GraphedStep

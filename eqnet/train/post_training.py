@@ -17,7 +17,7 @@ from eqnet.data.folders import STRAY
 from eqnet.models.loader import LIBRARIES, load_model
 from eqnet.models.outside import seeded
 from eqnet.models.weights import WeightFile
-from eqnet.spec.errors import CaptureError, CheckpointError, DataError, UsageError
+from eqnet.spec.errors import CaptureError, CheckpointError, DataError, UsageError, one_line
 from eqnet.spec.inputs import Inputs
 from eqnet.spec.progress import Progress, Silent
 from eqnet.supernet.calibrate import calibrate
@@ -296,9 +296,8 @@ def _require_logits(net: nn.Module, dataset: Dataset, chosen: Chosen) -> None:
     try:
         logits = net(example)
     except Exception as error:  # a model may refuse an input with anything
-        line = " ".join(str(error).split()) or type(error).__name__
         raise CaptureError(
-            f"the model does not accept an input of shape {list(example.shape)}: {line} "
+            f"the model does not accept an input of shape {list(example.shape)}: {one_line(error)} "
             f"({'; '.join(chosen.warnings) or f'inputs are by {chosen.config.origin}'}; see size "
             "and channels)"
         ) from error

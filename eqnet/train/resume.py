@@ -10,7 +10,7 @@ from safetensors.torch import save
 from torch import nn
 
 from eqnet.backend.files import write_file
-from eqnet.spec.errors import CheckpointError
+from eqnet.spec.errors import CheckpointError, one_line
 from eqnet.supernet.checkpoint import FILE as SUPERNET_FILE
 from eqnet.supernet.checkpoint import Header, parse_header, read_tensors
 from eqnet.train.recipe import Recipe
@@ -47,8 +47,9 @@ def load_float(folder: Path, model: nn.Module, plan: Recipe) -> bool:
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
-        line = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path}: not the weights of {plan.model}: {line}") from error
+        raise CheckpointError(
+            f"{path}: not the weights of {plan.model}: {one_line(error)}"
+        ) from error
     model.eval()
     return True
 

@@ -10,7 +10,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from eqnet.backend.files import write_file
-from eqnet.spec.errors import CheckpointError
+from eqnet.spec.errors import CheckpointError, one_line
 from eqnet.supernet.checkpoint import read_tensors
 from eqnet.supernet.supernet import Supernet
 
@@ -52,8 +52,7 @@ def load_state(
     try:
         return _restore(path, metadata, tensors, supernet, optimizer, recipe)
     except (KeyError, ValueError, RuntimeError) as error:
-        line = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path}: not the state of such a run: {line}") from error
+        raise CheckpointError(f"{path}: not the state of such a run: {one_line(error)}") from error
 
 
 def _restore(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from eqnet.spec.scheme import CARRIER_BITS, Form, all_forms
 from eqnet.spec.subnet import SubnetSpec
-from eqnet.supernet.choices import Style, random_subnet, uniform
+from eqnet.subnets.build import Style, random_subnet, uniform
 from eqnet.supernet.supernet import Supernet
 from eqnet.train.losses import guided_loss, weight_distribution_loss
 from eqnet.train.recipe import ElasticRecipe

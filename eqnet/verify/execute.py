@@ -13,7 +13,7 @@ from eqnet.backend.decisions import decide
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.preprocess import preprocess
 from eqnet.backend.protocol import Array, Exporter, Runner
-from eqnet.spec.errors import ArtifactError, EqnetError
+from eqnet.spec.errors import ArtifactError, EqnetError, one_line
 from eqnet.spec.manifest import Manifest
 
 BATCH = 64
@@ -66,8 +66,7 @@ class Execution:
         except EqnetError:
             raise
         except Exception as error:  # each runtime has its own exceptions
-            text = " ".join(str(error).split())[:300]
-            raise ArtifactError(f"{self.path}: the runtime failed: {text}") from error
+            raise ArtifactError(f"{self.path}: the runtime failed: {one_line(error)}") from error
         wanted = (len(pixels), self.manifest.model.classes)
         if logits.shape != wanted:
             raise ArtifactError(

@@ -10,7 +10,6 @@ import onnx_ir as ir
 
 from eqnet.backend import host
 from eqnet.backend.artifact import Parity, check_files, read_manifest, read_parity
-from eqnet.backend.files import write_file
 from eqnet.backend.graphs import layers_of
 from eqnet.backend.judge import clear_agreement, compare_with_float, float_checks
 from eqnet.backend.protocol import Array, ExtraChecks
@@ -54,7 +53,7 @@ def verify(
     A backend that cannot execute here is stood in for by ONNX Runtime on the same graph; the
     verdict is then at best "skipped". Raises ArtifactError (missing, changed or corrupt file),
     UsageError or DataError; a demand that is not met is a failed check, not an exception.
-    Writes nothing; see `write_report`.
+    Writes nothing.
     """
     manifest = read_manifest(artifact)
     checked = check_files(artifact, manifest)
@@ -95,11 +94,6 @@ def verify(
         layers=len(manifest.layers),
         host=host.describe(),
     )
-
-
-def write_report(report: VerifyReport, path: Path) -> None:
-    """Write a report as JSON, whole or not at all. Raises OutputError."""
-    write_file(path, report.model_dump_json(indent=2) + "\n")
 
 
 def _execution(target: Target) -> Check:

@@ -142,7 +142,9 @@ class OpenVinoExporter:
         except (OSError, RuntimeError) as error:
             for leftover in (temporary, temporary.with_suffix(".bin")):
                 leftover.unlink(missing_ok=True)
-            raise OutputError(f"{folder}: cannot write the IR: {ov_run.one_line(error)}") from error
+            raise OutputError(
+                f"{folder}: cannot write the IR: {ov_run.last_line(error)}"
+            ) from error
         return [IR_XML, IR_BIN]
 
     def open(

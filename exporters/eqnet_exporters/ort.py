@@ -15,7 +15,7 @@ import onnx
 
 from eqnet.backend.isa import this_cpu
 from eqnet.backend.protocol import Array, HostLimit
-from eqnet.spec.errors import ArtifactError, MissingExtraError
+from eqnet.spec.errors import ArtifactError, MissingExtraError, one_line
 from eqnet.spec.profile import HardwareProfile
 
 INT8_OPS = ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat", "ConvInteger")
@@ -109,11 +109,7 @@ def _read(path: Path) -> onnx.ModelProto:
     except OSError as error:
         raise ArtifactError(f"{path}: cannot read: {error.strerror}") from error
     except Exception as error:  # protobuf's DecodeError has no public base
-        raise ArtifactError(f"{path}: not an ONNX file: {_one_line(error)}") from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+        raise ArtifactError(f"{path}: not an ONNX file: {one_line(error)}") from error
 
 
 def open_model(
@@ -129,7 +125,7 @@ def open_model(
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base
         raise ArtifactError(
-            f"{path}: ONNX Runtime cannot load the graph: {_one_line(error)}"
+            f"{path}: ONNX Runtime cannot load the graph: {one_line(error)}"
         ) from error
     return OrtRunner(session, session.get_inputs()[0].name)
 

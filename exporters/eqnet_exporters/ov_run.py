@@ -143,7 +143,7 @@ def read(ov: Any, core: Any, path: Path) -> Any:
         return core.read_model(str(path))
     except RuntimeError as error:
         raise ArtifactError(
-            f"{path}: OpenVINO {ov.__version__} cannot read it: {one_line(error)}"
+            f"{path}: OpenVINO {ov.__version__} cannot read it: {last_line(error)}"
         ) from error
 
 
@@ -159,7 +159,7 @@ def compile_model(path: Path, setting: Setting) -> Any:
     try:
         return core.compile_model(model, setting.device, setting.config())
     except RuntimeError as error:
-        reason = absent_device(setting.device) or f"OpenVINO cannot compile it: {one_line(error)}"
+        reason = absent_device(setting.device) or f"OpenVINO cannot compile it: {last_line(error)}"
         raise EqnetError(f"{path}: {reason}") from error
 
 
@@ -174,7 +174,7 @@ def int8_layers(path: Path, onnx: Path, layers: Mapping[str, str], setting: Sett
         runtime = compiled.get_runtime_model()
     except RuntimeError as error:
         raise EqnetError(
-            f"{path}: device '{setting.device}' shows no runtime graph: {one_line(error)}"
+            f"{path}: device '{setting.device}' shows no runtime graph: {last_line(error)}"
         ) from error
     names = LayerNames(ir.load(onnx))
     proved = {names.of(node) for node in _int8_nodes(runtime)}
@@ -190,7 +190,7 @@ def _int8_nodes(runtime: Any) -> Iterator[Any]:
             yield node
 
 
-def one_line(error: BaseException) -> str:
+def last_line(error: BaseException) -> str:
     """The last line of OpenVINO's message that says something; the first ones name C++ files."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[-1] if lines else type(error).__name__)[:300]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from eqnet.spec.errors import EqnetError, MissingExtraError, ProfileError
+from eqnet.spec.errors import EqnetError, MissingExtraError, ProfileError, one_line
 from eqnet.spec.profile import HardwareProfile
 from eqnet_exporters.trt_cuda import gpu_problem
 
@@ -121,7 +121,7 @@ def build(
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(onnx):
         said = parser.get_error(0).desc() if parser.num_errors else "no reason given"
-        raise EqnetError(f"{version(trt)} cannot parse the model: {_one_line(said)}")
+        raise EqnetError(f"{version(trt)} cannot parse the model: {one_line(said)}")
     config = _config(trt, builder, network, batches or Batches(), optimize)
     if target != "CURRENT" and builds_without_gpu(trt):
         config.num_compute_capabilities = 1
@@ -170,8 +170,4 @@ def _logger(trt: Any) -> tuple[Any, list[str]]:
 
 
 def _first(lines: list[str], otherwise: str) -> str:
-    return next((_one_line(line[8:]) for line in lines if line.startswith("[ERROR]")), otherwise)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:400]
+    return next((one_line(line[8:]) for line in lines if line.startswith("[ERROR]")), otherwise)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eqnet.spec.errors import EqnetError
+from eqnet.spec.errors import EqnetError, one_line
 from eqnet_exporters import trt_build
 from eqnet_exporters.trt_build import Batches, Engine
 
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str]) -> int:
             (Path(out) / f"{target}.engine").write_bytes(engine.plan)
             (Path(out) / f"{target}.log").write_text(engine.log, encoding="utf-8")
     except (EqnetError, OSError) as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
+        print(one_line(error), file=sys.stderr)
         return 1
     return 0
 

@@ -13,12 +13,12 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from eqnet.backend.artifact import Parity, read_manifest
 from eqnet.backend.graphs import constant, dequantized
-from eqnet.backend.integer import INTEGER, PACKED, load_integer
 from eqnet.backend.judge import clear_agreement
-from eqnet.backend.packed import read_packed, real_values
+from eqnet.backend.lowbit.integer import INTEGER, PACKED, load_integer
+from eqnet.backend.lowbit.packed import read_packed, real_values
 from eqnet.backend.preprocess import preprocess
 from eqnet.backend.protocol import Array
-from eqnet.spec.errors import ArtifactError, MissingExtraError
+from eqnet.spec.errors import ArtifactError, MissingExtraError, one_line
 from eqnet.spec.manifest import Manifest
 from eqnet.spec.reports import Check, Verdict
 from eqnet_exporters.lowbit.files import PACKED_ONNX, QONNX, read_reference, refusal_of
@@ -146,8 +146,7 @@ def qonnx_runner(path: Path) -> Callable[[Array], Array]:
                 model.set_tensor_shape(output, [len(inputs), classes])
                 logits = execute_onnx(model.transform(InferShapes()), {source: inputs})[output]
         except Exception as error:  # qonnx raises plain Exception
-            text = " ".join(str(error).split())[:300]
-            raise ArtifactError(f"{path}: qonnx cannot run it: {text}") from error
+            raise ArtifactError(f"{path}: qonnx cannot run it: {one_line(error)}") from error
         return np.asarray(logits, dtype=np.float32)
 
     return run

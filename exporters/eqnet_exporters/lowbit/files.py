@@ -8,9 +8,9 @@ from pathlib import Path
 import onnx_ir as ir
 
 from eqnet.backend.files import write_file
-from eqnet.backend.integer import INTEGER, PACKED
-from eqnet.backend.packed import content_bits, read_packed, write_packed
-from eqnet.spec.errors import ArtifactError, EqnetError
+from eqnet.backend.lowbit.integer import INTEGER, PACKED
+from eqnet.backend.lowbit.packed import content_bits, read_packed, write_packed
+from eqnet.spec.errors import ArtifactError, EqnetError, one_line
 from eqnet.spec.manifest import REFERENCE, BuildReport
 from eqnet_exporters.lowbit.integer import integer_program
 from eqnet_exporters.lowbit.integer_parts import NotIntegerOnlyError
@@ -29,8 +29,7 @@ def read_reference(folder: Path) -> ir.Model:
     except OSError as error:
         raise ArtifactError(f"{path}: cannot read: {error.strerror}") from error
     except Exception as error:  # protobuf's DecodeError has no public base
-        text = " ".join(str(error).split())[:300]
-        raise ArtifactError(f"{path}: not an ONNX file: {text}") from error
+        raise ArtifactError(f"{path}: not an ONNX file: {one_line(error)}") from error
 
 
 def write_files(folder: Path) -> list[str]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes.common import ShapeInferencePass
 
 from eqnet.backend.graphs import Quantizer, quantizers
-from eqnet.backend.integer import FORMAT, PACKED, VERSION
+from eqnet.backend.lowbit.integer import FORMAT, PACKED, VERSION
 from eqnet_exporters.lowbit.integer_parts import (
     INT32,
     NotIntegerOnlyError,

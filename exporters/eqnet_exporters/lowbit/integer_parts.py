@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from eqnet.backend.integer import MAX_SHIFT
+from eqnet.backend.lowbit.integer import MAX_SHIFT
 from eqnet.spec.errors import EqnetError
 
 MULTIPLIER_BITS = 31

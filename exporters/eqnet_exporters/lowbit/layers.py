@@ -14,7 +14,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from eqnet.backend.graphs import LAYER_OPS, constant, quantizer_of
-from eqnet.backend.packed import PackedTensor, Shared
+from eqnet.backend.lowbit.packed import PackedTensor, Shared
 from eqnet.spec.scheme import BITS, CARRIER_BITS
 from eqnet_exporters.passes.integer_bias import bias_steps
 

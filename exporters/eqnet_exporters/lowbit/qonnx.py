@@ -15,8 +15,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from eqnet.backend.bits import int_range
 from eqnet.backend.graphs import Quantizer, dequantized, quantizers
+from eqnet.backend.lowbit.bits import int_range
 from eqnet.spec.scheme import BITS
 from eqnet_exporters.lowbit.layers import Weight, weight_of
 from eqnet_exporters.passes._build import graph_of, initializer, prefix

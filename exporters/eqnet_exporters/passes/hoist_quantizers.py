@@ -16,7 +16,7 @@ from eqnet.backend.graphs import Quantizer
 from eqnet_exporters.passes._build import graph_of, prefix
 from eqnet_exporters.passes.share_quantizers import is_mover, quantize_operands, quantize_source
 
-IMAGE_RANK = 4
+IMAGE_RANK, CHANNELS = 4, 1
 
 
 def hoist_quantizers(model: ir.Model) -> None:
@@ -29,11 +29,14 @@ def hoist_quantizers(model: ir.Model) -> None:
 
 
 def joins_channels(node: ir.Node) -> bool:
-    """Whether a node joins maps [N, C, H, W] along their channels."""
-    shape = node.outputs[0].shape
-    if node.op_type != "Concat" or shape is None or len(shape) != IMAGE_RANK:
+    """Whether a node joins maps [N, C, H, W] along their channels, as far as shapes tell."""
+    if node.op_type != "Concat":
         return False
-    return node.attributes.get_int("axis") % IMAGE_RANK == 1
+    shape = node.outputs[0].shape
+    axis = node.attributes.get_int("axis")
+    if shape is None:
+        return axis == CHANNELS
+    return len(shape) == IMAGE_RANK and axis % IMAGE_RANK == CHANNELS
 
 
 def _replace(front: Quantizer, behind: Quantizer, node: ir.Node) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from eqnet.spec.errors import InfeasibleError
 from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
-from eqnet.supernet.info import NetworkInfo
+from eqnet.subnets.network import NetworkInfo
 
 REMAINDER_BITS = {"float32": 32, "float16": 16, "bfloat16": 16}
 ROUNDING = 1e-9
@@ -54,3 +55,14 @@ def no_uniform(profile: HardwareProfile, uniform: Sequence[Mapping[str, float]])
         f"budgets {limits}: no subnet of profile '{profile.name}' with one pair of bits "
         "throughout meets all (allowed: budgets that one meets, or a subnet of `eqnet search`)"
     )
+
+
+def weight_bytes(info: NetworkInfo, spec: SubnetSpec, profile: HardwareProfile) -> int:
+    """Bits of all weights and of one 32-bit bias for each channel, in bytes."""
+    wide = 32 if profile.remainder == "float32" else 16
+    bits = 0
+    for layer in info.layers:
+        choice = spec.weights[layer.name]
+        bits += layer.weights * (wide if choice == REMAINDER else int(choice))
+        bits += layer.out_channels * 32
+    return math.ceil(bits / 8)

@@ -16,9 +16,9 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from eqnet.supernet.constants import Constants
-from eqnet.supernet.tensors import NORMS
-from eqnet.supernet.tracer import PROBES
+from eqnet.capture.constants import Constants
+from eqnet.capture.readers import NORMS
+from eqnet.capture.tracer import PROBES
 
 Arguments = dict[str, Any]
 # `block.conv.weight`, and what weight normalization and parametrizations make of it.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from eqnet.spec.profile import ActivationRules, HardwareProfile, OpGroup, Placement
 from eqnet.spec.scheme import BITS, CARRIER_BITS, STORAGE_BITS, Form, Scales, Symmetry
 from eqnet.spec.subnet import REMAINDER, SubnetSpec, WeightChoice
-from eqnet.supernet.info import NetworkInfo, TensorInfo
+from eqnet.subnets.network import NetworkInfo, TensorInfo
 
 REMAINDER_BITS = 32
 PAPER = Placement(residual_bits="float", add="none", carriers=())

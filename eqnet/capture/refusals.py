@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import fx
 
+from eqnet.capture.readers import shape_of
+from eqnet.capture.tracer import LINE
 from eqnet.spec.errors import CaptureError
-from eqnet.supernet.tensors import shape_of
-from eqnet.supernet.tracer import LINE
 
 
 def refuse_reserved_name(graph: fx.GraphModule, name: str) -> None:

@@ -18,8 +18,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from eqnet.backend.bits import SmallInts, pack_bits, packed_bytes, unpack_bits
 from eqnet.backend.files import write_file
+from eqnet.backend.lowbit.bits import SmallInts, pack_bits, packed_bytes, unpack_bits
 from eqnet.spec.errors import ArtifactError
 
 Number = TypeVar("Number", bound=np.generic)

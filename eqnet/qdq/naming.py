@@ -19,7 +19,7 @@ from collections.abc import Collection
 import onnx_ir as ir
 
 from eqnet import __version__
-from eqnet.supernet.graph_forms import module_of_node
+from eqnet.qdq.rewrites import module_of_node
 
 QUANTIZER_PARTS = {
     "QuantizeLinear": {1: "scale", 2: "zero_point"},

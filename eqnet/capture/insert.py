@@ -6,13 +6,11 @@ import operator
 
 from torch import fx, nn
 
+from eqnet.capture.bounds import module_of
+from eqnet.capture.readers import is_layer, layer_nodes, name_of
 from eqnet.quant.layers import ElasticConv2d, ElasticConvTranspose2d, ElasticLayer, ElasticLinear
-from eqnet.quant.quantizers import ActivationQuantizer
-from eqnet.supernet.info import NetworkInfo
-from eqnet.supernet.signs import module_of
-from eqnet.supernet.tensors import is_layer, layer_nodes, name_of
-
-QUANTIZERS = "quantizers"
+from eqnet.quant.quantizers import QUANTIZERS, ActivationQuantizer
+from eqnet.subnets.network import NetworkInfo
 
 
 def insert_quantizers(graph: fx.GraphModule, nodes: list[fx.Node], info: NetworkInfo) -> None:

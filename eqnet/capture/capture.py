@@ -10,21 +10,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
-from eqnet.spec.errors import CaptureError
-from eqnet.supernet.canonical import canonicalize
-from eqnet.supernet.info import LayerGroup, LayerInfo, NetworkInfo, TensorInfo
-from eqnet.supernet.insert import QUANTIZERS, insert_layers, insert_quantizers
-from eqnet.supernet.max_pools import pool_by_max
-from eqnet.supernet.places import first_line
-from eqnet.supernet.refusals import (
-    refuse_complex,
-    refuse_no_layers,
-    refuse_other_inputs,
-    refuse_other_outputs,
-    refuse_reserved_name,
-)
-from eqnet.supernet.signs import bounds, module_of
-from eqnet.supernet.tensors import (
+from eqnet.capture.bounds import bounds, module_of
+from eqnet.capture.canonical import canonicalize
+from eqnet.capture.insert import insert_layers, insert_quantizers
+from eqnet.capture.max_pools import pool_by_max
+from eqnet.capture.readers import (
     LAYERS,
     NORMS,
     Readers,
@@ -34,10 +24,21 @@ from eqnet.supernet.tensors import (
     name_of,
     shape_of,
 )
-from eqnet.supernet.trace import trace
-from eqnet.supernet.tracer import LINE
+from eqnet.capture.refusals import (
+    refuse_complex,
+    refuse_no_layers,
+    refuse_other_inputs,
+    refuse_other_outputs,
+    refuse_reserved_name,
+)
+from eqnet.capture.source_lines import first_line
+from eqnet.capture.trace import trace
+from eqnet.capture.tracer import LINE
+from eqnet.quant.quantizers import QUANTIZERS
+from eqnet.spec.errors import CaptureError
+from eqnet.subnets.network import LayerGroup, LayerInfo, NetworkInfo, TensorInfo
 
-__all__ = ["QUANTIZERS", "capture", "check_same_function"]
+__all__ = ["capture", "check_same_function"]
 
 
 def capture(

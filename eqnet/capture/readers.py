@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import fx, nn
 
+from eqnet.capture.bounds import CLIPS, function_of, module_of
+from eqnet.capture.constants import Constants
 from eqnet.quant.layers import ElasticConvTranspose2d, PaddedConv2d
-from eqnet.supernet.constants import Constants
-from eqnet.supernet.info import ReaderGroup
-from eqnet.supernet.signs import CLIPS, function_of, module_of
+from eqnet.subnets.network import ReaderGroup
 
 LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 NORMS = (nn.BatchNorm2d, nn.BatchNorm1d)

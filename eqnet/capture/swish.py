@@ -11,7 +11,7 @@ import operator
 import torch
 from torch import fx, nn
 
-from eqnet.supernet.signs import function_of, module_of
+from eqnet.capture.bounds import function_of, module_of
 
 
 def split_swish(graph: fx.GraphModule) -> None:

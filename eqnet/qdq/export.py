@@ -22,17 +22,17 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from eqnet.quant.static import StaticConv2d, StaticConvTranspose2d, StaticLinear, StaticQuantizer
-from eqnet.spec.errors import CaptureError
-from eqnet.supernet.capture import QUANTIZERS
-from eqnet.supernet.collection import uncollected
-from eqnet.supernet.graph_forms import (
+from eqnet.qdq.naming import name_everything
+from eqnet.qdq.rewrites import (
     module_of_node,
     pad_in_conv,
     transpose_weights,
     wrap_by_index,
 )
-from eqnet.supernet.naming import name_everything
+from eqnet.quant.quantizers import QUANTIZERS
+from eqnet.quant.static import StaticConv2d, StaticConvTranspose2d, StaticLinear, StaticQuantizer
+from eqnet.spec.collection import uncollected
+from eqnet.spec.errors import CaptureError
 
 OPSET = 21
 FULL_RANGES = ((0, 255), (-128, 127))

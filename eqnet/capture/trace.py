@@ -14,9 +14,9 @@ import torch
 from torch import fx, nn
 from torch.fx.graph import CodeGen
 
+from eqnet.capture.source_lines import first_line, where
+from eqnet.capture.tracer import SCRIPTED, ShapedProxy, ShapedTracer
 from eqnet.spec.errors import CaptureError
-from eqnet.supernet.places import first_line, where
-from eqnet.supernet.tracer import SCRIPTED, ShapedProxy, ShapedTracer
 
 # What takes sizes, one of which may be the number of images: functions that make tensors, and
 # functions and methods of tensors that the model holds.

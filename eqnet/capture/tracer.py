@@ -23,9 +23,9 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.nn.utils import parametrize
 
-from eqnet.supernet.attention import self_attention
-from eqnet.supernet.places import first_line, line_of_frame
-from eqnet.supernet.writes import PLAIN_OPERATORS, Writes, share_memory, tensors_in
+from eqnet.capture.attention import self_attention
+from eqnet.capture.source_lines import first_line, line_of_frame
+from eqnet.capture.writes import PLAIN_OPERATORS, Writes, share_memory, tensors_in
 
 PROBES = "eqnet_probes"  # node.meta: the node's value for each number of images in BATCHES
 WRITTEN = "eqnet_written"  # node.meta: what it writes of its inputs, for each such number

@@ -11,7 +11,7 @@ from eqnet.spec.profiles import load_profile
 from eqnet.spec.progress import Progress, Silent
 from eqnet.spec.reports import EvalReport
 from eqnet.spec.scheme import Form, Scales
-from eqnet.supernet.choices import PAPER_STYLE, Style, uniform
+from eqnet.subnets.build import PAPER_STYLE, Style, uniform
 from eqnet.supernet.measure import accuracy
 from eqnet.supernet.session import Session, open_session
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eqnet.backend.integer_ops import (
+from eqnet.backend.lowbit.integer_ops import (
     Ints,
     Wide,
     convolution,
@@ -26,7 +26,7 @@ from eqnet.backend.integer_ops import (
     rescale,
     windows,
 )
-from eqnet.backend.packed import PackedTensor, read_packed
+from eqnet.backend.lowbit.packed import PackedTensor, read_packed
 from eqnet.spec.errors import ArtifactError, UsageError
 
 INTEGER, PACKED = "integer.json", "weights.eqpack"

@@ -15,15 +15,15 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from eqnet.capture.bounds import function_of, module_of
+from eqnet.capture.constants import attribute
+from eqnet.capture.functional_layers import NORM, add_modules
+from eqnet.capture.in_place import follow_in_place, writes
+from eqnet.capture.readers import NORMS
+from eqnet.capture.swish import split_swish
+from eqnet.capture.tracer import LINE, PROBES, WRITTEN
 from eqnet.quant.layers import PaddedConv2d, Pads
 from eqnet.spec.errors import CaptureError
-from eqnet.supernet.constants import attribute
-from eqnet.supernet.functional_layers import NORM, add_modules
-from eqnet.supernet.in_place import follow_in_place, writes
-from eqnet.supernet.signs import function_of, module_of
-from eqnet.supernet.swish import split_swish
-from eqnet.supernet.tensors import NORMS
-from eqnet.supernet.tracer import LINE, PROBES, WRITTEN
 
 ONCE = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, *NORMS)
 # The functions and the order of their arguments.

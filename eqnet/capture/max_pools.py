@@ -11,8 +11,8 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from eqnet.supernet.signs import function_of, module_of
-from eqnet.supernet.tensors import shape_of
+from eqnet.capture.bounds import function_of, module_of
+from eqnet.capture.readers import shape_of
 
 
 def pool_by_max(graph: fx.GraphModule) -> bool:

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from eqnet.spec.subnet import REMAINDER, SubnetSpec, WeightChoice
-from eqnet.supernet.choices import Style
-from eqnet.supernet.info import LayerInfo
-from eqnet.supernet.target import Pair, Target
+from eqnet.subnets.build import Style
+from eqnet.subnets.network import LayerInfo
+from eqnet.subnets.profiled import Pair, Target
 
 CHOSEN = ("weights", "activations", "carriers")
 AVERAGES = ("avg_weight_bits", "avg_activation_bits")

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from eqnet.spec.errors import ProfileError, UsageError
 from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.subnet import REMAINDER, SubnetSpec, WeightChoice
-from eqnet.supernet.budgets import COST, no_uniform, quantities, within
-from eqnet.supernet.choices import Style, build_spec
-from eqnet.supernet.info import NetworkInfo
-from eqnet.supernet.stem import before, stem_cuts
+from eqnet.subnets.budgets import COST, no_uniform, quantities, within
+from eqnet.subnets.build import Style, build_spec
+from eqnet.subnets.network import NetworkInfo
+from eqnet.subnets.stem import before, stem_cuts
 
 Pair = tuple[int, int]
 ACTIVATED = "activated"

@@ -22,7 +22,7 @@ def where(error: BaseException) -> str:
 
 
 def _is_users(file: str) -> bool:
-    inside = ("/torch/", "/eqnet/supernet/", "<frozen", "/contextlib.py")
+    inside = ("/torch/", "/eqnet/capture/", "/eqnet/supernet/", "<frozen", "/contextlib.py")
     return not any(part in file.replace("\\", "/") for part in inside)
 
 

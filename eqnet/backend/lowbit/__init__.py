@@ -1,0 +1,1 @@
+"""Readers of low-bit artifacts, with numpy: bit-packed weights, programs of integers alone."""

@@ -1,0 +1,1 @@
+"""From a float classifier to an elastic graph: its code runs once, under torch.fx."""

@@ -1,0 +1,1 @@
+"""The accuracy of one uniform subnet in PyTorch."""

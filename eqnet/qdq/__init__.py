@@ -1,0 +1,1 @@
+"""From a static network to the neutral ONNX QDQ graph, `reference.onnx`."""
