@@ -17,7 +17,7 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import peers
 
-from eqnet.backend.timing import interleave, paired_ratio
+from eqnet.backend.timing import in_turns, paired_ratio
 from eqnet.spec.profiles import load_profile
 
 NETS = ("resnet18", "resnet50", "mobilenet_v2", "efficientnet_b0", "regnet_y_400mf")
@@ -37,30 +37,13 @@ LEAST, MOST, RACE = 15, 200, 9
 ROW_GOAL, MEAN_GOAL = 1.03, 1.00
 
 
-def timed(
-    runs: Sequence[Callable[[], object]], repeats: int, warm_up: int = WARM_UP
-) -> list[list[float]]:
-    """Samples in ms of each function; in service a model runs after itself, so here too.
-
-    Each round has an order of its own, so that none always follows the same neighbour.
-    """
-    rng = np.random.default_rng(0)
-    samples: list[list[float]] = [[] for _ in runs]
-    for _ in range(warm_up + repeats):
-        order = rng.permutation(len(runs))
-        found = interleave([runs[i] for i in order for _ in range(2)], 1, 0)
-        for place, i in enumerate(order):
-            samples[i] += found[2 * place + 1]
-    return [times[warm_up:] for times in samples]
-
-
 def fastest(folder: Path, ours: list[peers.Contestant], batch: int, threads: int) -> Any:
     """The quickest of our subnets in a short race of its own."""
     if len(ours) == 1:
         return ours[0]
     inputs = peers.images(batch)
     runs = [partial(one.open(folder, threads), inputs) for one in ours]
-    medians = [float(np.median(times)) for times in timed(runs, RACE, 1)]
+    medians = [float(np.median(times)) for times in in_turns(runs, RACE, 1)]
     return ours[int(np.argmin(medians))]
 
 
@@ -76,10 +59,10 @@ def measure(
     inputs = peers.images(batch)
     runs = [partial(one.open(folder, threads), inputs) for one in entered]
     start = time.perf_counter()
-    timed(runs, 1)
+    in_turns(runs, 1, WARM_UP)
     per_round = (time.perf_counter() - start) / (WARM_UP + 1)
     repeats = int(np.clip(seconds / per_round, LEAST, MOST))
-    samples = timed(runs, repeats)
+    samples = in_turns(runs, repeats, WARM_UP)
     medians = [float(np.median(times)) for times in samples]
     row = {
         "net": folder.name, "runtime": runtime, "batch": batch, "threads": threads,

@@ -21,7 +21,7 @@ import torch
 
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.graphs import strip_qdq
-from eqnet.backend.timing import interleave, paired_ratio
+from eqnet.backend.timing import in_turns, paired_ratio
 from eqnet.models.loader import load_model
 from eqnet.qdq.export import to_onnx
 from eqnet.spec.profiles import load_profile
@@ -66,9 +66,7 @@ def compare(supernet: Supernet, profile: str, threads: int, repeats: int) -> dic
             path = Path(scratch) / f"{name}.onnx"
             ir.save(model, path)
             runs.append(partial(exporter.open(path, threads=threads), inputs))
-        quantized, plain = runs
-        # Each timed call follows one of its own: in service a model runs after itself.
-        _, int8, _, float32 = interleave([quantized, quantized, plain, plain], repeats, WARM_UP)
+        int8, float32 = in_turns(runs, repeats, WARM_UP)
     ratio, interval = paired_ratio(int8, float32, np.random.default_rng(0))
     return {
         "runtime": exporter.runtime_version(),

@@ -31,7 +31,6 @@ from typing import Any
 import numpy as np
 import real_weights
 import torch
-from export_latency import timed
 from fidelity import fidelity
 from numpy.typing import NDArray
 from peers import Contestant as Runnable
@@ -40,7 +39,7 @@ from pretrained_peers import FLOAT, NETWORK
 
 from eqnet.backend.host import describe
 from eqnet.backend.isa import onednn_cpu, onednn_switch, this_cpu
-from eqnet.backend.timing import paired_ratio
+from eqnet.backend.timing import in_turns, paired_ratio
 from eqnet.spec.errors import EqnetError, one_line
 from eqnet.spec.profiles import load_profile
 
@@ -50,6 +49,7 @@ CALIBRATION, VALIDATION, EVALUATION = 198, 66, 300
 QUICK_CALIBRATION, QUICK_VALIDATION, QUICK_EVALUATION = 33, 33, 45
 OPSET = 18
 BATCH = 10
+WARM_UP = 3
 LOW_BITS = ("w8a8", "w6a6", "w4a8", "w4a4")
 PROFILES = (
     "openvino_asym", "openvino_bf16", "openvino_avx2", "onnxruntime_x86", "tensorrt_int8",
@@ -250,7 +250,7 @@ def race(bench: Bench, runtime: str, rows: Sequence[Row], rounds: int) -> Row:
     names = [row["contestant"] for row in rows]
     one = real_weights.inputs(bench.crops("evaluation")[:1])
     runs = [partial(each.open(bench.folder, bench.options.threads), one) for each in entered]
-    samples = dict(zip(names, timed(runs, rounds), strict=True))
+    samples = dict(zip(names, in_turns(runs, rounds, WARM_UP), strict=True))
     medians = {name: float(np.median(times)) for name, times in samples.items()}
     rivals = [row["contestant"] for row in rows if row["role"] == "peer"]
     best = min(rivals, key=medians.__getitem__) if rivals else names[0]

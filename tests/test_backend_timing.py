@@ -3,38 +3,44 @@ from itertools import count
 import numpy as np
 import pytest
 
-from eqnet.backend.timing import interleave, paired_ratio, summarize
+from eqnet.backend.timing import in_turns, paired_ratio, summarize
 from eqnet.spec.errors import UsageError
 
 
-def test_interleave_alternates_after_warmup():
+def test_each_timed_call_follows_one_of_its_own_and_orders_change():
     calls: list[str] = []
+    rounds: list[int] = []
     fns = [lambda: calls.append("a"), lambda: calls.append("b")]
-    samples = interleave(fns, repeats=3, warmup=2, clock=lambda: 0)
-    assert calls == ["a", "b"] * 5
-    assert [len(kept) for kept in samples] == [3, 3]
+    samples = in_turns(
+        fns, repeats=20, warmup=2, clock=lambda: 0, after_round=lambda: rounds.append(len(calls))
+    )
+    each = ["".join(calls[start : start + 4]) for start in range(0, len(calls), 4)]
+    assert set(each) == {"aabb", "bbaa"}
+    assert len(each) == 22
+    assert [len(kept) for kept in samples] == [20, 20]
+    assert rounds == list(range(12, 89, 4))
 
 
-def test_interleave_times_each_call_alone_in_milliseconds():
+def test_in_turns_times_each_call_alone_in_milliseconds():
     now = [0]
 
     def work(nanoseconds: int) -> None:
         now[0] += nanoseconds
 
     fns = [lambda: work(1_000_000), lambda: work(2_500_000)]
-    samples = interleave(fns, repeats=4, warmup=1, clock=lambda: now[0])
+    samples = in_turns(fns, repeats=4, warmup=1, clock=lambda: now[0])
     assert samples == [[1.0] * 4, [2.5] * 4]
 
 
-def test_interleave_default_clock_moves_forward():
-    (samples,) = interleave([lambda: sum(range(1000))], repeats=5, warmup=0)
+def test_in_turns_default_clock_moves_forward():
+    (samples,) = in_turns([lambda: sum(range(1000))], repeats=5, warmup=0)
     assert all(sample > 0 for sample in samples)
 
 
 @pytest.mark.parametrize(("repeats", "warmup"), [(0, 1), (-1, 0), (1, -1)])
-def test_interleave_refuses_nothing_to_time(repeats, warmup):
+def test_in_turns_refuses_nothing_to_time(repeats, warmup):
     with pytest.raises(UsageError, match="allowed: repeats >= 1"):
-        interleave([lambda: None], repeats, warmup, clock=count().__next__)
+        in_turns([lambda: None], repeats, warmup, clock=count().__next__)
 
 
 def test_summarize():

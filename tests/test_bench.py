@@ -10,10 +10,9 @@ import pytest
 from artifacts import profile, write_artifact
 from graphs import residual_net
 
-from eqnet.backend import timing
 from eqnet.backend.host import describe
 from eqnet.backend.timing import summarize
-from eqnet.bench import bench, measure, run, to_bencher, to_github_action
+from eqnet.bench import bench, run, to_bencher, to_github_action
 from eqnet.bench.gate import gate, greater_by_chance, regression
 from eqnet.spec.errors import ArtifactError, UsageError
 from eqnet.spec.reports import BenchReport
@@ -72,22 +71,6 @@ def test_settings_default_to_the_profiles(tmp_path):
     made = bench(tmp_path / "net")
     assert made.quantized is not None
     assert (made.batch, made.threads, len(made.quantized.samples)) == (2, 1, 5)
-
-
-def test_a_timed_run_follows_an_untimed_one_of_the_same_model(monkeypatch):
-    calls: list[str] = []
-    ticks = iter(range(0, 10**9, 1000))
-
-    def clocked(fns, repeats, warmup):
-        return timing.interleave(fns, repeats, warmup, clock=lambda: next(ticks))
-
-    monkeypatch.setattr(measure, "interleave", clocked)
-    from eqnet.spec.progress import Silent
-
-    a, b = measure._paired(lambda: calls.append("a"), lambda: calls.append("b"), 50, Silent())
-    assert len(a) == len(b) == 50
-    assert "".join(calls) == "aabb" * (50 + measure.WARMUP)
-    assert set(a) == set(b) == {0.001}
 
 
 def test_progress_reaches_its_total(artifact):

@@ -177,7 +177,7 @@ class FakeTarget:
 
         return run
 
-    def interleave(self, runs, repeats, warm_up):
+    def in_turns(self, runs, repeats, warm_up):
         """The real timing loop's form, on the fake clock."""
         samples = [[] for _ in runs]
         for index in range(repeats + warm_up):
@@ -197,7 +197,7 @@ def test_measured_latency_is_of_each_subnet_in_the_targets_own_runtime(monkeypat
     groups = ([], ["conv", "linear"])
     specs = [target.subnet(names, float_groups=frozenset(dropped)) for dropped in groups]
     fake = FakeTarget()
-    monkeypatch.setattr(latency, "interleave", fake.interleave)
+    monkeypatch.setattr(latency, "in_turns", fake.in_turns)
     found = latency.measure_latency(supernet, fake, rules, specs, Silent())
     assert found == pytest.approx([5, 13])
     assert fake.threads == 3

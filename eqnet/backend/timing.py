@@ -1,7 +1,7 @@
-"""Timing callables fairly: interleaved, after a warm-up, with an injected clock.
+"""The one timing loop, of bench, search and benchmarks: in turns, after a warm-up.
 
 Identical code differs by 10-30% between two moments of a shared machine, so the candidates run
-in turns (A B A B) and are compared pair by pair; a drift of the machine then cancels out.
+in turns and are compared pair by pair; a drift of the machine then cancels out.
 """
 
 from __future__ import annotations
@@ -19,32 +19,41 @@ RESAMPLES = 1000
 INTERVAL = (2.5, 97.5)
 
 
-def interleave(
+def in_turns(
     fns: Sequence[Callable[[], object]],
     repeats: int,
     warmup: int,
     clock: Callable[[], int] = time.perf_counter_ns,
+    after_round: Callable[[], object] | None = None,
 ) -> list[list[float]]:
-    """Call every function in turn, `warmup` rounds untimed and `repeats` rounds timed.
+    """Call every function in `warmup` untimed and `repeats` timed rounds, in ms.
 
-    `clock` gives nanoseconds. Returns one list of `repeats` samples in milliseconds for each
-    function; samples with the same index were taken side by side. Raises UsageError when there
-    is nothing to time.
+    A timed call follows an untimed one of the same function: in service a model runs after
+    itself, and right after another it would find caches full of the other's weights (ResNet-18
+    in int8 then measured a tenth slower against float than it is). Each round has an order of
+    its own, the same on every call, so that none always follows the same neighbour.
+
+    `clock` gives nanoseconds. `after_round` is called after each timed round. Returns `repeats`
+    samples for each function; samples with the same index were taken side by side. Raises
+    UsageError when there is nothing to time.
     """
     if repeats < 1 or warmup < 0:
         raise UsageError(
             f"cannot time {repeats} repeats after {warmup} warm-up rounds "
             "(allowed: repeats >= 1, warm-up >= 0)"
         )
-    for _ in range(warmup):
-        for fn in fns:
-            fn()
+    rng = np.random.default_rng(0)
     samples: list[list[float]] = [[] for _ in fns]
-    for _ in range(repeats):
-        for fn, kept in zip(fns, samples, strict=True):
+    for number in range(warmup + repeats):
+        for index in rng.permutation(len(fns)):
+            fns[index]()
             start = clock()
-            fn()
-            kept.append((clock() - start) / NS_PER_MS)
+            fns[index]()
+            elapsed = (clock() - start) / NS_PER_MS
+            if number >= warmup:
+                samples[index].append(elapsed)
+        if number >= warmup and after_round is not None:
+            after_round()
     return samples
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,12 @@ from eqnet.backend.graphs import strip_qdq
 from eqnet.backend.judge import clear_agreement
 from eqnet.backend.preprocess import preprocess
 from eqnet.backend.protocol import Array, Exporter
-from eqnet.backend.timing import interleave
+from eqnet.backend.timing import in_turns
 from eqnet.spec.manifest import MODEL, REFERENCE, Manifest
 from eqnet.spec.profile import BenchRules, HardwareProfile
 from eqnet.spec.progress import Progress
 from eqnet.spec.reports import FloatPrecision
 
-CHUNKS = 20
 WARMUP = 5
 AT_ONCE = 64
 
@@ -51,9 +51,7 @@ def measure(setup: Setup, rng: np.random.Generator) -> tuple[list[float], list[f
         quantized = setup.exporter.open(setup.folder / MODEL, threads=threads, profile=profile)
         plain = profile.model_copy(update={"remainder": float_precision(profile)})
         float32 = setup.exporter.open(twin, threads=threads, profile=plain)
-        return _paired(
-            lambda: quantized(images), lambda: float32(images), setup.rules.repeats, setup.progress
-        )
+        return _paired([partial(quantized, images), partial(float32, images)], setup)
 
 
 def float_precision(profile: HardwareProfile) -> FloatPrecision:
@@ -87,25 +85,10 @@ def batch_of(setup: Setup, rng: np.random.Generator) -> Array:
     return preprocess(parity.pixels[chosen], setup.manifest.preprocessing)
 
 
-def _paired(
-    a: Callable[[], object], b: Callable[[], object], repeats: int, progress: Progress
-) -> tuple[list[float], list[float]]:
-    """Every timed call follows an untimed one of the same session.
-
-    In service a model runs after itself. Taken strictly in turns it would run after the other
-    model, with caches full of the other's weights: ResNet-18 in int8 then measured a tenth
-    slower against float than it is.
-    """
-    kept: tuple[list[float], list[float]] = ([], [])
-    progress.start("bench", repeats)
-    done = 0
-    while done < repeats:
-        size = min(max(1, repeats // CHUNKS), repeats - done)
-        warmup = WARMUP if done == 0 else 0
-        _, timed_a, _, timed_b = interleave([a, a, b, b], size, warmup)
-        kept[0].extend(timed_a)
-        kept[1].extend(timed_b)
-        done += size
-        progress.advance(size)
-    progress.finish()
-    return kept
+def _paired(runs: Sequence[Callable[[], object]], setup: Setup) -> tuple[list[float], list[float]]:
+    setup.progress.start("bench", setup.rules.repeats)
+    quantized, plain = in_turns(
+        runs, setup.rules.repeats, WARMUP, after_round=setup.progress.advance
+    )
+    setup.progress.finish()
+    return quantized, plain

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from eqnet.backend.protocol import Exporter
-from eqnet.backend.timing import interleave
+from eqnet.backend.timing import in_turns
 from eqnet.qdq.export import to_onnx
 from eqnet.spec.errors import MissingExtraError
 from eqnet.spec.profile import HardwareProfile
@@ -20,8 +20,8 @@ from eqnet.spec.subnet import SubnetSpec
 from eqnet.supernet.extract import extract
 from eqnet.supernet.supernet import Supernet
 
-WARM_UP = 10
-REPEATS = 60
+WARM_UP = 5
+REPEATS = 40
 
 
 def measure_latency(
@@ -51,7 +51,7 @@ def measure_latency(
             runner = exporter.open(path, threads=profile.bench.threads, profile=profile)
             runs.append(partial(runner, inputs.astype(np.float32)))
             progress.advance()
-        samples = interleave(runs, REPEATS, WARM_UP)
+        samples = in_turns(runs, REPEATS, WARM_UP)
     progress.advance()
     progress.finish()
     return [float(np.median(times)) for times in samples]
