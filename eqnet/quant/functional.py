@@ -12,13 +12,18 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 
+def whole_zero_point(zero_point: Tensor, lo: int, hi: int) -> Tensor:
+    """The integer in [lo, hi] that a learned zero-point stands for, in its own shape."""
+    return torch.clamp(torch.round(zero_point), lo, hi)
+
+
 def quantize(x: Tensor, scale: Tensor, zero_point: Tensor, lo: int, hi: int) -> Tensor:
     """Integers of `x`, as float32 values of the same shape.
 
     scale, zero_point: float32, broadcastable to `x`; the zero-point is rounded to an integer
     inside [lo, hi]. Rounding is half to even, as in ONNX QuantizeLinear.
     """
-    z = torch.clamp(torch.round(zero_point), lo, hi)
+    z = whole_zero_point(zero_point, lo, hi)
     return torch.clamp(torch.round(x / scale) + z, lo, hi)
 
 
@@ -32,7 +37,7 @@ def fake_quantize(
     (straight-through); scale's follows LSQ and the zero-point's LSQ+, both times `gradient_scale`.
     """
     if not torch.is_grad_enabled():
-        z = torch.clamp(torch.round(zero_point), lo, hi)
+        z = whole_zero_point(zero_point, lo, hi)
         return _in_place(x.float(), scale, z, lo, hi)
     result: Tensor = _FakeQuantize.apply(x.float(), scale, zero_point, lo, hi, gradient_scale)
     return result
@@ -77,7 +82,7 @@ class _FakeQuantize(torch.autograd.Function):
         hi: int,
         gradient_scale: float,
     ) -> Tensor:
-        z = torch.clamp(torch.round(zero_point), lo, hi)
+        z = whole_zero_point(zero_point, lo, hi)
         steps = x / scale
         levels = torch.round(steps).add_(z)
         clamped = torch.clamp(levels, lo, hi)

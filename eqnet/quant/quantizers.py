@@ -14,7 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from eqnet.quant.clip_search import search
-from eqnet.quant.functional import fake_quantize, nearest_even, power_of_two, quantize
+from eqnet.quant.functional import (
+    fake_quantize,
+    nearest_even,
+    power_of_two,
+    quantize,
+    whole_zero_point,
+)
 from eqnet.quant.rounding import pack, unpack
 from eqnet.spec.scheme import (
     BITS,
@@ -131,7 +137,7 @@ class WeightQuantizer(nn.Module):
         shape = (-1,) + (1,) * (weight.dim() - 1)
         scale, zero = (
             scale.view(shape),
-            torch.clamp(torch.round(zero), span.lo, span.hi).view(shape),
+            whole_zero_point(zero, span.lo, span.hi).view(shape),
         )
         integers = quantize(weight, scale, zero, span.lo, span.hi)
         offsets = self._offsets(weight)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from eqnet.capture.readers import NORMS
-from eqnet.quant.functional import power_of_two
+from eqnet.quant.functional import power_of_two, whole_zero_point
 from eqnet.quant.layers import ELASTIC, ElasticLayer
 from eqnet.quant.quantizers import QUANTIZERS, ActivationQuantizer
 from eqnet.quant.static import (
@@ -71,7 +71,7 @@ def _static_quantizer(quantizer: ActivationQuantizer) -> StaticQuantizer:
 
 def _point(quantizer: ActivationQuantizer, bits: int) -> QuantizationPoint:
     scale, zero, span = quantizer.parameters_of(bits)
-    whole = int(torch.clamp(torch.round(zero), span.lo, span.hi))
+    whole = int(whole_zero_point(zero, span.lo, span.hi))
     return QuantizationPoint(scale.cpu(), whole, span)
 
 

@@ -20,6 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from eqnet.backend.files import write_file
+from eqnet.quant.functional import whole_zero_point
 from eqnet.quant.layers import ElasticLayer
 from eqnet.quant.quantizers import WeightQuantizer
 from eqnet.quant.rounding import (
@@ -179,7 +180,7 @@ def _grid(quantizer: WeightQuantizer, forms: tuple[WeightForm, ...], groups: int
         span = weight_range(form.bits, form.symmetry)
         zero = torch.zeros_like(scale)
         if form.key in quantizer.zero_point:
-            zero = torch.round(quantizer.zero_point[form.key]).clamp(span.lo, span.hi)
+            zero = whole_zero_point(quantizer.zero_point[form.key], span.lo, span.hi)
             zero = zero.expand(quantizer.channels)
         bounds = torch.full_like(scale, span.lo), torch.full_like(scale, span.hi)
         columns.append(tuple(part.reshape(groups, -1, 1) for part in (scale, zero, *bounds)))
