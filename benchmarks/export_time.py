@@ -72,7 +72,7 @@ def make_images(root: Path) -> None:
 
 def make_supernet(net: str, work: Path) -> None:
     """A post-training supernet with random weights in `work`/supernet."""
-    from eqnet.train.post_training import post_training
+    from eqnet.stages.train.post_training import post_training
 
     make_images(work / "images")
     post_training(model=net, data=work / "images", out=work / "supernet", images=2)
@@ -81,7 +81,7 @@ def make_supernet(net: str, work: Path) -> None:
 def export_once(work: Path, profile: str) -> None:
     """In a process of its own: export, and print stages and peak memory as JSON."""
     began = time.perf_counter()
-    from eqnet.export.export import export
+    from eqnet.stages.export.export import export
 
     imported = time.perf_counter() - began
     timer = Timer()

@@ -31,12 +31,12 @@ from eqnet.backend.host import describe
 from eqnet.cli.options import parse_static
 from eqnet.cli.progress import progress
 from eqnet.spec.scheme import Form, all_forms
+from eqnet.stages.train.elastic import train
+from eqnet.stages.train.recipe import StaticRecipe, load_recipe
+from eqnet.stages.train.resume import FLOAT_FILE
 from eqnet.subnets.build import PAPER_STYLE, uniform
 from eqnet.supernet.measure import logits
 from eqnet.supernet.session import Session, open_session
-from eqnet.train.elastic import train
-from eqnet.train.recipe import StaticRecipe, load_recipe
-from eqnet.train.resume import FLOAT_FILE
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = {

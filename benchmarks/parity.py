@@ -22,13 +22,13 @@ import torch
 
 from eqnet.backend.decisions import decide
 from eqnet.backend.discovery import find_exporter
-from eqnet.export.export import export
 from eqnet.runtime import load
 from eqnet.spec.profiles import builtin_profiles, load_profile
+from eqnet.stages.export.export import export
+from eqnet.stages.train.post_training import post_training
 from eqnet.supernet.extract import extract
 from eqnet.supernet.measure import logits
 from eqnet.supernet.session import open_session
-from eqnet.train.post_training import post_training
 
 BUNDLED = "eqnet:resnet20 (bundled)"
 AGREEMENT, TRAINED_AGREEMENT, DROP = 0.997, 0.99, 0.1

@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from real_weights import write_folder
 
 from eqnet.cli.options import parse_bits
-from eqnet.export.export import export
 from eqnet.spec.manifest import MODEL
 from eqnet.spec.scheme import Form, Granularity, Symmetry
+from eqnet.stages.export.export import export
+from eqnet.stages.train.post_training import post_training
 from eqnet.subnets.build import PAPER_STYLE, Style, uniform
 from eqnet.supernet.calibration import Calibration
 from eqnet.supernet.extract import extract
 from eqnet.supernet.measure import Batches, logits
 from eqnet.supernet.session import Session, open_session
-from eqnet.train.post_training import post_training
 
 Pixels = NDArray[np.uint8]
 PARTS = {"calibration": "train", "validation": "val", "evaluation": "test"}

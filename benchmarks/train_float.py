@@ -17,10 +17,10 @@ from torch import nn
 from eqnet.data import open_dataset
 from eqnet.models.loader import load_model
 from eqnet.spec.progress import Silent
+from eqnet.stages.train.feed import Feed
+from eqnet.stages.train.float_training import fit_float
+from eqnet.stages.train.recipe import FloatRecipe
 from eqnet.supernet.measure import Batches, accuracy
-from eqnet.train.feed import Feed
-from eqnet.train.float_training import fit_float
-from eqnet.train.recipe import FloatRecipe
 
 
 def train(source: str, data: Path | None, recipe: FloatRecipe, device: str, seed: int) -> nn.Module:

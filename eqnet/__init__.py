@@ -1,3 +1,62 @@
-"""eqnet: one trained network to every piece of hardware (EQ-Net, arXiv 2308.07650)."""
+"""eqnet: one trained network to every piece of hardware (EQ-Net, arXiv 2308.07650).
 
-__version__ = "0.1.0"
+The functions below are all that a user needs; each is what a command of the same name wraps.
+They are imported when they are first asked for, so that ``import eqnet`` loads neither torch
+nor a runtime. What runs on a target board (`verify`, `bench`, `load`) never loads torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from eqnet.spec.version import __version__
+
+if TYPE_CHECKING:
+    from eqnet.runtime import load
+    from eqnet.stages.bench import bench
+    from eqnet.stages.evaluate.evaluate import evaluate
+    from eqnet.stages.export.export import export
+    from eqnet.stages.quantize import quantize
+    from eqnet.stages.report import report
+    from eqnet.stages.search.search import search
+    from eqnet.stages.train.elastic import train
+    from eqnet.stages.train.post_training import post_training
+    from eqnet.stages.verify import verify
+
+__all__ = [
+    "__version__",
+    "bench",
+    "evaluate",
+    "export",
+    "load",
+    "post_training",
+    "quantize",
+    "report",
+    "search",
+    "train",
+    "verify",
+]
+# No package of eqnet may have one of these names: importing it would replace the function.
+_HOME = {
+    "bench": "eqnet.stages.bench",
+    "evaluate": "eqnet.stages.evaluate.evaluate",
+    "export": "eqnet.stages.export.export",
+    "load": "eqnet.runtime",
+    "post_training": "eqnet.stages.train.post_training",
+    "quantize": "eqnet.stages.quantize",
+    "report": "eqnet.stages.report",
+    "search": "eqnet.stages.search.search",
+    "train": "eqnet.stages.train.elastic",
+    "verify": "eqnet.stages.verify",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'eqnet' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

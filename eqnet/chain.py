@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from eqnet.backend.files import write_file
-from eqnet.report import Row, load, report, summarize
 from eqnet.spec.errors import EqnetError, one_line
 from eqnet.spec.progress import Progress, Silent, Stages
+from eqnet.stages.report import Row, load, report, summarize
 
 GENERATIONS = 100
 POPULATION = 100
@@ -46,7 +46,7 @@ class Chain:
 
     def search(self) -> None:
         """Write the profile's best subnet, and how it was chosen, to `searches`."""
-        from eqnet.search.search import search
+        from eqnet.stages.search.search import search
 
         search(
             profile=self.profile,
@@ -64,7 +64,7 @@ class Chain:
 
     def export(self, subnet: Path | None, *, force: bool) -> None:
         """Write the artifact of a subnet file; None is the profile's default subnet."""
-        from eqnet.export.export import export
+        from eqnet.stages.export.export import export
 
         export(
             profile=self.profile,
@@ -81,7 +81,7 @@ class Chain:
 
     def verify(self, test_set: Path | None = None) -> None:
         """Check the artifact and leave verify.json in it; `test_set`: classify all of it too."""
-        from eqnet.verify import verify
+        from eqnet.stages.verify import verify
 
         stages = Stages(self.source.progress)
         checked = verify(self.artifact, data=test_set, progress=stages)
@@ -90,7 +90,7 @@ class Chain:
 
     def bench(self) -> None:
         """Time the artifact and leave bench.json in it."""
-        from eqnet.bench import bench
+        from eqnet.stages.bench import bench
 
         timed = bench(self.artifact, seed=self.source.seed, progress=self.source.progress)
         write_file(self.artifact / "bench.json", timed.model_dump_json(indent=2) + "\n")

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eqnet.chain import Chain, Source, run_all
-from eqnet.report import Row, require_plotting
 from eqnet.spec.profiles import builtin_profiles
 from eqnet.spec.progress import Progress, Silent
 from eqnet.spec.scheme import Frozen
+from eqnet.stages.report import Row, require_plotting
 
 # Built-in profiles that differ from another in one respect: run when they are named.
 VARIANTS = ("custom_pow2", "onnxruntime_arm", "onnxruntime_avx2", "openvino_avx2", "openvino_bf16")

@@ -47,7 +47,7 @@ class Stage:
 
     def __call__(self, name: str, function: Callable[..., Any]) -> None:
         module, _, attribute = name.rpartition(".")
-        if module in ("eqnet.verify", "eqnet.bench"):
+        if module in ("eqnet.stages.verify", "eqnet.stages.bench"):
             self._monkeypatch.setattr(f"{module}.{attribute}", function)
         else:
             stand_in = SimpleNamespace(**{attribute: function})

@@ -42,9 +42,11 @@ class StopAfter(Silent):
 
 def write_recipe(folder: Path, monkeypatch: pytest.MonkeyPatch, images: int = 24) -> Path:
     """Write the recipe; elastic training finds its small network and so many images."""
-    monkeypatch.setattr("eqnet.train.elastic.open_dataset", lambda name, root: TinyData(images))
     monkeypatch.setattr(
-        "eqnet.train.elastic.load_model",
+        "eqnet.stages.train.elastic.open_dataset", lambda name, root: TinyData(images)
+    )
+    monkeypatch.setattr(
+        "eqnet.stages.train.elastic.load_model",
         lambda source, **options: SmallNet(options["classes"], in_channels=1),
     )
     path = folder / "recipe.yaml"

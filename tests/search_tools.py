@@ -13,12 +13,12 @@ import torch
 from artifacts import profile
 from nets import TinyData, small_supernet
 
-import eqnet.search.search as module
-from eqnet.search.space import Space
+import eqnet.stages.search.search as module
 from eqnet.spec.manifest import Preprocessing
 from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.reports import SearchReport
 from eqnet.spec.subnet import SubnetSpec
+from eqnet.stages.search.space import Space
 from eqnet.subnets.network import NetworkInfo
 from eqnet.subnets.profiled import Target
 from eqnet.supernet.checkpoint import Header

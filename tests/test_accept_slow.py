@@ -17,18 +17,18 @@ from eqnet.backend.discovery import find_exporter
 from eqnet.backend.graphs import layers_of
 from eqnet.backend.refusals import accepted_refusals, keeps_int8
 from eqnet.cli.export import _print as show
-from eqnet.export.chosen import Subnet
-from eqnet.export.export import checked_exporter, export, export_in
 from eqnet.qdq.export import to_onnx
 from eqnet.spec.errors import ProfileError
 from eqnet.spec.manifest import MANIFEST, MODEL, Manifest
 from eqnet.spec.profile import HardwareProfile
+from eqnet.stages.export.chosen import Subnet
+from eqnet.stages.export.export import checked_exporter, export, export_in
+from eqnet.stages.verify import verify
 from eqnet.subnets.build import Style, build_spec
 from eqnet.subnets.profiled import Target
 from eqnet.supernet.extract import extract
 from eqnet.supernet.supernet import Supernet
 from eqnet.testing.host import for_this_cpu
-from eqnet.verify import verify
 
 PER_CHANNEL = {"granularity": "per_channel", "symmetry": "asymmetric"}
 INT8 = {"symmetry": "asymmetric", "storage": "int8"}

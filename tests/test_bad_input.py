@@ -9,7 +9,7 @@ import pytest
 from cli_tools import PROFILE
 from safetensors.numpy import load_file, save_file
 
-from eqnet.search.cqap import FILE as CQAP_FILE
+from eqnet.stages.search.cqap import FILE as CQAP_FILE
 from eqnet.supernet.checkpoint import FILE, bundled_supernet
 
 pytestmark = pytest.mark.usefixtures("bundled_data_only")

@@ -9,7 +9,7 @@ from artifacts import profile as hand_profile
 from artifacts import write_artifact
 from graphs import residual_net
 
-import eqnet.export.export as export_module
+import eqnet.stages.export.export as export_module
 from eqnet.cli.main import main
 from eqnet.spec.errors import EqnetError
 from eqnet.spec.manifest import MANIFEST, MODEL, PARITY, REFERENCE

@@ -12,10 +12,10 @@ from graphs import residual_net
 
 from eqnet.backend.host import describe
 from eqnet.backend.timing import summarize
-from eqnet.bench import bench, run, to_bencher, to_github_action
-from eqnet.bench.gate import gate, greater_by_chance, regression
 from eqnet.spec.errors import ArtifactError, UsageError
 from eqnet.spec.reports import BenchReport
+from eqnet.stages.bench import bench, run, to_bencher, to_github_action
+from eqnet.stages.bench.gate import gate, greater_by_chance, regression
 
 
 @pytest.fixture

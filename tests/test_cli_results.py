@@ -56,7 +56,7 @@ def test_verify_writes_prints_and_exits(
         options["progress"]("images", 1, 2)
         return made
 
-    stage("eqnet.verify.verify", verify)
+    stage("eqnet.stages.verify.verify", verify)
     assert main(["verify", str(artifact), "--threads", "3", "--json"]) == code
     captured = capsys.readouterr()
     assert VerifyReport.model_validate_json(captured.out) == made
@@ -87,7 +87,7 @@ def test_bench_writes_prints_and_exits(
         assert (options["repeats"], options["seed"]) == (9, 4)
         return made
 
-    stage("eqnet.bench.bench", bench)
+    stage("eqnet.stages.bench.bench", bench)
     arguments = ["bench", str(artifact), "--baseline", str(baseline), "--max-regression", "7%"]
     arguments += ["--repeats", "9", "--seed", "4"]
     assert main([*arguments, "--json"]) == code
@@ -123,7 +123,7 @@ def test_eval_passes_the_form_on(stage: Stage, capsys: pytest.CaptureFixture[str
             interval=(0.7, 1.0),
         )
 
-    stage("eqnet.evaluate.evaluate.evaluate", evaluate)
+    stage("eqnet.stages.evaluate.evaluate.evaluate", evaluate)
     arguments = ["eval", "--bits", "w4a6", "--weights", "per_tensor:asymmetric"]
     arguments += ["--activations", "symmetric", "--placement", "paper"]
     assert main([*arguments, "--json"]) == 0
@@ -140,7 +140,7 @@ def test_interrupted_work_is_130(
     def verify(folder: Path, **options: Any) -> VerifyReport:
         raise KeyboardInterrupt
 
-    stage("eqnet.verify.verify", verify)
+    stage("eqnet.stages.verify.verify", verify)
     assert main(["verify", str(artifact)]) == 130
     assert "Traceback" not in capsys.readouterr().err
     assert not (artifact / "verify.json").exists()
@@ -156,7 +156,7 @@ def test_search_passes_budgets_and_marks_the_chosen(
         assert options["out"] == tmp_path / "found"
         return search_report()
 
-    stage("eqnet.search.search.search", search)
+    stage("eqnet.stages.search.search.search", search)
     arguments = ["search", "-p", "alpha", "--budget", "avg_weight_bits=4", "--budget", "cost=2.5"]
     arguments += ["--out", str(tmp_path / "found")]
     assert main([*arguments, "--json"]) == 0
@@ -173,7 +173,7 @@ def test_infeasible_search_is_8(
     def search(**options: Any) -> SearchReport:
         raise InfeasibleError("avg_weight_bits <= 1: nearest reachable is 2.1")
 
-    stage("eqnet.search.search.search", search)
+    stage("eqnet.stages.search.search.search", search)
     assert main(["search", "-p", "alpha", "--out", str(tmp_path / "found")]) == 8
     assert capsys.readouterr().err == "error: avg_weight_bits <= 1: nearest reachable is 2.1\n"
 
@@ -183,7 +183,10 @@ def test_export_says_which_subnet_it_took(
     stage: Stage,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    stage("eqnet.export.export.export", lambda **options: manifest("alpha", "lowbit", subnet(4)))
+    stage(
+        "eqnet.stages.export.export.export",
+        lambda **options: manifest("alpha", "lowbit", subnet(4)),
+    )
     arguments = ["export", "-p", "alpha", "--out", str(tmp_path / "made")]
     assert main(arguments) == 0
     assert "search: 4.00 weight bits" in capsys.readouterr().out
@@ -201,7 +204,7 @@ def test_export_warns_of_random_weights(
         update={"model": made.model.model_copy(update={"random_weights": True})}
     )
     for one, told in ((made, False), (untrained, True)):
-        stage("eqnet.export.export.export", lambda one=one, **options: one)
+        stage("eqnet.stages.export.export.export", lambda one=one, **options: one)
         for more in ([], ["--json"]):
             assert main(["export", "-p", "alpha", "--out", str(tmp_path / "made"), *more]) == 0
             assert ("warning: the supernet has random weights" in capsys.readouterr().err) == told

@@ -52,10 +52,10 @@ def put_stages(stage: Stage, broken: str) -> None:
             raise ZeroDivisionError("no runs")
         return benched(folder.name, "lowbit", 0.5)
 
-    stage("eqnet.search.search.search", search)
-    stage("eqnet.export.export.export", export)
-    stage("eqnet.verify.verify", verify)
-    stage("eqnet.bench.bench", bench)
+    stage("eqnet.stages.search.search.search", search)
+    stage("eqnet.stages.export.export.export", export)
+    stage("eqnet.stages.verify.verify", verify)
+    stage("eqnet.stages.bench.bench", bench)
 
 
 @pytest.mark.parametrize("broken", ["search", "export", "verify", "bench"])
@@ -85,7 +85,7 @@ def test_demo_without_the_plotting_packages_stops_at_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     put_stages(stage, "nothing")
-    monkeypatch.setattr("eqnet.report.page.find_spec", lambda name: None)
+    monkeypatch.setattr("eqnet.stages.report.page.find_spec", lambda name: None)
     assert main(["demo", "--out", str(tmp_path / "artifacts")]) == 10
     assert "eqnet[report]" in capsys.readouterr().err
     assert not (tmp_path / "artifacts").exists()

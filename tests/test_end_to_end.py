@@ -24,8 +24,8 @@ from eqnet.spec.manifest import MANIFEST, MODEL, PARITY, REFERENCE, Manifest
 from eqnet.spec.profiles import builtin_profiles, load_profile
 from eqnet.spec.reports import VerifyReport
 from eqnet.spec.scheme import Granularity, Symmetry
+from eqnet.stages.verify import verify
 from eqnet.supernet.checkpoint import FILE, bundled_supernet, checkpoint_sha256
-from eqnet.verify import verify
 
 PROFILES = (
     "custom_lowbit",

@@ -8,14 +8,14 @@ import shutil
 import pytest
 from search_tools import lowbit
 
-import eqnet.export.parity_set as parity_module
-import eqnet.search.search as search_module
+import eqnet.stages.export.parity_set as parity_module
+import eqnet.stages.search.search as search_module
 from eqnet.cli.main import main
-from eqnet.export.chosen import choose_subnet
 from eqnet.spec.manifest import MANIFEST, Manifest
 from eqnet.spec.profiles import load_profile
 from eqnet.spec.reports import SearchReport
 from eqnet.spec.subnet import load_subnet
+from eqnet.stages.export.chosen import choose_subnet
 from eqnet.supernet.session import open_session
 
 NAME = "custom_lowbit"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eqnet.evaluate.evaluate import interval_of
+from eqnet.stages.evaluate.evaluate import interval_of
 
 
 def test_interval_holds_the_accuracy_and_shrinks_with_images():

@@ -7,9 +7,9 @@ import shutil
 
 import pytest
 
-from eqnet.export import export as module
 from eqnet.spec.errors import OutputError
 from eqnet.spec.manifest import MANIFEST
+from eqnet.stages.export import export as module
 
 PROFILE = "onnxruntime_x86"
 

@@ -12,10 +12,10 @@ from artifacts import profile
 from nets import images, small_supernet
 
 from eqnet.backend.graphs import LAYER_OPS, constant, quantizers
-from eqnet.export import reference as module
-from eqnet.export.reference import ROUNDING_STEPS, Traced, check_reference, trace
 from eqnet.qdq.export import to_onnx
 from eqnet.spec.errors import EqnetError
+from eqnet.stages.export import reference as module
+from eqnet.stages.export.reference import ROUNDING_STEPS, Traced, check_reference, trace
 from eqnet.subnets.profiled import Target
 from eqnet.supernet.extract import extract
 

@@ -14,9 +14,9 @@ from search_tools import ALL_PAIRS, IDENTITY, lowbit, session_of, space_of
 from test_activated import SqueezeNet
 from test_stem import Gated
 
-from eqnet.export.chosen import choose_subnet
 from eqnet.spec.errors import CheckpointError, InfeasibleError, UsageError
 from eqnet.spec.profiles import load_profile
+from eqnet.stages.export.chosen import choose_subnet
 from eqnet.subnets.membership import first_difference
 from eqnet.subnets.profiled import Target
 

@@ -16,16 +16,16 @@ from eqnet.backend.artifact import read_manifest
 from eqnet.backend.preprocess import preprocess
 from eqnet.cli.main import main
 from eqnet.data import open_dataset
-from eqnet.export.chosen import choose_subnet
-from eqnet.export.export import checked_exporter, export, export_in
-from eqnet.report import load, report, summarize
 from eqnet.runtime import load as load_model
 from eqnet.spec.manifest import PARITY
 from eqnet.spec.profiles import load_profile
+from eqnet.stages.export.chosen import choose_subnet
+from eqnet.stages.export.export import checked_exporter, export, export_in
+from eqnet.stages.report import load, report, summarize
+from eqnet.stages.train.post_training import post_training
+from eqnet.stages.verify import verify
 from eqnet.supernet.measure import Batches, accuracy
 from eqnet.supernet.session import open_session
-from eqnet.train.post_training import post_training
-from eqnet.verify import verify
 
 PROFILE = "onnxruntime_x86"
 
@@ -93,7 +93,11 @@ def binary_data():
 
 @pytest.fixture
 def binary(binary_data, monkeypatch):
-    for module in ("eqnet.train.post_training", "eqnet.supernet.session", "eqnet.verify.dataset"):
+    for module in (
+        "eqnet.stages.train.post_training",
+        "eqnet.supernet.session",
+        "eqnet.stages.verify.dataset",
+    ):
         monkeypatch.setattr(f"{module}.open_dataset", lambda *_, **__: binary_data)
     return binary_data
 

@@ -21,7 +21,6 @@ from eqnet.cli.main import main
 from eqnet.cli.options import parse_inputs
 from eqnet.data import open_dataset
 from eqnet.data.images import ArrayImages
-from eqnet.export.export import export
 from eqnet.models.inputs import IMAGENET, InputConfig
 from eqnet.runtime import load
 from eqnet.spec.errors import (
@@ -32,11 +31,12 @@ from eqnet.spec.errors import (
 )
 from eqnet.spec.inputs import Inputs
 from eqnet.spec.manifest import Preprocessing
+from eqnet.stages.export.export import export
+from eqnet.stages.train.inputs import choose
+from eqnet.stages.train.post_training import guess_dataset, post_training
+from eqnet.stages.verify import verify
 from eqnet.supernet.checkpoint import Header, load_supernet
 from eqnet.supernet.session import open_session
-from eqnet.train.inputs import choose
-from eqnet.train.post_training import guess_dataset, post_training
-from eqnet.verify import verify
 
 MODEL = "nets:SmallNet"
 
@@ -183,7 +183,7 @@ def test_a_flat_folder_calibrates_and_the_choice_is_told(photos, tmp_path):
 
 def test_the_library_says_what_its_networks_read(photos, tmp_path, monkeypatch):
     pytest.importorskip("timm")
-    monkeypatch.setattr("eqnet.train.post_training.calibrate", lambda *arguments: None)
+    monkeypatch.setattr("eqnet.stages.train.post_training.calibrate", lambda *arguments: None)
     summary, header = trained(
         photos, tmp_path / "out", "timm:mobilevitv2_050", inputs=Inputs(size=64), images=1
     )

@@ -19,22 +19,22 @@ from instruction_sets import SETS, cpu_under, environment
 
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.isa import Cpu
-from eqnet.bench import bench
 from eqnet.runtime import load
 from eqnet.spec.errors import HostWarning, VerificationError
 from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.profiles import load_profile
-from eqnet.verify import verify
+from eqnet.stages.bench import bench
+from eqnet.stages.verify import verify
 
 AVX2, VNNI = Cpu(frozenset({"avx2"})), Cpu(frozenset({"avx2", "avx_vnni"}))
 LOGITS = ("top1_agreement", "logit_error", "accuracy_drop")
 USE = """
 import json, sys, warnings
 from pathlib import Path
-from eqnet.bench import bench
+from eqnet.stages.bench import bench
 from eqnet.runtime import load
 from eqnet.spec.errors import VerificationError
-from eqnet.verify import verify
+from eqnet.stages.verify import verify
 
 folder = Path(sys.argv[1])
 with warnings.catch_warnings(record=True) as caught:

@@ -32,7 +32,7 @@ from eqnet.backend.preprocess import preprocess
 from eqnet.spec.errors import ArtifactError
 from eqnet.spec.manifest import MANIFEST, PARITY
 from eqnet.spec.profile import ParityRules
-from eqnet.verify import verify
+from eqnet.stages.verify import verify
 
 RULES = ParityRules()
 
@@ -272,7 +272,7 @@ def test_float_logits_of_another_shape_are_refused(tmp_path):
 
 
 def test_a_stand_in_judges_the_quantization_too(tmp_path, monkeypatch):
-    from eqnet.verify import execute
+    from eqnet.stages.verify import execute
 
     folder = judged_artifact(tmp_path / "a", lambda logits: logits[:, ::-1].copy())
     found = execute.find_exporter("lowbit")

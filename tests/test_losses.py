@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from eqnet.train.losses import guided_loss, kurtosis, skewness, weight_distribution_loss
+from eqnet.stages.train.losses import guided_loss, kurtosis, skewness, weight_distribution_loss
 
 
 def moments(values):

@@ -24,7 +24,7 @@ from eqnet.backend.lowbit.packed import write_packed
 from eqnet.backend.protocol import BuildReports, ExtraChecks
 from eqnet.spec.errors import ArtifactError
 from eqnet.spec.manifest import PARITY, REFERENCE
-from eqnet.verify import verify
+from eqnet.stages.verify import verify
 
 FORMS = {
     "w8a8": {},

@@ -13,10 +13,10 @@ from graphs import Builder, inputs, residual_net
 
 from eqnet.backend.files import sha256_file
 from eqnet.backend.graphs import layers_of, quantizers, strip_qdq
-from eqnet.bench import bench
 from eqnet.runtime import load
 from eqnet.spec.errors import ArtifactError, OutputError
 from eqnet.spec.profiles import load_profile
+from eqnet.stages.bench import bench
 
 pytest.importorskip("openvino")
 LAYERS = ["conv1", "block.conv1", "block.conv2", "fc"]

@@ -17,11 +17,11 @@ from graphs import Builder, inputs, residual_net
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.graphs import layers_of, quantizer_of, quantizers
 from eqnet.backend.isa import onednn_cpu
-from eqnet.bench import bench
 from eqnet.runtime import load
 from eqnet.spec.errors import EqnetError, UsageError
 from eqnet.spec.profiles import load_profile
-from eqnet.verify import verify
+from eqnet.stages.bench import bench
+from eqnet.stages.verify import verify
 
 pytest.importorskip("openvino")
 ABSENT = "NPU.7"  # no machine has eight

@@ -18,8 +18,8 @@ from safetensors.torch import load_file, safe_open, save_file
 from eqnet.models import load_model
 from eqnet.models.outside import outside_tensors, seeded
 from eqnet.spec.errors import CaptureError, CheckpointError
+from eqnet.stages.train.post_training import post_training
 from eqnet.supernet.checkpoint import FILE, load_supernet
-from eqnet.train.post_training import post_training
 
 ROUNDING = 1e-5  # of the largest logit
 SHAPE = (1, 28, 28)
@@ -29,7 +29,9 @@ NAMES = sorted(CASES)
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    monkeypatch.setattr("eqnet.train.post_training.open_dataset", lambda name, root: TinyData())
+    monkeypatch.setattr(
+        "eqnet.stages.train.post_training.open_dataset", lambda name, root: TinyData()
+    )
     yield
     importlib.import_module("outside_nets")
 

@@ -11,9 +11,9 @@ from nets import small_supernet
 
 from eqnet.cli.main import main
 from eqnet.cli.output import print_json
-from eqnet.search.cost import analytic_cost
 from eqnet.spec.errors import ProfileError
 from eqnet.spec.profiles import load_profile
+from eqnet.stages.search.cost import analytic_cost
 from eqnet.subnets.profiled import Target
 
 LOOKUP = PROFILE.replace("{model: size}", "{model: lookup, table: times.json}")

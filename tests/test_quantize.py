@@ -14,16 +14,16 @@ import torch
 from cli_tools import one_line, write_profile
 from nets import SmallNet, randomize
 
-import eqnet.export.export
-import eqnet.train.post_training
-import eqnet.verify
+import eqnet.stages.export.export
+import eqnet.stages.train.post_training
+import eqnet.stages.verify
 from eqnet.cli.main import main
-from eqnet.quantize import QuantizeResult, quantize
-from eqnet.quantize.subnets import choose, require_choosable
-from eqnet.search.duration import expected_seconds, work_of
 from eqnet.spec.errors import CheckpointError, OutputError, UsageError
 from eqnet.spec.inputs import Inputs
 from eqnet.spec.profiles import load_profile
+from eqnet.stages.quantize import QuantizeResult, quantize
+from eqnet.stages.quantize.subnets import choose, require_choosable
+from eqnet.stages.search.duration import expected_seconds, work_of
 from eqnet.supernet.session import Session, open_session
 
 PROFILES = ("custom_lowbit_w4a8", "onnxruntime_x86")
@@ -79,7 +79,10 @@ def forbid(monkeypatch: pytest.MonkeyPatch, *functions: str) -> None:
         monkeypatch.setattr(name, refuse)
 
 
-TRAIN, EXPORT = "eqnet.train.post_training.post_training", "eqnet.export.export.export"
+TRAIN, EXPORT = (
+    "eqnet.stages.train.post_training.post_training",
+    "eqnet.stages.export.export.export",
+)
 
 
 def test_one_run_leaves_everything_and_a_second_only_verifies(
@@ -90,7 +93,7 @@ def test_one_run_leaves_everything_and_a_second_only_verifies(
         assert {"model.onnx", "verify.json", "bench.json"} <= {
             path.name for path in (out / profile).iterdir()
         }
-    forbid(monkeypatch, TRAIN, EXPORT, "eqnet.bench.bench")
+    forbid(monkeypatch, TRAIN, EXPORT, "eqnet.stages.bench.bench")
     for profile in PROFILES:
         (out / profile / "verify.json").unlink()
     assert main(words(home, out, "--json")) == 0
@@ -119,7 +122,7 @@ def test_the_table_tells_what_quantization_costs_and_gains(
 def test_an_interrupted_run_goes_on(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, exported = eqnet.export.export.export, []
+    real, exported = eqnet.stages.export.export.export, []
 
     def interrupted(**options: Any) -> Any:
         if len(exported) == 1:
@@ -213,13 +216,13 @@ def test_a_failing_export_is_told_and_the_others_go_on(
 def test_a_failed_verification_ends_with_11(
     home: Path, deploy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = eqnet.verify.verify
+    real = eqnet.stages.verify.verify
 
     def fails(artifact: Path, **options: Any) -> Any:
         failed = {"verdict": "failed"} if artifact.name == PROFILES[0] else {}
         return real(artifact, **options).model_copy(update=failed)
 
-    monkeypatch.setattr("eqnet.verify.verify", fails)
+    monkeypatch.setattr("eqnet.stages.verify.verify", fails)
     assert main(words(home, deploy, "--quiet")) == 11
     assert (deploy / PROFILES[1] / "verify.json").is_file()
 
@@ -265,14 +268,14 @@ def test_a_folder_of_other_content_is_not_replaced(home: Path, tmp_path: Path) -
 def test_a_wanted_search_is_done_once(
     home: Path, deploy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eqnet.search.latency.REPEATS", 5)
+    monkeypatch.setattr("eqnet.stages.search.latency.REPEATS", 5)
     profile = PROFILES[1]
     result = run(home, deploy, search="always", profiles=[profile])
     assert result.subnets == {profile: "searched: as wanted"}
     assert (deploy / "search" / profile / "search.json").is_file()
     manifest = json.loads((deploy / profile / "manifest.json").read_text())
     assert manifest["subnet_origin"].endswith("subnet.json")
-    monkeypatch.setattr("eqnet.search.search.search", None)
+    monkeypatch.setattr("eqnet.stages.search.search.search", None)
     assert run(home, deploy, search="auto", profiles=[profile]).subnets == {
         profile: "searched: exported before"
     }
@@ -297,7 +300,7 @@ def test_search_pays_where_it_is_expected_to_be_short(
     told = {}
     for seconds in (5.0, 90.0, 600.0, 90_000.0):
         monkeypatch.setattr(
-            "eqnet.quantize.subnets.expected_seconds", lambda *_, seconds=seconds: seconds
+            "eqnet.stages.quantize.subnets.expected_seconds", lambda *_, seconds=seconds: seconds
         )
         told[seconds] = choose("auto", session, profile)
     assert [choice.search for choice in told.values()] == [True, False, False, False]
@@ -310,7 +313,7 @@ def test_a_runtime_that_is_missing_is_no_reason_to_fail(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     absent = SimpleNamespace(unavailable=lambda profile: "it is not installed")
-    monkeypatch.setattr("eqnet.quantize.subnets.exporter_of", lambda profile: absent)
+    monkeypatch.setattr("eqnet.stages.quantize.subnets.exporter_of", lambda profile: absent)
     choice = choose("auto", session, load_profile("onnxruntime_x86"))
     assert not choice.search
     assert "not installed" in choice.reason
@@ -342,7 +345,8 @@ def test_the_expected_time_grows_with_what_a_pass_takes(
     found = []
     for seconds in (1.0, 2.0):
         monkeypatch.setattr(
-            "eqnet.search.duration._seconds_per_image", lambda session, seconds=seconds: seconds
+            "eqnet.stages.search.duration._seconds_per_image",
+            lambda session, seconds=seconds: seconds,
         )
         found.append(expected_seconds(session, profile, patience=0.0))
     work = work_of(session, profile)

@@ -19,12 +19,12 @@ from report_samples import (
 )
 from rich.console import Console
 
-from eqnet.report import load, report, summarize
-from eqnet.report.load import read_training
-from eqnet.report.summary import NOT_VERIFIED
-from eqnet.report.terminal import rows_table
-from eqnet.report.wording import kib, layers_text, ratio_text
 from eqnet.spec.errors import ArtifactError, OutputError
+from eqnet.stages.report import load, report, summarize
+from eqnet.stages.report.load import read_training
+from eqnet.stages.report.summary import NOT_VERIFIED
+from eqnet.stages.report.terminal import rows_table
+from eqnet.stages.report.wording import kib, layers_text, ratio_text
 
 
 def moment() -> datetime:
@@ -284,8 +284,8 @@ def test_sizes_and_layers_in_words() -> None:
 
 
 def test_a_front_of_one_point_has_no_plot_but_its_facts(tmp_path: Path) -> None:
-    from eqnet.report.curves import front_figure
-    from eqnet.report.style import LIGHT
+    from eqnet.stages.report.curves import front_figure
+    from eqnet.stages.report.style import LIGHT
 
     search = search_report()
     single = search.model_copy(update={"front": search.front[:1]})

@@ -9,10 +9,10 @@ import pytest
 from report_samples import benched, manifest, subnet, verified, write_artifact
 from rich.console import Console
 
-from eqnet.report import load, report, summarize
-from eqnet.report.terminal import rows_table
 from eqnet.spec.comparison import FloatComparison
 from eqnet.spec.reports import Check
+from eqnet.stages.report import load, report, summarize
+from eqnet.stages.report.terminal import rows_table
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -9,11 +9,11 @@ import pytest
 from artifacts import profile
 from search_tools import ALL_PAIRS, lowbit, size_of, space_of
 
-import eqnet.search.search as module
+import eqnet.stages.search.search as module
 from eqnet.cli.main import main
-from eqnet.search.reach import require_cost
-from eqnet.search.scoring import Scorer
 from eqnet.spec.errors import InfeasibleError
+from eqnet.stages.search.reach import require_cost
+from eqnet.stages.search.scoring import Scorer
 
 FREE = ("conv1", "depthwise", "conv2")
 

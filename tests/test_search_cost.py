@@ -10,10 +10,10 @@ from artifacts import profile
 from nets import small_supernet
 from search_tools import lowbit
 
-from eqnet.search import latency
-from eqnet.search.cost import UNITS, analytic_cost
 from eqnet.spec.errors import MissingExtraError, ProfileError
 from eqnet.spec.progress import Silent
+from eqnet.stages.search import latency
+from eqnet.stages.search.cost import UNITS, analytic_cost
 from eqnet.subnets.budgets import size_kib
 from eqnet.subnets.profiled import Target
 

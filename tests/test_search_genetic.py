@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from eqnet.search.genetic import Evaluation, evolve
 from eqnet.spec.progress import Silent
+from eqnet.stages.search.genetic import Evaluation, evolve
 
 TARGET = (3, 0, 4, 1, 2, 3)
 

@@ -11,12 +11,12 @@ from nets import SIGNED_ZERO, small_supernet, style
 from safetensors.numpy import save_file
 from search_tools import IDENTITY, session_of
 
-from eqnet.search import labels as labels_module
-from eqnet.search.features import CODES, encode, feature_size
-from eqnet.search.labels import draw_subnet, measure_labels
 from eqnet.spec.errors import CheckpointError
 from eqnet.spec.progress import Silent
 from eqnet.spec.scheme import Form, Granularity, Symmetry, all_forms
+from eqnet.stages.search import labels as labels_module
+from eqnet.stages.search.features import CODES, encode, feature_size
+from eqnet.stages.search.labels import draw_subnet, measure_labels
 from eqnet.subnets.build import PAPER_STYLE, build_spec
 
 STYLES = [PAPER_STYLE, style(), style(activations=SIGNED_ZERO)]

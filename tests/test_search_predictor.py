@@ -13,12 +13,12 @@ from nets import SIGNED_ZERO, small_supernet, style
 from safetensors.numpy import load_file, save_file
 from search_tools import IDENTITY
 
-from eqnet.search.cqap import FILE, Cqap, fit, kendall_tau, load_cqap, save_cqap
-from eqnet.search.features import CODES, encode, feature_size
-from eqnet.search.labels import Labels, draw_subnet
 from eqnet.spec.errors import CheckpointError
 from eqnet.spec.progress import Silent
 from eqnet.spec.scheme import all_forms
+from eqnet.stages.search.cqap import FILE, Cqap, fit, kendall_tau, load_cqap, save_cqap
+from eqnet.stages.search.features import CODES, encode, feature_size
+from eqnet.stages.search.labels import Labels, draw_subnet
 from eqnet.subnets.build import PAPER_STYLE, uniform
 
 STYLES = [PAPER_STYLE, style(), style(activations=SIGNED_ZERO)]

@@ -8,15 +8,15 @@ from artifacts import profile
 from nets import small_supernet
 from search_tools import SMALL, lowbit, session_of, size_of, space_of
 
-import eqnet.search.search as module
-from eqnet.search import measured
-from eqnet.search.cqap import fit, load_cqap, save_cqap
-from eqnet.search.features import encode, feature_size
-from eqnet.search.labels import Labels
+import eqnet.stages.search.search as module
 from eqnet.spec.errors import ProfileError
 from eqnet.spec.progress import Silent
 from eqnet.spec.reports import SearchReport
 from eqnet.spec.subnet import load_subnet
+from eqnet.stages.search import measured
+from eqnet.stages.search.cqap import fit, load_cqap, save_cqap
+from eqnet.stages.search.features import encode, feature_size
+from eqnet.stages.search.labels import Labels
 from eqnet.subnets.profiled import Target
 from eqnet.supernet.calibration import measure
 

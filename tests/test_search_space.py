@@ -11,8 +11,8 @@ from nets import small_supernet, supernet_of
 from search_tools import ALL_PAIRS, IDENTITY, PINNED, lowbit, space_of
 
 from eqnet.models import load_model
-from eqnet.search.space import Space
 from eqnet.spec.errors import ProfileError
+from eqnet.stages.search.space import Space
 from eqnet.subnets.profiled import Target
 
 

@@ -7,7 +7,7 @@ from nets import small_supernet
 from search_tools import lowbit, space_of
 from torch import nn
 
-from eqnet.search.space import Space
+from eqnet.stages.search.space import Space
 from eqnet.subnets.profiled import Target
 from eqnet.subnets.stem import before, stem_cuts
 from eqnet.supernet.supernet import Supernet

@@ -15,8 +15,7 @@ from safetensors.torch import load_file, save_file
 from eqnet.cli.options import parse_static
 from eqnet.spec.errors import CheckpointError, ProfileError, UsageError
 from eqnet.spec.scheme import Form, Granularity, Symmetry
-from eqnet.subnets.build import PAPER_STYLE
-from eqnet.train.elastic import (
+from eqnet.stages.train.elastic import (
     LOG_FILE,
     STATE_FILE,
     load_styles,
@@ -24,9 +23,10 @@ from eqnet.train.elastic import (
     pick_device,
     train,
 )
-from eqnet.train.recipe import ElasticRecipe, GpgRecipe, StaticRecipe, WdrRecipe, load_recipe
-from eqnet.train.state import load_state, save_state
-from eqnet.train.step import ElasticStep, StaticStep
+from eqnet.stages.train.recipe import ElasticRecipe, GpgRecipe, StaticRecipe, WdrRecipe, load_recipe
+from eqnet.stages.train.state import load_state, save_state
+from eqnet.stages.train.step import ElasticStep, StaticStep
+from eqnet.subnets.build import PAPER_STYLE
 
 SUPERNET = "supernet.safetensors"
 
@@ -180,7 +180,7 @@ def test_unknown_devices_are_refused():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a CUDA device")
 def test_recorded_steps_give_the_gradients_of_plain_ones():
-    from eqnet.train.cuda_graphs import GraphedStep
+    from eqnet.stages.train.cuda_graphs import GraphedStep
 
     net = small_supernet()
     net.graph.to("cuda").eval()

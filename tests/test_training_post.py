@@ -10,9 +10,9 @@ from torch import nn
 
 from eqnet.spec.errors import CaptureError, CheckpointError, DataError, OutputError, UsageError
 from eqnet.spec.scheme import Form
+from eqnet.stages.train.post_training import guess_dataset, post_training
 from eqnet.subnets.build import PAPER_STYLE, uniform
 from eqnet.supernet.checkpoint import load_supernet
-from eqnet.train.post_training import guess_dataset, post_training
 
 MODEL = "nets:SmallNet"  # as a user's own module:callable
 
@@ -26,7 +26,7 @@ def tiny(monkeypatch):
         asked.append((name, root))
         return TinyData()
 
-    monkeypatch.setattr("eqnet.train.post_training.open_dataset", fake)
+    monkeypatch.setattr("eqnet.stages.train.post_training.open_dataset", fake)
     return asked
 
 

@@ -12,10 +12,10 @@ from eqnet.cli.main import main
 from eqnet.spec.errors import CheckpointError, DataError
 from eqnet.spec.manifest import Preprocessing
 from eqnet.spec.progress import Silent
-from eqnet.train.elastic import STATE_FILE, train
-from eqnet.train.feed import Feed
-from eqnet.train.recipe import load_recipe
-from eqnet.train.resume import FLOAT_FILE, IDENTITY_KEY, LOG_FILE, float_identity
+from eqnet.stages.train.elastic import STATE_FILE, train
+from eqnet.stages.train.feed import Feed
+from eqnet.stages.train.recipe import load_recipe
+from eqnet.stages.train.resume import FLOAT_FILE, IDENTITY_KEY, LOG_FILE, float_identity
 
 SUPERNET = "supernet.safetensors"
 
@@ -59,7 +59,7 @@ def test_a_run_interrupted_in_the_predictor_keeps_its_supernet(
             raise CheckpointError("interrupted")
         return {"kendall_tau": 0.5}
 
-    monkeypatch.setattr("eqnet.search.predictor.make_predictor", predictor)
+    monkeypatch.setattr("eqnet.stages.search.predictor.make_predictor", predictor)
     out = tmp_path / "out"
     command = ["train", "--recipe", str(recipe), "--out", str(out), "--device", "cpu", "--json"]
     assert main([*command, "-q"]) == CheckpointError.exit_code

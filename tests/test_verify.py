@@ -25,7 +25,7 @@ from eqnet.runtime import load
 from eqnet.spec.errors import DataError, EqnetError, UsageError
 from eqnet.spec.manifest import MANIFEST, PARITY
 from eqnet.spec.reports import VerifyReport
-from eqnet.verify import checks, execute, verify
+from eqnet.stages.verify import checks, execute, verify
 
 
 def named(report: VerifyReport) -> dict[str, object]:
@@ -175,7 +175,7 @@ def test_images_of_another_shape_than_the_network_takes_are_refused(tmp_path, mo
     folder = tmp_path / "a"
     write_artifact(folder, residual_net(), profile(), dataset="fashion_mnist")
     from eqnet.data.images import ArrayImages
-    from eqnet.verify import dataset
+    from eqnet.stages.verify import dataset
 
     images = ArrayImages("noise", np.zeros((4, 1, 28, 28), np.uint8), np.zeros(4, np.int64))
     opened = type("Opened", (), {"test": lambda self: images, "classes": tuple("abcdefghij")})
@@ -188,7 +188,7 @@ def test_whole_test_set_is_classified(tmp_path, monkeypatch):
     folder = tmp_path / "a"
     write_artifact(folder, residual_net(), profile(), dataset="fashion_mnist")
     from eqnet.data.images import ArrayImages
-    from eqnet.verify import dataset
+    from eqnet.stages.verify import dataset
 
     shown = pixels(images=150, seed=9)
     truth = run_plain(residual_net(), preprocess(shown, PREPROCESSING)).argmax(axis=1)
@@ -208,7 +208,7 @@ def test_whole_test_set_is_classified(tmp_path, monkeypatch):
 
 def test_verification_imports_no_torch():
     code = (
-        "import sys, eqnet.verify, eqnet.runtime, eqnet_exporters.onnxruntime, "
+        "import sys, eqnet.stages.verify, eqnet.runtime, eqnet_exporters.onnxruntime, "
         "eqnet_exporters.lowbit; "
         "sys.exit(any(m in sys.modules for m in ('torch', 'openvino', 'onnxruntime')))"
     )

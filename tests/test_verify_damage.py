@@ -12,7 +12,7 @@ from eqnet.backend.preprocess import preprocess
 from eqnet.runtime import load
 from eqnet.spec.errors import ArtifactError, UsageError
 from eqnet.spec.manifest import MANIFEST, MODEL, PARITY, REFERENCE
-from eqnet.verify import verify
+from eqnet.stages.verify import verify
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def bench(
             f"--baseline: {baseline} would be overwritten (allowed: another file for --out)"
         )
     require_writable(target, folder=False)
-    from eqnet.bench import bench as run
+    from eqnet.stages.bench import bench as run
 
     with progress(quiet) as listener:
         report = run(
@@ -101,14 +101,14 @@ def bench(
 
 
 def _for_service(report: BenchReport, name: str) -> list[Any] | dict[str, Any]:
-    from eqnet.bench.formats import to_bencher, to_github_action
+    from eqnet.stages.bench.formats import to_bencher, to_github_action
 
     return to_github_action(report) if name == "github-action" else to_bencher(report)
 
 
 def _print(report: BenchReport, target: Path) -> None:
     from eqnet.cli.output import console, facts, table, verdict
-    from eqnet.report.wording import ratio_text
+    from eqnet.stages.report.wording import ratio_text
 
     columns = ("model", "median ms", "p90", "p99", "min", "mean", "images/s")
     made = table(

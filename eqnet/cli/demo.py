@@ -45,7 +45,7 @@ def demo(
     require_folder("--data", data, DataError)
     require_writable(out, folder=True)
     from eqnet.demo import demo as run
-    from eqnet.report.terminal import rows_table
+    from eqnet.stages.report.terminal import rows_table
 
     with progress(quiet) as listener:
         result = run(

@@ -52,7 +52,7 @@ def evaluate(
     _check_names(placement, split, scales)
     require_folder("--supernet", supernet, CheckpointError)
     require_folder("--data", data, DataError)
-    from eqnet.evaluate.evaluate import evaluate as run
+    from eqnet.stages.evaluate.evaluate import evaluate as run
 
     with progress(quiet) as listener:
         report = run(

@@ -65,7 +65,7 @@ def export(
         raise CheckpointError(f"--subnet: {subnet}: no such file")
     folder = out or Path("artifacts") / name
     require_writable(folder, folder=True)
-    from eqnet.export.export import export as run
+    from eqnet.stages.export.export import export as run
 
     with progress(quiet) as listener:
         manifest = run(

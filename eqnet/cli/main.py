@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import typer
 
-from eqnet import __version__
 from eqnet.cli import (
     bench,
     demo,
@@ -24,6 +23,7 @@ from eqnet.cli import (
 )
 from eqnet.cli.failure import INTERRUPTED, exit_code_of
 from eqnet.cli.helptext import page
+from eqnet.spec.version import __version__
 
 HELP = """One trained network to every piece of hardware.
 

@@ -18,7 +18,7 @@ from eqnet.spec.errors import ArtifactError, OutputError, UsageError, unknown
 if TYPE_CHECKING:
     from eqnet.spec.inputs import Inputs
     from eqnet.spec.scheme import Form, Symmetry
-    from eqnet.train.recipe import StaticRecipe
+    from eqnet.stages.train.recipe import StaticRecipe
 
 Seed = Annotated[int, typer.Option(min=0, help="Seed of every random choice.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and no table.")]
@@ -199,7 +199,7 @@ def parse_form(weights: str, activations: str) -> Form:
 
 def parse_static(text: str) -> StaticRecipe:
     """`w4a4:per_tensor:symmetric/asymmetric`, or `float`. Raises UsageError."""
-    from eqnet.train.recipe import StaticRecipe
+    from eqnet.stages.train.recipe import StaticRecipe
 
     text = text.strip().lower()
     if text == "float":

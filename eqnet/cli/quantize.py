@@ -27,7 +27,7 @@ from eqnet.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from eqnet.quantize import QuantizeResult
+    from eqnet.stages.quantize import QuantizeResult
 
 HELP = """Quantize your own float classifier for one or several targets.
 
@@ -111,7 +111,7 @@ def quantize(
     )  # fmt: skip
     require_folder("--data", data, DataError)
     require_writable(out, folder=True)
-    from eqnet.quantize import quantize as run
+    from eqnet.stages.quantize import quantize as run
 
     with progress(quiet) as listener:
         result = run(
@@ -153,8 +153,8 @@ def _warn(result: QuantizeResult) -> None:
 
 def _print(result: QuantizeResult) -> None:
     from eqnet.cli.output import console, facts
-    from eqnet.report.terminal import float_table
     from eqnet.spec.manifest import Preprocessing
+    from eqnet.stages.report.terminal import float_table
 
     out = console()
     out.print(float_table(result.rows))

@@ -32,9 +32,9 @@ def report(
 ) -> None:
     """Write one page."""
     from eqnet.cli.output import print_json, say
-    from eqnet.report import load, summarize
-    from eqnet.report import report as write
-    from eqnet.report.terminal import rows_table
+    from eqnet.stages.report import load, summarize
+    from eqnet.stages.report import report as write
+    from eqnet.stages.report.terminal import rows_table
 
     page = write(paths, out, picture=picture, title=title)
     rows = summarize(load(paths).artifacts)

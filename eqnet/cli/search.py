@@ -58,7 +58,7 @@ def search(
     require_folder("--data", data, DataError)
     folder = out or Path("runs/search") / name
     require_writable(folder, folder=True)
-    from eqnet.search.search import search as run
+    from eqnet.stages.search.search import search as run
 
     with progress(quiet) as listener:
         report = run(

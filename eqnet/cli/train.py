@@ -28,7 +28,7 @@ from eqnet.spec.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from eqnet.spec.progress import Progress
-    from eqnet.train.recipe import StaticRecipe
+    from eqnet.stages.train.recipe import StaticRecipe
 
 HELP = """Make an elastic supernet: train one by a recipe, or find the scales of your own model.
 
@@ -203,10 +203,10 @@ def _by_recipe(
     device: str,
     progress: Progress,
 ) -> dict[str, Any]:
-    from eqnet.search.predictor import make_predictor
-    from eqnet.train.elastic import pick_device
-    from eqnet.train.elastic import train as elastic
-    from eqnet.train.recipe import load_recipe
+    from eqnet.stages.search.predictor import make_predictor
+    from eqnet.stages.train.elastic import pick_device
+    from eqnet.stages.train.elastic import train as elastic
+    from eqnet.stages.train.recipe import load_recipe
 
     summary = elastic(
         recipe, out, data=data, seed=seed, static=static, resume=resume, device=device,
@@ -230,7 +230,7 @@ def _by_recipe(
 
 
 def _post_training(**arguments: Any) -> dict[str, Any]:
-    from eqnet.train.post_training import post_training
+    from eqnet.stages.train.post_training import post_training
 
     return post_training(**arguments)
 

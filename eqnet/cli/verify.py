@@ -60,7 +60,7 @@ def verify(
     require_folder("--data", data, DataError)
     target = out or artifact / "verify.json"
     require_writable(target, folder=False)
-    from eqnet.verify import verify as run
+    from eqnet.stages.verify import verify as run
 
     with progress(quiet) as listener:
         stages = Stages(listener)

@@ -18,8 +18,8 @@ from collections.abc import Collection
 
 import onnx_ir as ir
 
-from eqnet import __version__
 from eqnet.qdq.rewrites import module_of_node
+from eqnet.spec.version import __version__
 
 QUANTIZER_PARTS = {
     "QuantizeLinear": {1: "scale", 2: "zero_point"},

@@ -1,5 +1,0 @@
-"""One command: a float classifier and images in, verified and timed artifacts and a report out."""
-
-from eqnet.quantize.run import QuantizeResult, quantize
-
-__all__ = ["QuantizeResult", "quantize"]

@@ -1,7 +1,0 @@
-"""Reports: one summary for the terminal, the HTML page and the picture."""
-
-from eqnet.report.load import load
-from eqnet.report.page import report, require_plotting
-from eqnet.report.summary import Row, summarize
-
-__all__ = ["Row", "load", "report", "require_plotting", "summarize"]

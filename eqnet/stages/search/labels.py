@@ -1,0 +1,123 @@
+"""Measuring subnets for the accuracy predictor, on validation images only."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+from eqnet.backend.files import write_file
+from eqnet.spec.errors import CheckpointError
+from eqnet.spec.progress import Progress
+from eqnet.spec.scheme import BITS, Form, all_forms
+from eqnet.spec.subnet import REMAINDER, SubnetSpec, WeightChoice
+from eqnet.stages.search.features import encode
+from eqnet.subnets.build import Style, build_spec, pinned_names
+from eqnet.subnets.network import NetworkInfo
+from eqnet.supernet.calibration import Calibration, measure
+from eqnet.supernet.checkpoint import read_tensors
+from eqnet.supernet.measure import Batches
+from eqnet.supernet.supernet import Supernet
+
+SAVE_EVERY = 50
+SOURCE_KEY = "measured"
+REMAINDER_SHARE = 0.15
+
+
+class Labels(NamedTuple):
+    """features float32 [N, D] and accuracy float32 [N] in [0, 1]."""
+
+    features: NDArray[np.float32]
+    accuracy: NDArray[np.float32]
+
+
+def draw_subnet(
+    info: NetworkInfo, styles: Sequence[Style], forms: Sequence[Form], rng: random.Random
+) -> SubnetSpec:
+    """A subnet to measure: random form, placement, and bits within a random band.
+
+    Bits drawn from all widths alike would give averages near 5 only; a band first spreads the
+    averages over the whole space. Some subnets leave whole op groups in the remainder.
+    """
+    form, style = rng.choice(list(forms)), rng.choice(list(styles))
+    weight_band, activation_band = _band(rng), _band(rng)
+    pinned = pinned_names(info)
+    dropped = {
+        group for group in sorted({layer.group for layer in info.layers})
+        if rng.random() < REMAINDER_SHARE
+    }  # fmt: skip
+    weights: dict[str, WeightChoice] = {}
+    for layer in info.layers:
+        bits = 8 if layer.name in pinned else rng.choice(weight_band)
+        weights[layer.name] = REMAINDER if layer.group in dropped else bits
+    activations = {
+        tensor.name: 8 if set(tensor.layers) & set(pinned) else rng.choice(activation_band)
+        for tensor in info.read_tensors()
+    }
+    return build_spec(info, style, form, weights, activations)
+
+
+def _band(rng: random.Random) -> range:
+    low, high = sorted((rng.choice(BITS), rng.choice(BITS)))
+    return range(low, high + 1)
+
+
+def measure_labels(
+    supernet: Supernet,
+    styles: Sequence[Style],
+    calibration: Calibration,
+    validation: Batches,
+    *,
+    identity: str,
+    count: int,
+    seed: int,
+    path: Path,
+    progress: Progress,
+) -> Labels:
+    """Measure `count` random subnets; goes on from `path` after an interruption.
+
+    Which subnets are drawn depends on the seed alone. identity: sha256 of the supernet; labels
+    in `path` that were measured on another one, or on other images, are made anew.
+    Raises CheckpointError for a damaged file and for labels of another seed.
+    """
+    source = f"{identity}:{len(calibration)}:{len(validation)}"
+    rng = random.Random(seed)  # noqa: S311  (not for secrets)
+    forms = list(all_forms())
+    specs = [draw_subnet(supernet.info, styles, forms, rng) for _ in range(count)]
+    features = np.stack([encode(supernet.info, spec) for spec in specs])
+    known = _load(path, features, source) if path.is_file() else []
+    progress.start("measuring subnets", count)
+    progress.advance(len(known))
+    for index in range(len(known), count):
+        known.append(measure(supernet, specs[index], calibration, validation))
+        progress.advance(accuracy=known[-1])
+        if (index + 1) % SAVE_EVERY == 0 or index + 1 == count:
+            _save(path, features[: index + 1], known, source)
+    progress.finish()
+    return Labels(features, np.asarray(known, dtype=np.float32))
+
+
+def _save(path: Path, features: NDArray[np.float32], known: list[float], source: str) -> None:
+    accuracy = np.asarray(known, dtype=np.float32)
+    tensors = {"features": np.ascontiguousarray(features), "accuracy": accuracy}
+    write_file(path, save(tensors, metadata={SOURCE_KEY: source}))
+
+
+def _load(path: Path, features: NDArray[np.float32], source: str) -> list[float]:
+    metadata, found = read_tensors(path)
+    if set(found) != {"features", "accuracy"}:
+        raise CheckpointError(f"{path}: not labels of a predictor (remove it to measure anew)")
+    if metadata.get(SOURCE_KEY) != source:
+        return []
+    measured, accuracy = found["features"].numpy(), found["accuracy"].reshape(-1).tolist()
+    common = min(len(accuracy), len(features))
+    if len(measured) != len(accuracy) or not np.array_equal(measured[:common], features[:common]):
+        raise CheckpointError(
+            f"{path}: labels of other subnets (allowed: the same seed; or remove it)"
+        )
+    return [float(value) for value in accuracy[:common]]

@@ -1,0 +1,52 @@
+"""Making the predictor that travels with a supernet: measure subnets, fit CQAP, save it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eqnet.spec.profiles import load_profile
+from eqnet.spec.progress import Progress, Silent
+from eqnet.stages.search.cqap import fit, save_cqap
+from eqnet.stages.search.labels import measure_labels
+from eqnet.subnets.build import PAPER_STYLE, Style
+from eqnet.supernet.session import open_session
+
+LABELS = "cqap_labels.safetensors"
+
+
+def make_predictor(
+    folder: Path,
+    *,
+    data: Path | None = None,
+    subnets: int = 1500,
+    images: int = 5000,
+    epochs: int = 60,
+    members: int = 2,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    allow_code: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Fit the predictor of the supernet in `folder` on validation images; returns its quality.
+
+    Interrupted, it goes on from the labels that it has measured.
+    """
+    progress = progress or Silent()
+    session = open_session(folder, data, allow_code=allow_code, device=device)
+    validation = session.judged(session.dataset.validation(), images)
+    names = session.header.styles or ("paper",)
+    styles = [PAPER_STYLE if name == "paper" else Style.of(load_profile(name)) for name in names]
+    labels = measure_labels(
+        session.supernet, styles, session.calibration(), validation,
+        identity=session.identity, count=subnets, seed=seed, path=folder / LABELS,
+        progress=progress,
+    )  # fmt: skip
+    cqap = fit(
+        labels, supernet=session.identity, images=len(validation), epochs=epochs, members=members,
+        seed=seed, progress=progress,
+    )  # fmt: skip
+    save_cqap(folder, cqap)
+    return cqap.header.model_dump()

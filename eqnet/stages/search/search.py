@@ -1,0 +1,253 @@
+"""`eqnet search`: the best subnet for a hardware profile, predicted, then measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from eqnet.backend.discovery import exporter_of
+from eqnet.backend.files import write_file
+from eqnet.backend.refusals import accepted_refusals
+from eqnet.spec.errors import InfeasibleError, ProfileError
+from eqnet.spec.profiles import load_profile, profiles_dir
+from eqnet.spec.progress import Progress, Silent
+from eqnet.spec.reports import FrontPoint, SearchReport
+from eqnet.spec.subnet import Score, SubnetSpec
+from eqnet.stages.search.cost import UNITS, Cost, analytic_cost
+from eqnet.stages.search.cqap import FILE as CQAP_FILE
+from eqnet.stages.search.cqap import load_cqap
+from eqnet.stages.search.features import feature_size
+from eqnet.stages.search.genetic import evolve
+from eqnet.stages.search.latency import measure_latency
+from eqnet.stages.search.measured import AccuracyModel, measure_space
+from eqnet.stages.search.predictor import make_predictor
+from eqnet.stages.search.reach import EXHAUSTIVE, require_cost, require_reachable
+from eqnet.stages.search.scoring import Candidate, Scorer
+from eqnet.stages.search.space import Genome, Space
+from eqnet.subnets.profiled import Target
+from eqnet.supernet.extract import extract
+from eqnet.supernet.measure import accuracy
+from eqnet.supernet.session import Session, open_session
+
+FINALISTS = 4
+ACCURACY_SLACK = 0.005
+QUICK_SUBNETS, QUICK_IMAGES = 200, 500
+MEASURED_SPACE = 16
+"""Without a predictor, spaces of at most so many subnets are measured whole."""
+
+
+def search(
+    *,
+    profile: str,
+    supernet: Path | None = None,
+    budgets: Mapping[str, float] | None = None,
+    out: Path,
+    data: Path | None = None,
+    seed: int = 0,
+    generations: int = 100,
+    population: int = 100,
+    allow_code: bool = False,
+    progress: Progress | None = None,
+) -> SearchReport:
+    """Search a profile's space and write out/subnet.json and out/search.json.
+
+    budgets: upper bounds by name, over the profile's own. With a budget the most accurate
+    subnet within it wins; without one, the cheapest within half a point of the most accurate.
+    Finalists are measured on validation images, as the integers that would be deployed.
+    Raises InfeasibleError for a budget that no subnet reaches, ProfileError for a profile that
+    its target refuses.
+    """
+    started = time.perf_counter()
+    progress = progress or Silent()
+    rules = load_profile(profile)
+    slow = accepted_refusals(exporter_of(rules), rules)
+    limits = dict(rules.budgets) | dict(budgets or {})
+    session = open_session(supernet, data, allow_code=allow_code)
+    space = Space.of(Target.of(session.supernet.info, rules), session.identity)
+    require_reachable(space, limits)
+    cost = _cost(session, space, _folder(profile), progress)
+    given = space.uniform_genomes()
+    if "cost" in limits:
+        known = require_cost(space, limits["cost"], cost)
+        given = [*(genome for genome in given if genome != known), known]
+    predictor = _predictor(session, space, data, seed, allow_code, progress)
+    scorer = Scorer(space, predictor, cost, limits)
+    found = _explore(scorer, given, generations, population, seed, progress)
+    best = _choose(session, found.front, _baseline(scorer), progress, budgeted=bool(limits))
+    report = SearchReport(
+        profile=rules.name, supernet=session.label, budgets=limits, unit=UNITS[rules.cost.model],
+        evaluations=len(scorer.known), front=tuple(_point(one) for one in found.front),
+        best=_scored(best, UNITS[rules.cost.model]), seconds=time.perf_counter() - started,
+        stop_reason=found.reason, judge=session.judge(session.dataset.validation()),
+        slow=tuple(str(one) for one in slow),
+        kendall_tau=predictor.header.kendall_tau if predictor.header else None,
+        pearson=predictor.header.pearson if predictor.header else None,
+    )  # fmt: skip
+    write_file(out / "search.json", report.model_dump_json(indent=2))
+    write_file(out / "subnet.json", report.best.model_dump_json(indent=2))
+    return report
+
+
+def _folder(profile: str) -> Path:
+    path = Path(profile)
+    return path.parent if path.suffix in (".yaml", ".yml") else profiles_dir()
+
+
+def _predictor(
+    session: Session,
+    space: Space,
+    data: Path | None,
+    seed: int,
+    allow_code: bool,
+    progress: Progress,
+) -> AccuracyModel:
+    """The predictor beside the supernet; where there is none, a small space is measured whole,
+    and for a large one a quick predictor is made there."""
+    if not (session.folder / CQAP_FILE).is_file():
+        if space.size() <= MEASURED_SPACE:
+            return measure_space(session, space, progress)
+        make_predictor(
+            session.folder, data=data, subnets=QUICK_SUBNETS, images=QUICK_IMAGES, seed=seed,
+            allow_code=allow_code, progress=progress,
+        )  # fmt: skip
+    return load_cqap(session.folder, session.identity, feature_size(session.supernet.info))
+
+
+def _cost(session: Session, space: Space, folder: Path, progress: Progress) -> Cost:
+    profile = space.target.profile
+    if profile.cost.model != "measured":
+        return analytic_cost(session.supernet.info, profile, folder)
+    if space.size() > EXHAUSTIVE:
+        raise ProfileError(
+            f"profile '{profile.name}': cost: model 'measured' with {space.size()} subnets to "
+            f"time (allowed: at most {EXHAUSTIVE}; use 'lookup', or fewer choices)"
+        )
+    specs = [space.subnet(genome) for genome in space.all_genomes()]
+    exporter = exporter_of(profile)
+    times = measure_latency(session.supernet, exporter, profile, specs, progress)
+    known = {spec.sha256(): found for spec, found in zip(specs, times, strict=True)}
+    return lambda spec: known[spec.sha256()]
+
+
+class _Found(NamedTuple):
+    front: list[Candidate]
+    reason: str
+
+
+def _explore(
+    scorer: Scorer, given: list[Genome], generations: int, population: int, seed: int,
+    progress: Progress,
+) -> _Found:  # fmt: skip
+    space = scorer.space
+    if space.size() <= EXHAUSTIVE:
+        every = scorer.score(list(space.all_genomes()))
+        kept = [candidate for candidate in every if scorer.feasible(candidate)]
+        reason = f"all {space.size()} subnets of the space were tried"
+    else:
+        genomes = evolve(
+            space.choices(), len(scorer.budgets), scorer.evaluate,
+            given=given, population=population, generations=generations,
+            seed=seed, progress=progress,
+        )  # fmt: skip
+        # A crowded last population may have dropped a given genome, or hold nothing feasible.
+        met = [candidate for candidate in scorer.score(given) if scorer.feasible(candidate)]
+        kept = scorer.score(genomes) + met
+        reason = f"{generations} generations of {population} were done"
+    if not kept:
+        limits = ", ".join(f"{name}={limit:g}" for name, limit in scorer.budgets.items())
+        raise InfeasibleError(f"budgets {limits}: each can be met, but no subnet found meets all")
+    return _Found(_front(kept), reason)
+
+
+def _front(candidates: list[Candidate]) -> list[Candidate]:
+    """The candidates that no other dominates, cheapest first."""
+    front: list[Candidate] = []
+    for candidate in sorted(candidates, key=lambda one: (one.cost, -one.accuracy)):
+        if not front or candidate.accuracy > front[-1].accuracy:
+            front.append(candidate)
+    return front
+
+
+def _baseline(scorer: Scorer) -> list[Candidate]:
+    """The most accurate uniform subnet within the budgets: a search must not end below it."""
+    if not scorer.budgets:
+        return []
+    uniform = scorer.score(scorer.space.uniform_genomes())
+    kept = [candidate for candidate in uniform if scorer.feasible(candidate)]
+    return sorted(kept, key=lambda one: -one.accuracy)[:1]
+
+
+class _Winner(NamedTuple):
+    candidate: Candidate
+    accuracy: float
+    images: int
+
+
+def _choose(
+    session: Session,
+    front: list[Candidate],
+    baseline: list[Candidate],
+    progress: Progress,
+    *,
+    budgeted: bool,
+) -> _Winner:
+    """Measure the most promising candidates on validation images and pick one.
+
+    budgeted: the most accurate wins; without budgets, the cheapest of nearly the same accuracy.
+    baseline: of a search with budgets, a candidate to beat where there is one.
+    """
+    if budgeted:
+        finalists = {one.genome: one for one in _most_accurate(front) + baseline}
+        measured = _measure(session, list(finalists.values()), progress)
+        return max(measured, key=lambda one: (one.accuracy, -one.candidate.cost))
+    top = max(candidate.accuracy for candidate in front)
+    close = [one for one in front if one.accuracy >= top - 2 * ACCURACY_SLACK]
+    if len(close) > FINALISTS:  # the cheapest, and the one that they are compared with
+        close = [*close[: FINALISTS - 1], close[-1]]
+    measured = _measure(session, close, progress)
+    best = max(one.accuracy for one in measured)
+    near = [one for one in measured if one.accuracy >= best - ACCURACY_SLACK]
+    return min(near, key=lambda one: one.candidate.cost)
+
+
+def _most_accurate(front: list[Candidate]) -> list[Candidate]:
+    return sorted(front, key=lambda one: -one.accuracy)[:FINALISTS]
+
+
+def _measure(session: Session, finalists: list[Candidate], progress: Progress) -> list[_Winner]:
+    """Accuracy on validation images of the integers that would be deployed."""
+    images = session.judged(session.dataset.validation())
+    calibration = session.calibration()
+    progress.start("measuring finalists", len(finalists))
+    measured = []
+    for candidate in finalists:
+        session.settle(candidate.spec, calibration)
+        found = accuracy(extract(session.supernet, candidate.spec), images)
+        measured.append(_Winner(candidate, found, len(images)))
+        progress.advance(accuracy=found)
+    progress.finish()
+    return measured
+
+
+def _scored(winner: _Winner, unit: str) -> SubnetSpec:
+    candidate = winner.candidate
+    return candidate.spec.model_copy(
+        update={
+            "predicted": Score(accuracy=candidate.accuracy, cost=candidate.cost, unit=unit),
+            "measured": Score(
+                accuracy=winner.accuracy, images=winner.images, cost=candidate.cost, unit=unit
+            ),
+        }
+    )
+
+
+def _point(candidate: Candidate) -> FrontPoint:
+    return FrontPoint(
+        accuracy_predicted=candidate.accuracy,
+        cost=candidate.cost,
+        avg_weight_bits=candidate.spec.avg_weight_bits,
+        avg_activation_bits=candidate.spec.avg_activation_bits,
+        sha256=candidate.spec.sha256(),
+    )

@@ -1,0 +1,104 @@
+"""One optimizer step of elastic training: three guided groups and the regularization."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from eqnet.spec.scheme import CARRIER_BITS, Form, all_forms
+from eqnet.spec.subnet import SubnetSpec
+from eqnet.stages.train.losses import guided_loss, weight_distribution_loss
+from eqnet.stages.train.recipe import ElasticRecipe
+from eqnet.subnets.build import Style, random_subnet, uniform
+from eqnet.supernet.supernet import Supernet
+
+
+class ElasticStep:
+    """Draws a form and a placement for each step, and accumulates the gradients of its groups.
+
+    H is the subnet of the highest bits, R one of random bits, L the one of the lowest; H
+    guides R and R guides L. A float teacher may guide H.
+    """
+
+    losses: tuple[str, ...] = ("high", "random", "low", "wdr")
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        teacher: nn.Module | None,
+        recipe: ElasticRecipe,
+        styles: Sequence[Style],
+    ) -> None:
+        self.supernet, self.teacher, self.recipe = supernet, teacher, recipe
+        self.styles = list(styles)
+        self.forms = list(all_forms())
+        names = [layer.name for layer in supernet.info.layers[1:]]
+        self._regularized = [supernet.layer(name).weight for name in names]
+
+    def begin_epoch(self, rng: random.Random) -> None:
+        """Prepare for an epoch; nothing to do here."""
+
+    def backward(self, images: Tensor, labels: Tensor, rng: random.Random) -> Tensor:
+        """Accumulate the gradients of one step; returns the losses (H, R, L, WDR), float32 [4]."""
+        form, style = rng.choice(self.forms), rng.choice(self.styles)
+        guidance = self.recipe.gpg.guidance
+        losses = []
+        guide, weight = self._teacher_guide(images)
+        for spec in self._groups(form, style, rng):
+            self.supernet.apply(spec)
+            logits = self.supernet.graph(images)
+            loss = guided_loss(logits, labels, guide, weight)
+            loss.backward()
+            losses.append(loss.detach())
+            guide, weight = logits.detach(), guidance
+        losses.append(self._regularize())
+        return torch.stack(losses)
+
+    def _teacher_guide(self, images: Tensor) -> tuple[Tensor | None, float]:
+        if self.teacher is None or self.recipe.gpg.teacher == 0:
+            return None, 0.0
+        with torch.no_grad():
+            return self.teacher(images), self.recipe.gpg.teacher
+
+    def _groups(self, form: Form, style: Style, rng: random.Random) -> list[SubnetSpec]:
+        info, bits = self.supernet.info, self.recipe.bits
+        high = min(CARRIER_BITS, max(bits))
+        return [
+            uniform(info, style, form, high, high),
+            random_subnet(info, style, form, rng, bits),
+            uniform(info, style, form, min(bits), min(bits)),
+        ]
+
+    def _regularize(self) -> Tensor:
+        wdr = self.recipe.wdr
+        loss = weight_distribution_loss(self._regularized, wdr.skewness, wdr.kurtosis)
+        if wdr.skewness or wdr.kurtosis:
+            loss.backward()
+        return loss.detach()
+
+
+class StaticStep(ElasticStep):
+    """The same step for one form at one bit-width, or in float: LSQ with the same teacher.
+
+    No group guides another, and nothing needs a weight distribution that serves several grids.
+    """
+
+    losses = ("static",)
+
+    def backward(self, images: Tensor, labels: Tensor, rng: random.Random) -> Tensor:
+        """Accumulate the gradients of one step; returns its loss, float32 [1]."""
+        static = self.recipe.static
+        assert static is not None
+        if static.weight_bits is None or static.activation_bits is None:
+            self.supernet.apply_float()
+        else:
+            bits = static.weight_bits, static.activation_bits
+            style = rng.choice(self.styles)
+            self.supernet.apply(uniform(self.supernet.info, style, static.form, *bits))
+        guide, weight = self._teacher_guide(images)
+        loss = guided_loss(self.supernet.graph(images), labels, guide, weight)
+        loss.backward()
+        return loss.detach()[None]

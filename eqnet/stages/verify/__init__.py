@@ -1,0 +1,5 @@
+"""Verification of artifacts: the real runtime against the stored PyTorch logits, without torch."""
+
+from eqnet.stages.verify.parity import REPORT, verify
+
+__all__ = ["REPORT", "verify"]

@@ -1,0 +1,178 @@
+"""``verify``: does an artifact compute, in its real runtime, what PyTorch's subnet computed,
+and does that still do what the float model did?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from eqnet.backend import host
+from eqnet.backend.artifact import Parity, check_files, read_manifest, read_parity
+from eqnet.backend.graphs import layers_of
+from eqnet.backend.judge import clear_agreement, compare_with_float, float_checks
+from eqnet.backend.protocol import Array, ExtraChecks
+from eqnet.spec.comparison import FloatComparison
+from eqnet.spec.errors import EqnetError
+from eqnet.spec.manifest import MODEL, Manifest
+from eqnet.spec.reports import Check, VerifyReport
+from eqnet.stages.verify import checks
+from eqnet.stages.verify.dataset import check_accuracy
+from eqnet.stages.verify.execute import Progress, Target, choose_target, open_graph, run_all
+
+REPORT = "verify.json"
+
+
+@dataclass(frozen=True)
+class _Parity:
+    """What the comparison with the stored logits found."""
+
+    checks: list[Check]
+    agreement: float
+    accuracy: float | None
+    against_float: FloatComparison | None
+
+
+def verify(
+    artifact: Path,
+    *,
+    data: Path | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> VerifyReport:
+    """Check an artifact folder against its own manifest, on this machine.
+
+    Every file is compared with its sha256; then the graph runs on the stored images twice, with
+    the runtime's optimizations off (semantics) and on (what is deployed), and is compared with
+    the logits of PyTorch's subnet; then the runtime is asked which layers ran in int8. That is
+    the report's `export_verdict`. Its `quantization_verdict` compares the same run with the
+    float model: top-1 agreement, and accuracy where labels are known. `data` is a dataset
+    folder: its whole test set is classified too.
+
+    A backend that cannot execute here is stood in for by ONNX Runtime on the same graph; the
+    verdict is then at best "skipped". Raises ArtifactError (missing, changed or corrupt file),
+    UsageError or DataError; a demand that is not met is a failed check, not an exception.
+    Writes nothing.
+    """
+    manifest = read_manifest(artifact)
+    checked = check_files(artifact, manifest)
+    parity = read_parity(artifact, manifest)
+    target = choose_target(manifest)
+    found = _compare(artifact, manifest, parity, target, threads, progress)
+    int8_check, int8_count = _prove_int8(artifact, manifest, target)
+    results = [
+        checks.at_least("files", checked, len(manifest.files), "files"),
+        _execution(target),
+        *found.checks,
+        int8_check,
+        checks.isa(manifest, target.exporter, target.reason is None, found.checks),
+        *_extra(artifact, target, parity),
+    ]
+    test_accuracy, test_images = None, None
+    if data is not None:
+        check, test_accuracy, test_images = check_accuracy(
+            artifact, manifest, target, data, threads, progress
+        )
+        results.append(check)
+    return VerifyReport(
+        artifact=artifact.name or artifact.resolve().name,
+        profile=manifest.profile.name,
+        backend=manifest.backend,
+        runtime=target.runtime,
+        verdict=checks.verdict_of(results, executed=target.reason is None),
+        export_verdict=checks.export_verdict(results, executed=target.reason is None),
+        quantization_verdict=checks.quantization_verdict(results),
+        checks=tuple(results),
+        images=len(parity.pixels),
+        accuracy=found.accuracy,
+        test_images=test_images,
+        test_accuracy=test_accuracy,
+        top1_agreement=found.agreement,
+        against_float=found.against_float,
+        int8_layers=int8_count,
+        layers=len(manifest.layers),
+        host=host.describe(),
+    )
+
+
+def _execution(target: Target) -> Check:
+    if target.reason is None:
+        return Check(name="execution", verdict="passed")
+    return checks.skipped(
+        "execution", f"{target.reason}; the same graph was checked in {target.runtime}"
+    )
+
+
+def _extra(artifact: Path, target: Target, parity: Parity) -> list[Check]:
+    """The checks that the backend's exporter has of its own."""
+    exporter = target.exporter
+    return exporter.extra_checks(artifact, parity) if isinstance(exporter, ExtraChecks) else []
+
+
+def _compare(
+    artifact: Path,
+    manifest: Manifest,
+    parity: Parity,
+    target: Target,
+    threads: int | None,
+    progress: Progress | None,
+) -> _Parity:
+    def logits_of(optimize: bool, stage: str) -> Array:
+        graph = open_graph(
+            target.executor, artifact / MODEL, manifest, optimize=optimize, threads=threads
+        )
+        return run_all(graph, parity.pixels, stage, progress)
+
+    rules = manifest.profile.parity
+    images, step = len(parity.pixels), manifest.parity.logit_step
+    semantics = clear_agreement(logits_of(False, "semantics"), parity.logits, step)
+    deployed = logits_of(True, "parity")
+    agreement = checks.agreement(deployed, parity.logits)
+    clear = clear_agreement(deployed, parity.logits, step)
+    results = [
+        checks.agreement_of("semantics_agreement", semantics, images, rules.semantics_agreement),
+        checks.agreement_of("top1_agreement", clear, images, rules.top1_agreement),
+        checks.finite(deployed),
+        checks.logit_error(deployed, parity, manifest),
+    ]
+    accuracy = checks.accuracy(deployed, parity.labels)
+    expected = checks.accuracy(parity.logits, parity.labels)
+    if accuracy is None or expected is None:
+        results.append(checks.skipped("accuracy_drop", "the stored images have no labels"))
+    else:
+        known = int((parity.labels >= 0).sum())
+        results.append(
+            checks.accuracy_drop("accuracy_drop", expected, accuracy, known, rules.accuracy_drop)
+        )
+    against_float = _against_float(deployed, parity, manifest)
+    results += float_checks(against_float, rules)
+    return _Parity(results, agreement, accuracy, against_float)
+
+
+def _against_float(deployed: Array, parity: Parity, manifest: Manifest) -> FloatComparison | None:
+    """The runtime against the float model; None for an artifact from before it was stored."""
+    stored = manifest.parity.against_float
+    if stored is None and parity.float_logits is None:
+        return None
+    accuracy = manifest.model.float_accuracy
+    return compare_with_float(deployed, parity.float_logits, parity.labels, accuracy)
+
+
+def _prove_int8(artifact: Path, manifest: Manifest, target: Target) -> tuple[Check, int | None]:
+    """Ask the backend which layers ran in int8; None where it cannot tell on this machine."""
+    operators = layers_of(ir.load(artifact / MODEL))
+    known = {name: operators[name] for name in manifest.layers if name in operators}
+    try:
+        proved = target.exporter.int8_layers(artifact, known, manifest.profile)
+    except EqnetError as error:
+        if target.reason is None:
+            raise
+        return checks.skipped("int8_layers", f"{target.reason}: {error}"), None
+    if proved is None:
+        return checks.skipped("int8_layers", f"{target.runtime} cannot tell what ran in int8"), None
+    if target.reason is not None and not proved and manifest.int8_layers:
+        return checks.skipped("int8_layers", target.reason), None
+    if manifest.slow and not manifest.int8_layers:
+        return checks.int8_unpromised(proved, manifest), len(proved)
+    return checks.int8_layers(proved, manifest.int8_layers), len(proved)
