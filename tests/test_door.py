@@ -55,7 +55,7 @@ def test_no_package_takes_the_name_of_a_function():
 
 
 def test_another_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="no attribute 'serch'"):
-        eqnet.serch  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        eqnet.nothing  # noqa: B018
     assert set(dir(eqnet)) == set(eqnet.__all__)
     assert importlib.import_module("eqnet").__version__ == eqnet.__version__
