@@ -19,6 +19,8 @@ from PIL import Image, UnidentifiedImageError
 import eqnet
 
 MOST = 16 << 20  # bytes of one image
+FORMATS = ("PNG", "JPEG")  # Pillow knows others that start programs
+BAD = (UnidentifiedImageError, Image.DecompressionBombError, OSError)
 
 
 def server(artifact: Path, port: int = 8000) -> HTTPServer:
@@ -29,9 +31,9 @@ def server(artifact: Path, port: int = 8000) -> HTTPServer:
         def do_POST(self) -> None:
             size = int(self.headers.get("Content-Length", 0))
             try:
-                image = Image.open(io.BytesIO(self.rfile.read(min(size, MOST))))
+                image = Image.open(io.BytesIO(self.rfile.read(min(size, MOST))), formats=FORMATS)
                 logits = model(image)[0]
-            except (UnidentifiedImageError, OSError):
+            except BAD:
                 self.send_error(400, "not an image")
                 return
             body = json.dumps({"class": int(logits.argmax()), "logits": logits.tolist()}).encode()
