@@ -13,6 +13,7 @@ from eqnet.supernet.calibrate import calibrate
 from eqnet.supernet.calibration import Calibration
 from eqnet.supernet.correction import correct, float_moments, moments_of
 from eqnet.supernet.extract import extract
+from eqnet.supernet.image_weights import image_weights
 from eqnet.supernet.measure import Batches
 from eqnet.supernet.supernet import Supernet
 
@@ -65,22 +66,27 @@ def calibration(count=32):
     return Calibration(Batches(pixels, torch.zeros(count, dtype=torch.int64), 16), "post_training")
 
 
-def outputs(net, x):
-    """The moments of every layer's output."""
-    moments = {}
-    handles = [
-        net.layer(layer.name).register_forward_hook(
-            lambda module, inputs, output, name=layer.name: moments.update({
-                name: moments_of(output, -1 if isinstance(module, nn.Linear) else 1)
-            })
-        )
-        for layer in net.info.layers
-    ]  # fmt: skip
+def outputs(net, x, weights=None):
+    """The moments of every layer's output, and the weights of the images that they are of."""
+    moments, used = {}, {}
+
+    def watch(name, axis):
+        def hook(module, inputs, output):
+            used[name] = image_weights(output) if weights is None else weights[name]
+            moments[name] = moments_of(output, axis, used[name])
+
+        return hook
+
+    handles = []
+    for layer in net.info.layers:
+        module = net.layer(layer.name)
+        axis = -1 if isinstance(module, nn.Linear) else 1
+        handles.append(module.register_forward_hook(watch(layer.name, axis)))
     with torch.no_grad():
         net.graph(x)
     for handle in handles:
         handle.remove()
-    return moments
+    return moments, used
 
 
 @torch.no_grad()
@@ -97,11 +103,11 @@ def test_every_layer_gets_the_float_networks_means_and_variances(supernet):
     chosen = Calibration(Batches(images(32, 3), torch.zeros(32), 32), "post_training")
     spec = subnet(supernet, 4)
     supernet.apply_float()
-    target = outputs(supernet, images(32, 3))
+    target, weights = outputs(supernet, images(32, 3))
     supernet.apply(spec)
-    before = outputs(supernet, images(32, 3))
+    before, _ = outputs(supernet, images(32, 3), weights)
     chosen.settle(supernet, spec)
-    after = outputs(supernet, images(32, 3))
+    after, _ = outputs(supernet, images(32, 3), weights)
     worst = 0.0
     for name, wanted in target.items():
         alive = wanted.variance > 1e-6
@@ -190,6 +196,39 @@ def test_a_dead_channel_and_one_image_are_no_failure():
     net.apply(subnet(net, 2))
     correct(net, [x], correct_targets)
     assert bool(torch.isfinite(net.graph(images(3, 2))).all())
+
+
+def test_moments_weigh_images_and_are_those_of_all_values_otherwise():
+    x = torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(0)).double()
+    plain = moments_of(x, 1, torch.ones(6))
+    variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
+    assert torch.allclose(plain.mean, mean)
+    assert torch.allclose(plain.variance, variance)
+    twice = moments_of(x, 1, torch.tensor([2.0, 1, 1, 1, 1, 1]))
+    repeated = moments_of(torch.cat([x[:1], x]), 1, torch.ones(7))
+    assert torch.allclose(twice.mean, repeated.mean)
+    assert torch.allclose(twice.variance, repeated.variance)
+    assert torch.equal(image_weights(torch.zeros(3, 4)), torch.ones(3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("factor", [30, 100])
+@torch.no_grad()
+def test_an_image_far_from_all_others_does_not_decide(factor):
+    """Of its size alone, scales and corrections made the noise of the others 40 to 60 times."""
+    ordinary, x = images(60, 3), images(64, 9)
+
+    def noise(pixels):
+        torch.manual_seed(0)
+        layers = [nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.Conv2d(8, 8, 3, 2), nn.ReLU(), nn.Flatten()]
+        net = Supernet(nn.Sequential(*layers, nn.Linear(72, 5)), SHAPE)
+        calibrate(net, [pixels])
+        wanted = net.float_logits(x)
+        chosen = Calibration(Batches(pixels, torch.zeros(len(pixels)), 64), "post_training")
+        style = Style.of(load_profile("onnxruntime_x86"))
+        chosen.settle(net, uniform(net.info, style, Form(), 4, 4))
+        return float((net.graph(x) - wanted).square().mean() / wanted.var(0).mean())
+
+    assert noise(torch.cat([ordinary, factor * images(1, 8)])) < 20 * noise(ordinary)
 
 
 def test_elastic_supernets_collect_statistics_as_before(supernet):

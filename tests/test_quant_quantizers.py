@@ -40,7 +40,9 @@ def test_clip_search_is_no_worse_than_the_range_or_than_a_plain_sweep(bits, symm
     found = search(rows, low, high, span, symmetric=symmetric)
     best = error(rows, found.scale, found.zero_point, span)
     bounds = (low.clamp(max=0.0), high.clamp(min=0.0))
-    sweep = [_grid(*bounds, span, ratio / 80, symmetric) for ratio in range(8, 81)]
+    sweep = [
+        _grid(*(end * ratio / 80 for end in bounds), span, symmetric) for ratio in range(8, 81)
+    ]
     errors = torch.stack([error(rows, s, z, span) for s, z in sweep])
     assert (best <= errors[-1] * (1 + 1e-5)).all()
     # The two-stage search may miss the best of the 80 levels by a little, never by much.
@@ -57,6 +59,30 @@ def test_clip_search_does_not_depend_on_how_it_is_cut_into_blocks(monkeypatch):
     cut = search(*args, symmetric=False)
     torch.testing.assert_close(cut.scale, whole.scale)
     assert torch.equal(cut.zero_point, whole.zero_point)
+
+
+@pytest.mark.parametrize("factor", [3.0, 30.0, 300.0])
+def test_a_skewed_search_keeps_the_short_end_of_what_is_far_out_at_the_other(factor):
+    """As behind SiLU: nothing below -0.28, and single values far above all others."""
+    x = torch.nn.functional.silu(
+        2 * torch.randn(1, 9000, generator=torch.Generator().manual_seed(0))
+    )
+    x[0, ::1501] *= factor
+    span = weight_range(8, Symmetry.ASYMMETRIC)
+    weights = torch.ones(9000)
+    weights[::1501] = factor**-2
+
+    def lost(skewed):
+        found = search(
+            x, x.amin(1), x.amax(1), span, symmetric=False, weights=weights, skewed=skewed
+        )
+        scale, zero = found.scale[:, None], found.zero_point[:, None]
+        restored = (quantize(x, scale, zero, *span) - zero) * scale
+        return float(((restored - x).square() * weights).mean())
+
+    assert lost(True) <= 1.01 * lost(False)
+    if factor > 3:
+        assert lost(True) < 0.6 * lost(False)
 
 
 def test_clip_search_of_zeros_gives_a_positive_scale():

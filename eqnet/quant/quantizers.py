@@ -274,15 +274,23 @@ class ActivationQuantizer(nn.Module):
             )
 
     @torch.no_grad()
-    def initialize(self, values: Tensor, low: float, high: float) -> None:
-        """Set every form's parameters by clip search on `values` [N], a sample in [low, high]."""
+    def initialize(
+        self, values: Tensor, low: float, high: float, weights: Tensor | None = None
+    ) -> None:
+        """Set every form's parameters by clip search on `values` [N], a sample in [low, high].
+
+        weights: [N], how much each value's error counts (None: all alike).
+        """
         row = _sample_columns(values.reshape(1, -1).float(), MAX_SAMPLES)
+        if weights is not None:
+            weights = _sample_columns(weights.reshape(1, -1).float(), MAX_SAMPLES)[0]
         bounds = (row.new_tensor([low]), row.new_tensor([high]))
         for key, log_scale in self.log_scale.items():
             symmetry, bits = key.rsplit("_", 1)
             kind = Symmetry.SYMMETRIC if self.non_negative else Symmetry(symmetry)
             span = activation_range(int(bits), kind, self.non_negative)
-            found = search(row, *bounds, span, symmetric=kind is Symmetry.SYMMETRIC)
+            symmetric = kind is Symmetry.SYMMETRIC
+            found = search(row, *bounds, span, symmetric=symmetric, weights=weights, skewed=True)
             log_scale.copy_(found.scale[0].log())
             if key in self.zero_point:
                 self.zero_point[key].copy_(found.zero_point[0])

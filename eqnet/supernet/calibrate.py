@@ -9,25 +9,30 @@ from torch import Tensor, nn
 
 from eqnet.quant.quantizers import MAX_SAMPLES, ActivationQuantizer
 from eqnet.spec.progress import Progress, Silent
+from eqnet.supernet.image_weights import image_weights
 from eqnet.supernet.supernet import Supernet
 
 
 class _Collector:
-    """A sample of the values of one tensor, and its true range."""
+    """A sample of the values of one tensor, what each value's image counts, the true range."""
 
     def __init__(self, per_batch: int) -> None:
         self.per_batch = per_batch
         self.values: list[Tensor] = []
+        self.weights: list[Tensor] = []
         self.low, self.high = 0.0, 0.0
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
-        flat = inputs[0].detach().reshape(-1).float()
+        x = inputs[0].detach()
+        flat = x.reshape(-1).float()
         self.low = min(self.low, float(flat.min()))
         self.high = max(self.high, float(flat.max()))
         # A fixed stride that is odd does not lock onto rows or channels of even size.
         stride = max(1, flat.numel() // self.per_batch) | 1
         # A copy: a view would keep the whole tensor alive, and see what later happens in place.
         self.values.append(flat[::stride].clone().cpu())
+        image = torch.arange(0, flat.numel(), stride) // (flat.numel() // len(x))
+        self.weights.append(image_weights(x).float().cpu()[image])
 
 
 @torch.no_grad()
@@ -65,5 +70,7 @@ def calibrate(
 
 def _initialize(quantizer: ActivationQuantizer, collector: _Collector) -> None:
     device = next(quantizer.parameters()).device
-    values = torch.cat(collector.values).to(device)
-    quantizer.initialize(values, collector.low, collector.high)
+    values, weights = (
+        torch.cat(parts).to(device) for parts in (collector.values, collector.weights)
+    )
+    quantizer.initialize(values, collector.low, collector.high, weights / weights.mean())

@@ -14,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from eqnet.backend.files import write_file
+from eqnet.capture.channel_scale import expect_channel_scales
 from eqnet.models.loader import LIBRARIES, load_model
 from eqnet.models.outside import seeded, set_values
 from eqnet.models.weights import valid
@@ -187,6 +188,7 @@ def _restore(path: Path, header: Header, tensors: dict[str, Tensor], allow_code:
     supernet = _build(path, header, tensors, allow_code)
     beside = (MODEL, CHECK, CALIBRATION)
     read = {name: one for name, one in tensors.items() if not name.startswith(beside)}
+    expect_channel_scales(supernet.graph, read)
     _expect_rounding(supernet, read)
     _fill(path, supernet, read, header.model)
     supernet.calibration = _pixels(path, tensors.get(CALIBRATION), header)

@@ -6,6 +6,9 @@ per channel gives the quantized layer the mean and the variance that the float l
 calibration images. Before a batch norm that is ``mu' = mu + (mean_q - mean_float)`` and
 ``var' = var * var_q / var_float`` (design, section 4.5); elsewhere it is a correction of the
 bias and, as a factor of the weight's scales, of the gain.
+
+Images count as eqnet/supernet/image_weights.py says: few that are far from all others, and that
+their quantizers cut off, would otherwise decide the gain for all.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from eqnet.supernet.image_weights import image_weights
 from eqnet.supernet.supernet import Supernet
 
 # A channel whose deviation quantization changes by more than this factor is all but gone, or was
@@ -35,8 +39,15 @@ class Moments(NamedTuple):
     variance: Tensor
 
 
-FloatMoments = list[dict[str, Moments]]
-"""For each batch of images the moments of every layer's output in the float network."""
+class FloatBatch(NamedTuple):
+    """A layer's output in the float network: its moments, and each image's weight, float64 [N]."""
+
+    moments: Moments
+    weights: Tensor
+
+
+FloatMoments = list[dict[str, FloatBatch]]
+"""For each batch of images what every layer gives in the float network."""
 
 
 def float_moments(supernet: Supernet, batches: Iterable[Tensor]) -> FloatMoments:
@@ -46,7 +57,9 @@ def float_moments(supernet: Supernet, batches: Iterable[Tensor]) -> FloatMoments
 
     def watch(name: str) -> Hook:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            moments[-1][name] = moments_of(output, _axis(supernet, name))
+            axis = _axis(supernet, name)
+            weights = image_weights(output)
+            moments[-1][name] = FloatBatch(moments_of(output, axis, weights), weights)
 
         return hook
 
@@ -68,41 +81,44 @@ def correct(supernet: Supernet, batches: Iterable[Tensor], targets: FloatMoments
     """
     supernet.correct({})
     supernet.graph.eval()
-    actual: FloatMoments = []
+    actual: list[dict[str, Moments]] = []
 
     def watch(name: str) -> Hook:
         layer, axis = supernet.layer(name), _axis(supernet, name)
 
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            batch = len(actual) - 1
-            actual[-1][name] = moments_of(output, axis)
+            target = targets[len(actual) - 1][name]
+            actual[-1][name] = moments_of(output, axis, target.weights)
             with_gain = layer.weight_quantizer.snapped is None
-            gain, shift = gain_and_shift(targets[batch][name], actual[-1][name], with_gain)
+            gain, shift = gain_and_shift(target.moments, actual[-1][name], with_gain)
             shape = [-1 if dim == axis % output.dim() else 1 for dim in range(output.dim())]
             return output * gain.float().view(shape) + shift.float().view(shape)
 
         return hook
 
-    sizes = []
     with _hooked(supernet, watch):
         for batch in batches:
-            sizes.append(len(batch))
             actual.append({})
             supernet.graph(batch)
     corrections = {}
     for layer in supernet.info.layers:
         with_gain = supernet.layer(layer.name).weight_quantizer.snapped is None
-        corrections[layer.name] = gain_and_shift(
-            _pooled(targets, layer.name, sizes), _pooled(actual, layer.name, sizes), with_gain
-        )
+        wanted = [batch[layer.name] for batch in targets]
+        weights = torch.stack([batch.weights.sum() for batch in wanted])
+        target = _over_batches([batch.moments for batch in wanted], weights)
+        found = _over_batches([batch[layer.name] for batch in actual], weights)
+        corrections[layer.name] = gain_and_shift(target, found, with_gain)
     supernet.correct(corrections)
 
 
-def moments_of(output: Tensor, axis: int) -> Moments:
-    """Moments of a float tensor over all its axes but `axis`."""
-    others = [dim for dim in range(output.dim()) if dim != axis % output.dim()]
-    variance, mean = torch.var_mean(output, others, correction=0)
-    return Moments(mean.double(), variance.double())
+def moments_of(output: Tensor, axis: int, weights: Tensor) -> Moments:
+    """Moments of a float tensor [N, ...] over all its axes but `axis`; weights: of images [N]."""
+    inner = [dim for dim in range(1, output.dim()) if dim != axis % output.dim()]
+    if inner:
+        variance, mean = torch.var_mean(output, inner, correction=0)
+    else:
+        variance, mean = torch.zeros_like(output), output
+    return _pooled(mean, variance, weights)
 
 
 def gain_and_shift(target: Moments, actual: Moments, with_gain: bool) -> tuple[Tensor, Tensor]:
@@ -122,13 +138,16 @@ def _alive(moments: Moments) -> Tensor:
     return moments.variance > floor
 
 
-def _pooled(moments: FloatMoments, name: str, sizes: list[int]) -> Moments:
-    """Moments over all batches: the variance within them and that between their means."""
-    means = torch.stack([batch[name].mean for batch in moments])
-    variances = torch.stack([batch[name].variance for batch in moments])
-    weights = means.new_tensor(sizes)[:, None] / sum(sizes)
-    mean = (weights * means).sum(0)
-    return Moments(mean, (weights * (variances + (means - mean).square())).sum(0))
+def _over_batches(batches: list[Moments], weights: Tensor) -> Moments:
+    means, variances = (torch.stack(list(each)) for each in zip(*batches, strict=True))
+    return _pooled(means, variances, weights)
+
+
+def _pooled(means: Tensor, variances: Tensor, weights: Tensor) -> Moments:
+    """Moments [C] over K parts [K, C]: the variance within them and that between their means."""
+    share = (weights / weights.sum())[:, None]
+    mean = (share * means).sum(0)
+    return Moments(mean, (share * (variances + (means - mean).square())).sum(0))
 
 
 def _axis(supernet: Supernet, name: str) -> int:

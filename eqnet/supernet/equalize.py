@@ -7,6 +7,9 @@ of the ratio of both ranges, each in units of the typical channel's. It is a pow
 products of float numbers stay bit for bit what they were, and 1 for all channels but those that
 are far from typical on both sides: nothing that grows passes twice what is typical, so no weight
 pays for what an activation gains. A network without such channels is left as it is.
+
+Where nothing can take the factor, in front of SiLU's sigmoid or behind GELU, it becomes a
+multiplication by a constant of its own (eqnet/capture/channel_scale.py), for outliers alone.
 """
 
 from __future__ import annotations
@@ -14,10 +17,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
-from eqnet.quant.layers import ElasticConv2d, ElasticConvTranspose2d, ElasticLayer
-from eqnet.supernet.rescalable import Place, Reader, Span, spans
+from eqnet.capture.channel_scale import scale_before, scale_behind
+from eqnet.quant.layers import ELASTIC, ElasticConv2d, ElasticConvTranspose2d, ElasticLayer
+from eqnet.supernet.rescalable import Norm, Place, Reader, Span, Through, spans
 from eqnet.supernet.supernet import Supernet
 
 # Times the typical range: within it channels share one scale of 8 bits well enough.
@@ -50,16 +54,24 @@ def equalize(supernet: Supernet, batches: Iterable[Tensor]) -> dict[str, int]:
         factors = _factors(span, ranges)
         count = int((factors != 1).sum())
         if count:
-            _rescale(span, factors)
+            _rescale(supernet.graph, span, factors)
             rescaled[span.name] = count
+    if rescaled:
+        supernet.graph.recompile()
     return rescaled
 
 
 def _ranges(supernet: Supernet, chosen: list[Span], batches: Iterable[Tensor]) -> list[Tensor]:
-    """For each span the largest size of each channel at each quantizer, [quantizers, C]."""
-    found = [[torch.zeros(span.channels) for _ in span.watched] for span in chosen]
+    """For each span the largest size of each channel at each quantizer, [quantizers, C].
+
+    In units of the root mean square of the image's values there: an image that is large in all
+    channels makes none of them an outlier.
+    """
+    found = [[torch.zeros(span.place.channels) for _ in span.watched] for span in chosen]
     handles = [
-        watched.quantizer.register_forward_hook(_hook(rows, number, watched.place, span.channels))
+        watched.quantizer.register_forward_hook(
+            _hook(rows, number, watched.place, span.place.channels)
+        )
         for span, rows in zip(chosen, found, strict=True)
         for number, watched in enumerate(span.watched)
     ]
@@ -78,19 +90,27 @@ def _hook(
     rows: list[Tensor], number: int, place: Place, channels: int
 ) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
-        sizes = inputs[0].abs().movedim(place.axis, 0).reshape(channels, -1).amax(1)
-        rows[number] = torch.maximum(rows[number], sizes.float().cpu())
+        x = inputs[0].detach().float()
+        by_image = x.abs().movedim(place.axis, 1).reshape(len(x), channels, -1).amax(2)
+        typical = x.flatten(1).square().mean(1, keepdim=True).sqrt()
+        sizes = (by_image / typical.clamp_min(TINY)).amax(0)
+        rows[number] = torch.maximum(rows[number], sizes.cpu())
 
     return hook
 
 
 def _factors(span: Span, ranges: Tensor) -> Tensor:
     """k of each channel, float32 [C]: a power of two. ranges: [quantizers, C]."""
-    values = torch.stack([_relative(row) for row in ranges]).amax(0)
-    columns = torch.stack([_relative(_columns(reader, span.channels)) for reader in span.readers])
-    read = columns.amax(0)
+    seen = torch.stack([_relative(row) for row in ranges])
+    values, least = seen.amax(0), seen.amin(0)
+    read = torch.zeros(span.place.channels)  # batch norms and multiplications have room for any
+    for reader in span.readers:
+        read = torch.maximum(read, _relative(_columns(reader, span.place.channels)))
     balanced = (values / read.clamp_min(TINY)).sqrt()
     down = torch.minimum(torch.minimum(balanced, values), ROOM / read.clamp_min(TINY))
+    down = torch.minimum(
+        down, OUTLYING * least
+    )  # an outlier in front of a function may be none behind
     up = torch.maximum(torch.maximum(balanced, values), _rows(span) / ROOM)
     large = (values > OUTLYING) & (down >= MIN_FACTOR)
     small = (values < 1 / OUTLYING) & (values > TINY) & (read > OUTLYING) & (up <= 1 / MIN_FACTOR)
@@ -120,9 +140,9 @@ def _columns(reader: Reader, channels: int) -> Tensor:
 
 
 def _rows(span: Span) -> Tensor:
-    """Ranges [C] of the weights that grow where a channel does; a batch norm spares its layer's."""
-    if isinstance(span.producer, nn.BatchNorm2d | nn.BatchNorm1d):
-        return torch.zeros(span.channels)
+    """Ranges [C] of the weights that grow where a channel does; a norm spares its layer's."""
+    if not isinstance(span.producer, ELASTIC):
+        return torch.zeros(span.place.channels)
     return _relative(span.producer.weight.detach().flatten(1).abs().amax(1).float().cpu())
 
 
@@ -132,18 +152,48 @@ def _groups(layer: ElasticLayer) -> int:
     return int(layer.geometry["groups"]) if isinstance(layer, ElasticConvTranspose2d) else 1
 
 
-def _rescale(span: Span, factors: Tensor) -> None:
-    """Divide what the producer gives by `factors`, float32 [C], and let the readers undo it."""
-    producer = span.producer
-    scale = factors.to(producer.weight)
-    producer.weight.div_(_beside(scale, producer.weight))
-    if producer.bias is not None:
-        producer.bias.div_(scale)
+def _rescale(graph: fx.GraphModule, span: Span, factors: Tensor) -> None:
+    """Divide the channels by `factors`, float32 [C], where they start, and undo it at each end."""
+    if span.producer is None:
+        scale_behind(graph, span.start, _across(1 / factors, span.place))
+    else:
+        _divide(span.producer, factors)
     for reader in span.readers:
         weight, groups = reader.layer.weight, _groups(reader.layer)
         inputs = factors.to(weight).repeat_interleave(reader.repeat).reshape(groups, -1)
         by_row = inputs.repeat_interleave(len(weight) // groups, dim=0)  # [O, I / groups]
         weight.mul_(_beside(by_row, weight))
+    for through in span.throughs:
+        _hand_on(through, factors)
+    for guard in span.guards:
+        scale_before(graph, guard.node, guard.source, _across(factors, guard.place))
+
+
+def _divide(producer: ElasticLayer | Norm, factors: Tensor) -> None:
+    scale = factors.to(producer.weight)
+    producer.weight.div_(_beside(scale, producer.weight))
+    if producer.bias is not None:
+        producer.bias.div_(scale)
+
+
+def _hand_on(through: Through, factors: Tensor) -> None:
+    """A depthwise layer gives what it gave, divided; its batch norm undoes it by gamma.
+
+    The variance stays, and so does what is added to it.
+    """
+    layer, norm = through
+    scale = factors.to(norm.weight)
+    if layer.bias is not None:
+        layer.bias.div_(scale)
+    assert norm.running_mean is not None
+    norm.running_mean.div_(scale)
+    norm.weight.mul_(scale)
+
+
+def _across(factors: Tensor, place: Place) -> Tensor:
+    """Factors [C] in a shape that multiplies a tensor with its channels at `place`."""
+    repeated = factors.repeat_interleave(place.repeat)
+    return repeated.view(repeated.shape + (1,) * (len(place.shape) - place.axis - 1))
 
 
 def _beside(factors: Tensor, weight: Tensor) -> Tensor:

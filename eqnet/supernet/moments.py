@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from eqnet.quant.layers import ElasticConv2d, ElasticConvTranspose2d, ElasticLayer
+from eqnet.supernet.image_weights import image_weights
 from eqnet.supernet.supernet import Supernet
 
 # Positions of one image that a convolution's windows are taken at, spread over the map.
@@ -33,8 +34,8 @@ class InputMoments(NamedTuple):
     moments: Tensor
 
     @classmethod
-    def of(cls, products: Tensor, sums: Tensor, count: int) -> InputMoments:
-        """From summed outer products [G, K, K] and sums [G, K] of `count` samples."""
+    def of(cls, products: Tensor, sums: Tensor, count: Tensor | float) -> InputMoments:
+        """From summed outer products [G, K, K] and sums [G, K] of samples that count so much."""
         mean = sums / count
         outer = mean[:, :, None] * mean[:, None, :]
         return cls((products / count - (1 - MEAN_SHARE) * outer).float())
@@ -46,13 +47,17 @@ class _Sums:
     def __init__(self) -> None:
         self.products: Tensor | float = 0.0
         self.sums: Tensor | float = 0.0
-        self.count = 0
+        self.count: Tensor | float = 0.0
 
-    def add(self, columns: Tensor) -> None:
-        """Take in [G, n, K]."""
-        self.products = self.products + (columns.transpose(1, 2) @ columns).double()
-        self.sums = self.sums + columns.sum(1).double()
-        self.count += columns.shape[1]
+    def add(self, columns: Tensor, weights: Tensor) -> None:
+        """Take in [G, n, K] of images that count `weights` [N], n / N rows each."""
+        rows = weights.repeat_interleave(columns.shape[1] // len(weights))
+        # Sums of float32, on the scale of one image's, so that none underflows.
+        unit = weights.mean()
+        weighted = columns * (rows / unit).to(columns)[:, None]
+        self.products = self.products + unit * (weighted.transpose(1, 2) @ columns).double()
+        self.sums = self.sums + unit * weighted.sum(1).double()
+        self.count = self.count + rows.sum()
 
     def finish(self) -> InputMoments:
         assert isinstance(self.products, Tensor)
@@ -95,7 +100,7 @@ def input_moments(supernet: Supernet, batches: Iterable[Tensor]) -> dict[str, In
 def _hook(sums: _Sums) -> Hook:
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         assert isinstance(module, ElasticLayer)
-        sums.add(columns(module, inputs[0]))
+        sums.add(columns(module, inputs[0]), image_weights(inputs[0]))
 
     return hook
 

@@ -1,9 +1,12 @@
 """Where a captured network may be rescaled channel by channel without changing its function.
 
-Between what makes a channel (a layer, or a batch norm with its own gamma and beta) and the layers
-that read it there may stand only what multiplies with its input by any positive factor, and what
-keeps channels apart: ReLU and its leaky kin, dropout, pooling, reshaping. ReLU6 has a bound of its
-own, and a sum ties the channel to another tensor's.
+Channels start where something makes them that takes a factor for free: a layer, or a norm with a
+gamma and beta of its own. They are followed through what multiplies with its input by any
+positive factor and keeps channels apart (ReLU and its leaky kin, products with another tensor,
+dropout, pooling, reshaping) to what undoes the factor: a layer by its columns, a depthwise layer
+by the batch norm behind it. Functions that bend (SiLU's sigmoid, GELU) get a multiplication by a
+constant in front, and what comes from anything else, such as GELU, one behind it. ReLU6 has a
+bound of its own, and a sum ties the channel to another tensor's.
 """
 
 from __future__ import annotations
@@ -12,21 +15,32 @@ import math
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from torch import fx, nn
 
 from eqnet.capture.bounds import function_of, module_of
+from eqnet.capture.channel_scale import ChannelScale
+from eqnet.capture.constants import Constants
 from eqnet.capture.readers import DROPOUTS, NORMS, POOL_MODULES, shape_of
-from eqnet.quant.layers import ELASTIC, ElasticLayer
+from eqnet.quant.layers import ELASTIC, ElasticConv2d, ElasticLayer
 from eqnet.quant.quantizers import ActivationQuantizer
 
-HOMOGENEOUS_MODULES = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.Identity, *DROPOUTS)
+Norm = nn.BatchNorm2d | nn.BatchNorm1d | nn.LayerNorm | nn.GroupNorm
+HOMOGENEOUS_MODULES = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.Identity, ChannelScale, *DROPOUTS)
 HOMOGENEOUS_FUNCTIONS = {"relu", "leaky_relu", "prelu", "dropout", "contiguous"}
 RESHAPING_FUNCTIONS = {"flatten", "reshape", "view", "squeeze", "unsqueeze"}
 POOLING_MODULES = (*POOL_MODULES, nn.MaxPool2d)
 POOLING_FUNCTIONS = {"avg_pool2d", "adaptive_avg_pool2d", "max_pool2d", "boolean_dispatch"}
 SIZE_FUNCTIONS = {"size", "dim"}
+QUOTIENTS = {"div", "truediv", "true_divide"}
+# Functions of each value alone that bend, and pass large values on: outliers are outliers behind.
+BENDING = {
+    "gelu", "hardswish", "mish", "softplus", "elu", "selu", "celu",
+    "GELU", "Hardswish", "Mish", "Softplus", "ELU", "SELU", "CELU",
+}  # fmt: skip
+# The same with a bound: what is large in front of them does not matter behind.
+SATURATING = {"sigmoid", "hardsigmoid", "tanh", "Sigmoid", "Hardsigmoid", "Tanh"}
 
 
 class Place(NamedTuple):
@@ -36,12 +50,32 @@ class Place(NamedTuple):
     axis: int
     repeat: int
 
+    @property
+    def channels(self) -> int:
+        """How many there are."""
+        return self.shape[self.axis] // self.repeat
+
 
 class Reader(NamedTuple):
     """A layer that reads the channels, each as `repeat` of its inputs in a row."""
 
     layer: ElasticLayer
     repeat: int
+
+
+class Through(NamedTuple):
+    """A depthwise layer that hands the channels to a batch norm, which undoes the factor."""
+
+    layer: ElasticConv2d
+    norm: nn.BatchNorm2d
+
+
+class Guard(NamedTuple):
+    """A function that bends: a multiplication in front has to undo the factor."""
+
+    node: fx.Node
+    source: fx.Node
+    place: Place
 
 
 class Watched(NamedTuple):
@@ -53,16 +87,25 @@ class Watched(NamedTuple):
 
 @dataclass
 class Span:
-    """Channels from their producer to all of their readers.
+    """Channels from where they start to all that read them.
 
-    name: of the producer. producer: a layer without a batch norm of its own, or a batch norm.
+    start: what makes them, `place`: where it has them. producer: the layer without a batch norm
+    of its own, or the norm, that takes a factor; None where the value has to be multiplied.
     """
 
-    name: str
-    producer: ElasticLayer | nn.BatchNorm2d | nn.BatchNorm1d
-    channels: int
+    start: fx.Node
+    place: Place
+    producer: ElasticLayer | Norm | None = None
     readers: list[Reader] = field(default_factory=list)
+    throughs: list[Through] = field(default_factory=list)
+    guards: list[Guard] = field(default_factory=list)
     watched: list[Watched] = field(default_factory=list)
+    scaled: set[fx.Node] = field(default_factory=set)
+
+    @property
+    def name(self) -> str:
+        """Of the producer, or of the value that has to be multiplied."""
+        return self.start.name if self.producer is None else str(self.start.target)
 
 
 class _TiedError(Exception):
@@ -70,49 +113,175 @@ class _TiedError(Exception):
 
 
 def spans(graph: fx.GraphModule) -> Iterator[Span]:
-    """The places where a captured graph's channels may be rescaled, in graph order."""
+    """The places where a captured graph's channels may be rescaled.
+
+    Those that start at a layer or a norm come first, in graph order; then those of quantized
+    tensors that none of these reach.
+    """
+    walker = _Walker(graph)
+    seen: set[ActivationQuantizer] = set()
     for node in graph.graph.nodes:
-        span = _start(graph, node)
-        if span is None:
-            continue
-        shape = shape_of(node)
-        axis = len(shape) - 1 if isinstance(span.producer, nn.Linear) else 1
-        try:
-            _follow(graph, node, Place(shape, axis, 1), span)
-        except _TiedError:
-            continue
-        if span.readers and span.watched:
+        span = walker.first([walker.made_by(node)])
+        if span is not None:
+            seen.update(watched.quantizer for watched in span.watched)
             yield span
+    for node in graph.graph.nodes:
+        module = module_of(graph, node)
+        if isinstance(module, ActivationQuantizer) and module not in seen:
+            span = walker.first(walker.multiplied(node.all_input_nodes[0]))
+            if span is not None:
+                seen.update(watched.quantizer for watched in span.watched)
+                yield span
 
 
-def _start(graph: fx.GraphModule, node: fx.Node) -> Span | None:
-    module = module_of(graph, node)
-    if isinstance(module, ELASTIC):
-        return Span(str(node.target), module, module.weight_quantizer.channels)
-    if isinstance(module, NORMS) and module.weight is not None and module.bias is not None:
-        return Span(str(node.target), module, module.num_features)
-    return None
+class _Walker:
+    """Follows channels through one graph."""
 
+    def __init__(self, graph: fx.GraphModule) -> None:
+        self._graph = graph
+        self._constants = Constants(graph)
 
-def _follow(graph: fx.GraphModule, node: fx.Node, place: Place, span: Span) -> None:
-    """Collect the readers of a value. Raises _TiedError where one forbids a rescaling."""
-    for user in node.users:
-        if _takes_size(user):
-            continue
-        module = module_of(graph, user)
-        if not user.args or user.args[0] is not node or _meets_another(user, node):
+    def first(self, starts: list[Span | None]) -> Span | None:
+        """The first of these starts from which all readers can be served, and it pays."""
+        for span in starts:
+            if span is None:
+                continue
+            try:
+                self._follow(span.start, span.place, span)
+                _require_one_scaled_factor(span)
+            except _TiedError:
+                continue
+            if self._pays(span):
+                return span
+        return None
+
+    def made_by(self, node: fx.Node) -> Span | None:
+        """The start at a layer or norm that takes a factor into its own parameters."""
+        module, shape = module_of(self._graph, node), shape_of(node)
+        last = isinstance(module, nn.Linear | nn.LayerNorm)
+        if isinstance(module, ELASTIC) or (_takes_factors(module)):
+            return Span(node, Place(shape, len(shape) - 1 if last else 1, 1), module)
+        return None
+
+    def multiplied(self, node: fx.Node) -> list[Span | None]:
+        """Starts at a value that is multiplied itself: channels after the images, then last.
+
+        Images and what has a bound, such as a gate, are none.
+        """
+        shape = shape_of(node)
+        bounded = node.op == "placeholder" or self._kind(node) in SATURATING
+        if bounded or node in self._constants or len(shape) < 2:
+            return []
+        axes = [1, 3] if len(shape) == 4 else [len(shape) - 1]
+        return [Span(node, Place(shape, axis, 1)) for axis in axes]
+
+    def _follow(self, node: fx.Node, place: Place, span: Span) -> None:
+        """Collect the readers of a value. Raises _TiedError where one forbids a rescaling."""
+        span.scaled.add(node)
+        for user in node.users:
+            if _takes_size(user):
+                continue
+            module = module_of(self._graph, user)
+            if isinstance(module, ELASTIC):
+                self._read(module, user, place, span)
+            elif isinstance(module, ActivationQuantizer):
+                span.watched.append(Watched(module, place))
+                for form in user.users:  # (carrier, narrow)
+                    if form.target is not operator.getitem:
+                        raise _TiedError
+                    self._follow(form, place, span)
+            elif self._kind(user) in BENDING | SATURATING:
+                span.guards.append(Guard(user, node, place))
+            else:
+                self._follow(user, self._behind(module, user, node, place), span)
+
+    def _kind(self, node: fx.Node) -> str:
+        """What a node computes, by the name of its module's class or of its function."""
+        module = module_of(self._graph, node)
+        return _function_of(node) if module is None else type(module).__name__
+
+    def _pays(self, span: Span) -> bool:
+        """Whether a quantizer sees the channels, and something that outliers matter to."""
+        bending = any(self._kind(guard.node) in BENDING for guard in span.guards)
+        return bool(span.watched) and bool(span.readers or span.throughs or bending)
+
+    def _read(self, layer: ElasticLayer, user: fx.Node, place: Place, span: Span) -> None:
+        norm = self._norm_behind(user)
+        if norm is not None and _is_depthwise(layer, place) and place.repeat == 1:
+            assert isinstance(layer, ElasticConv2d)
+            span.throughs.append(Through(layer, norm))
+        else:
+            span.readers.append(Reader(layer, _require_inputs(layer, place)))
+
+    def _norm_behind(self, node: fx.Node) -> nn.BatchNorm2d | None:
+        """The batch norm with statistics and a gamma that alone reads a value."""
+        if len(node.users) != 1:
+            return None
+        module = module_of(self._graph, next(iter(node.users)))
+        if not isinstance(module, nn.BatchNorm2d) or module.weight is None:
+            return None
+        return module if module.running_mean is not None else None
+
+    def _behind(
+        self, module: nn.Module | None, node: fx.Node, source: fx.Node, place: Place
+    ) -> Place:
+        """Where the channels are behind an operation.
+
+        Raises _TiedError if it mixes or bends them.
+        """
+        shape, name = shape_of(node), _function_of(node)
+        if not shape:
             raise _TiedError
-        if isinstance(module, ELASTIC):
-            span.readers.append(Reader(module, _require_inputs(module, place)))
-            continue
-        if isinstance(module, ActivationQuantizer):
-            span.watched.append(Watched(module, place))
-            for form in user.users:  # (carrier, narrow)
-                if form.target is not operator.getitem:
-                    raise _TiedError
-                _follow(graph, form, place, span)
-            continue
-        _follow(graph, user, _behind(module, user, place, span.channels), span)
+        if name == "mul" or (name in QUOTIENTS and node.args[0] is source):
+            return _broadcast(place, shape)
+        if not node.args or node.args[0] is not source or self._meets_another(node, source):
+            raise _TiedError
+        if isinstance(module, HOMOGENEOUS_MODULES) or name in HOMOGENEOUS_FUNCTIONS:
+            per_channel = isinstance(module, nn.PReLU) or name == "prelu"
+            if per_channel and (place.axis != 1 or place.repeat != 1):
+                raise _TiedError
+            return place
+        if isinstance(module, POOLING_MODULES) or name in POOLING_FUNCTIONS:
+            if place.axis != 1 or len(place.shape) != 4 or len(shape) != 4:
+                raise _TiedError
+            return place._replace(shape=shape)
+        if isinstance(module, nn.Flatten) or name in RESHAPING_FUNCTIONS:
+            return _reshaped(place, shape)
+        if name == "mean":
+            return _averaged(node, place, shape)
+        raise _TiedError
+
+    def _meets_another(self, node: fx.Node, source: fx.Node) -> bool:
+        others = [other for other in node.all_input_nodes if other is not source]
+        return any(shape_of(other) and other.op != "get_attr" for other in others)
+
+
+def _takes_factors(module: nn.Module | None) -> TypeGuard[Norm]:
+    """Whether a module is a norm with a gamma and a beta for each channel."""
+    if isinstance(module, nn.LayerNorm):
+        affine = len(module.normalized_shape) == 1
+    else:
+        affine = isinstance(module, (*NORMS, nn.GroupNorm))
+    names = ("weight", "bias")
+    return affine and all(getattr(module, name, None) is not None for name in names)
+
+
+def _require_one_scaled_factor(span: Span) -> None:
+    """A product of two scaled tensors would have the factor twice. Raises _TiedError."""
+    for node in span.scaled - {span.start}:
+        if _function_of(node) == "mul" or _function_of(node) in QUOTIENTS:
+            scaled = [arg for arg in (*node.args, *node.kwargs.values()) if arg in span.scaled]
+            if len(scaled) != 1:
+                raise _TiedError
+
+
+def _function_of(node: fx.Node) -> str:
+    return (function_of(node) or "").rstrip("_")
+
+
+def _is_depthwise(layer: ElasticLayer, place: Place) -> bool:
+    depthwise = isinstance(layer, ElasticConv2d) and layer.groups == layer.in_channels > 1
+    return depthwise and layer.out_channels == layer.in_channels and place.axis == 1
 
 
 def _takes_size(node: fx.Node) -> bool:
@@ -120,47 +289,26 @@ def _takes_size(node: fx.Node) -> bool:
     return name in SIZE_FUNCTIONS or (name == "getattr" and node.args[1:] == ("shape",))
 
 
-def _meets_another(node: fx.Node, source: fx.Node) -> bool:
-    others = [other for other in node.all_input_nodes if other is not source]
-    return any(shape_of(other) and other.op != "get_attr" for other in others)
-
-
 def _require_inputs(layer: ElasticLayer, place: Place) -> int:
     """How many of a layer's inputs in a row are one channel. Raises _TiedError if they are not."""
     linear = isinstance(layer, nn.Linear)
-    if place.axis != (len(place.shape) - 1 if linear else 1) or (not linear and _rank(place) != 4):
+    rank = len(place.shape)
+    if place.axis != (rank - 1 if linear else 1) or (not linear and rank != 4):
         raise _TiedError
     return place.repeat
 
 
-def _behind(module: nn.Module | None, node: fx.Node, place: Place, channels: int) -> Place:
-    """Where the channels are behind an operation. Raises _TiedError if it mixes or bends them."""
-    shape, name = shape_of(node), (function_of(node) or "").rstrip("_")
-    if not shape:
+def _broadcast(place: Place, shape: tuple[int, ...]) -> Place:
+    """Where the channels are in a product of another shape, aligned from the last axis."""
+    axis = place.axis + len(shape) - len(place.shape)
+    if shape[axis] != place.shape[place.axis]:
         raise _TiedError
-    if isinstance(module, HOMOGENEOUS_MODULES) or name in HOMOGENEOUS_FUNCTIONS:
-        per_channel = isinstance(module, nn.PReLU) or name == "prelu"
-        if per_channel and (place.axis != 1 or place.repeat != 1):
-            raise _TiedError
-        return place
-    if isinstance(module, POOLING_MODULES) or name in POOLING_FUNCTIONS:
-        if place.axis != 1 or _rank(place) != 4 or len(shape) != 4:
-            raise _TiedError
-        return place._replace(shape=shape)
-    if isinstance(module, nn.Flatten) or name in RESHAPING_FUNCTIONS:
-        return _reshaped(place, shape, channels)
-    if name == "mean":
-        return _averaged(node, place, shape)
-    raise _TiedError
+    return Place(shape, axis, place.repeat)
 
 
-def _rank(place: Place) -> int:
-    return len(place.shape)
-
-
-def _reshaped(place: Place, shape: tuple[int, ...], channels: int) -> Place:
+def _reshaped(place: Place, shape: tuple[int, ...]) -> Place:
     """Values stay in a row: the axis that begins where the channels did must hold them all."""
-    outer = math.prod(place.shape[: place.axis])
+    outer, channels = math.prod(place.shape[: place.axis]), place.channels
     for axis in range(1, len(shape)):
         if shape[0] == 1 and math.prod(shape[:axis]) == outer and shape[axis] % channels == 0:
             return Place(shape, axis, shape[axis] // channels)
@@ -171,7 +319,7 @@ def _averaged(node: fx.Node, place: Place, shape: tuple[int, ...]) -> Place:
     given = dict(zip(("dim", "keepdim"), node.args[1:], strict=False)) | dict(node.kwargs)
     dims = given.get("dim")
     sizes = dims if isinstance(dims, tuple | list) else (dims,)
-    axes = {size % _rank(place) for size in sizes if isinstance(size, int)}
+    axes = {size % len(place.shape) for size in sizes if isinstance(size, int)}
     if not axes or len(axes) != len(sizes) or place.axis in axes or 0 in axes:
         raise _TiedError
     gone = 0 if given.get("keepdim") else sum(axis < place.axis for axis in axes)

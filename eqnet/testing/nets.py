@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,8 @@ from eqnet.testing.blocks import (
 Shape = tuple[int, int, int]
 SHAPE: Shape = (3, 12, 12)
 ODD_SHAPE: Shape = (3, 11, 13)
+# More would overflow the sigmoid of ONNX's reference evaluator.
+OUTLYING, OUTLIER = (1, 6), 16.0
 
 
 def residual_stages() -> nn.Module:
@@ -112,12 +115,40 @@ def huge_bias() -> nn.Module:
     return net.eval()
 
 
+def outliers() -> nn.Module:
+    """Channels far above the others in front of functions that bend, and behind a sum of them.
+
+    Equalization multiplies them by constants of their own.
+    """
+    net = plain(
+        ConvBn(3, 8, stride=2), nn.SiLU(), ConvBn(8, 8, kernel=1), nn.GELU(),
+        ConvBn(8, 8), nn.SiLU(), Gate(8, nn.Sigmoid()), ConvBn(8, 8), nn.Hardswish(),
+        nn.Conv2d(8, 6, 1), nn.ReLU(), channels=6,
+    )  # fmt: skip
+    randomize(net)
+    with torch.no_grad():
+        blocks = [module for module in net if isinstance(module, ConvBn | nn.Conv2d)]
+        for block, reader in pairwise(blocks):
+            assert isinstance(block, ConvBn)
+            weight = (reader.conv if isinstance(reader, ConvBn) else reader).weight
+            for channel in OUTLYING:
+                block.bn.weight[channel] *= OUTLIER
+                weight[:, channel] /= OUTLIER
+        gate = net[6]
+        assert isinstance(gate, Gate)
+        gate.reduce.weight[:, OUTLYING] /= OUTLIER
+        assert gate.reduce.bias is not None
+        gate.reduce.bias.abs_()  # a ReLU that passes something
+    return net.eval()
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is made, and the shape [C, H, W] of its images."""
+    """How a network is made, the shape [C, H, W] of its images, and whether it is equalized."""
 
     build: Callable[[], nn.Module]
     shape: Shape = SHAPE
+    equalized: bool = False
 
 
 RECIPES: dict[str, Recipe] = {
@@ -141,9 +172,14 @@ RECIPES: dict[str, Recipe] = {
     "linear_head": Recipe(LinearHead),
     "dead_channels": Recipe(dead_channels),
     "huge_bias": Recipe(huge_bias),
+    "outliers": Recipe(outliers, equalized=True),
 }
 NETS: tuple[str, ...] = tuple(RECIPES)
-FINISHED = ("dead_channels", "huge_bias")  # they set weights of their own after the draw
+FINISHED = (
+    "dead_channels",
+    "huge_bias",
+    "outliers",
+)  # they set weights of their own after the draw
 
 
 def make(name: str) -> nn.Module:

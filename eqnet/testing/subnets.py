@@ -17,6 +17,7 @@ from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
 from eqnet.subnets.profiled import Target
 from eqnet.supernet.calibrate import calibrate
+from eqnet.supernet.equalize import equalize
 from eqnet.supernet.extract import extract
 from eqnet.supernet.supernet import Supernet
 from eqnet.testing import nets
@@ -109,9 +110,13 @@ def _trace(net: fx.GraphModule, images: Array) -> Trace:
 def supernet_of(net: str) -> Supernet:
     """The captured and calibrated supernet of a network, made once."""
     torch.set_num_threads(1)  # nets this small only lose time to a second thread
-    shape = nets.RECIPES[net].shape
+    recipe = nets.RECIPES[net]
+    shape = recipe.shape
     supernet = Supernet(nets.make(net), shape)
-    calibrate(supernet, [nets.images(8, shape, seed) for seed in CALIBRATION_SEEDS])
+    batches = [nets.images(8, shape, seed) for seed in CALIBRATION_SEEDS]
+    if recipe.equalized:
+        equalize(supernet, batches)
+    calibrate(supernet, batches)
     return supernet
 
 

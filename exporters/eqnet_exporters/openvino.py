@@ -31,6 +31,7 @@ from eqnet_exporters.passes.quantize_transposed import quantize_transposed
 from eqnet_exporters.passes.reduce_in_float import reduce_in_float
 from eqnet_exporters.passes.split_norms import split_norms
 from eqnet_exporters.passes.tidy import tidy
+from eqnet_exporters.passes.whole_swish import whole_swish
 
 IR_XML, IR_BIN = "model.xml", "model.bin"
 
@@ -120,6 +121,7 @@ class OpenVinoExporter:
         quantize_transposed(model)
         expand_by_value(model)
         split_norms(model)
+        whole_swish(model)
         reduce_in_float(model)
         if profile.activations.storage != "by_sign":  # the neutral graph is in that form
             activation_storage(model, profile.activations.storage)
