@@ -26,7 +26,7 @@ class ChannelScale(nn.Module):
 def scale_before(graph: fx.GraphModule, node: fx.Node, source: fx.Node, factors: Tensor) -> None:
     """Multiply what `node` reads from `source`, in place. Recompile when all are in."""
     with graph.graph.inserting_before(node):
-        made = _insert(graph, f"{BEFORE}{node.name}", source, factors)
+        made = _insert(graph, f"{BEFORE}{node.name}", source, factors, node)
     node.replace_input_with(source, made)
 
 
@@ -34,12 +34,15 @@ def scale_behind(graph: fx.GraphModule, node: fx.Node, factors: Tensor) -> None:
     """Multiply a node's value for all that read it, in place. Recompile when all are in."""
     readers = list(node.users)
     with graph.graph.inserting_after(node):
-        made = _insert(graph, f"{BEHIND}{node.name}", node, factors)
+        made = _insert(graph, f"{BEHIND}{node.name}", node, factors, node)
     for reader in readers:
         reader.replace_input_with(node, made)
 
 
-def _insert(graph: fx.GraphModule, name: str, source: fx.Node, factors: Tensor) -> fx.Node:
+def _insert(
+    graph: fx.GraphModule, name: str, source: fx.Node, factors: Tensor, like: fx.Node
+) -> fx.Node:
+    """A product of the shape of the node `like`."""
     if not hasattr(graph, CHANNEL_SCALES):
         graph.add_module(CHANNEL_SCALES, nn.ModuleDict())
     scales = graph.get_submodule(CHANNEL_SCALES)
@@ -48,7 +51,7 @@ def _insert(graph: fx.GraphModule, name: str, source: fx.Node, factors: Tensor) 
     made = graph.graph.create_node(
         "call_module", f"{CHANNEL_SCALES}.{name}", (source,), name=f"scale_{name}"
     )
-    made.meta = dict(source.meta)
+    made.meta = dict(like.meta)
     return made
 
 
