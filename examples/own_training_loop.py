@@ -17,10 +17,10 @@ from own_network import images_and_labels, trained
 from torch import nn
 
 from eqnet.spec.scheme import Form
-from eqnet.stages.train.elastic import load_styles, make_optimizer
+from eqnet.stages.train.elastic import make_optimizer
 from eqnet.stages.train.recipe import ElasticRecipe, GpgRecipe
 from eqnet.stages.train.step import ElasticStep
-from eqnet.subnets.build import uniform
+from eqnet.subnets.build import load_style, uniform
 from eqnet.supernet.calibrate import calibrate
 from eqnet.supernet.supernet import Supernet
 
@@ -36,7 +36,8 @@ def main() -> None:
     calibrate(supernet, images.split(100))
 
     recipe = ElasticRecipe(gpg=GpgRecipe(guidance=0.5, teacher=0.5))
-    step = ElasticStep(supernet, net, recipe, load_styles(("paper", "onnxruntime_x86")))
+    styles = [load_style(name) for name in ("paper", "onnxruntime_x86")]
+    step = ElasticStep(supernet, net, recipe, styles)
     optimizer = make_optimizer(supernet, recipe)
     rng = random.Random(0)  # noqa: S311  (not for secrets)
     for epoch in range(options.epochs):
@@ -50,7 +51,7 @@ def main() -> None:
         print(f"epoch {epoch + 1}:", dict(zip(step.losses, losses.tolist(), strict=True)))
 
     for bits in (8, 4, 2):
-        supernet.apply(uniform(supernet.info, load_styles(("paper",))[0], Form(), bits, bits))
+        supernet.apply(uniform(supernet.info, styles[0], Form(), bits, bits))
         supernet.recalibrate(images.split(100))
         with torch.no_grad():
             right = supernet.graph.eval()(images).argmax(1) == labels

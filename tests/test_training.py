@@ -18,7 +18,6 @@ from eqnet.spec.scheme import Form, Granularity, Symmetry
 from eqnet.stages.train.elastic import (
     LOG_FILE,
     STATE_FILE,
-    load_styles,
     make_optimizer,
     pick_device,
     train,
@@ -26,7 +25,7 @@ from eqnet.stages.train.elastic import (
 from eqnet.stages.train.recipe import ElasticRecipe, GpgRecipe, StaticRecipe, WdrRecipe, load_recipe
 from eqnet.stages.train.state import load_state, save_state
 from eqnet.stages.train.step import ElasticStep, StaticStep
-from eqnet.subnets.build import PAPER_STYLE
+from eqnet.subnets.build import PAPER_STYLE, load_style
 
 SUPERNET = "supernet.safetensors"
 
@@ -66,7 +65,7 @@ def train_with_state(recipe, folder, whole):
 def step():
     net = small_supernet()
     recipe = ElasticRecipe(gpg=GpgRecipe(guidance=0.5), wdr=WdrRecipe())
-    return ElasticStep(net, None, recipe, load_styles(("paper", "openvino_asym")))
+    return ElasticStep(net, None, recipe, [PAPER_STYLE, load_style("openvino_asym")])
 
 
 def test_a_step_gives_four_finite_losses_and_moves_only_what_it_used(step):
@@ -211,7 +210,7 @@ def test_a_static_step_moves_one_form_alone_and_a_float_one_none(step):
         (StaticRecipe(), set()),
     ):
         recipe = step.recipe.model_copy(update={"static": static})
-        alone = StaticStep(net, None, recipe, load_styles(("paper",)))
+        alone = StaticStep(net, None, recipe, [PAPER_STYLE])
         net.graph.zero_grad(set_to_none=True)
         losses = alone.backward(images(4), labels, random.Random(2))
         assert losses.shape == (len(alone.losses),)

@@ -90,8 +90,9 @@ def _check_names(placement: str, split: str, scales: str) -> None:
     from eqnet.spec.errors import ProfileError, UsageError, unknown
     from eqnet.spec.profiles import builtin_profiles
     from eqnet.spec.scheme import Scales
+    from eqnet.subnets.build import PAPER_STYLE
 
-    placements = [*builtin_profiles(), "paper"]
+    placements = [*builtin_profiles(), PAPER_STYLE.name]
     if placement not in placements and not placement.endswith((".yaml", ".yml")):
         raise ProfileError(f"--placement: {unknown('placement', placement, placements)}")
     splits = ("test", "validation")

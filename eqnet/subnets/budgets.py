@@ -10,6 +10,7 @@ from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
 from eqnet.subnets.network import NetworkInfo
 
+# Bits of a weight that stays in float, by what the profile keeps it in.
 REMAINDER_BITS = {"float32": 32, "float16": 16, "bfloat16": 16}
 ROUNDING = 1e-9
 COST = "cost"
@@ -59,8 +60,7 @@ def no_uniform(profile: HardwareProfile, uniform: Sequence[Mapping[str, float]])
 
 def weight_bytes(info: NetworkInfo, spec: SubnetSpec, profile: HardwareProfile) -> int:
     """Bits of all weights and of one 32-bit bias for each channel, in bytes."""
-    wide = 32 if profile.remainder == "float32" else 16
-    bits = 0
+    wide, bits = REMAINDER_BITS[profile.remainder], 0
     for layer in info.layers:
         choice = spec.weights[layer.name]
         bits += layer.weights * (wide if choice == REMAINDER else int(choice))

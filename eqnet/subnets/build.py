@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from eqnet.spec.profile import ActivationRules, HardwareProfile, OpGroup, Placement
+from eqnet.spec.profiles import load_profile
 from eqnet.spec.scheme import BITS, CARRIER_BITS, STORAGE_BITS, Form, Scales, Symmetry
 from eqnet.spec.subnet import REMAINDER, SubnetSpec, WeightChoice
 from eqnet.subnets.network import NetworkInfo, TensorInfo
 
-REMAINDER_BITS = 32
+FLOAT_BITS = 32
 PAPER = Placement(residual_bits="float", add="none", carriers=())
 
 
@@ -35,6 +36,14 @@ class Style:
 
 
 PAPER_STYLE = Style("paper", PAPER, ActivationRules(symmetry=Symmetry.ASYMMETRIC))
+
+
+def load_style(name: str) -> Style:
+    """The style "paper" (quantizers at Conv and Linear inputs), or that of a profile.
+
+    Raises ProfileError for a name that is neither, nor a file.
+    """
+    return PAPER_STYLE if name == PAPER_STYLE.name else Style.of(load_profile(name))
 
 
 def pinned_names(info: NetworkInfo) -> tuple[str, str]:
@@ -133,11 +142,29 @@ def average_activation_bits(info: NetworkInfo, narrow: Mapping[str, int]) -> flo
     """Mean over the elements that Conv and Linear read; a float tensor counts 32 bits."""
     tensors = info.read_tensors()
     total = sum(tensor.elements for tensor in tensors)
-    return sum(t.elements * narrow.get(t.name, REMAINDER_BITS) for t in tensors) / total
+    return sum(t.elements * narrow.get(t.name, FLOAT_BITS) for t in tensors) / total
 
 
 def _width(choice: WeightChoice) -> int:
-    return REMAINDER_BITS if choice == REMAINDER else int(choice)
+    return FLOAT_BITS if choice == REMAINDER else int(choice)
+
+
+def choose_bits(
+    info: NetworkInfo, weight_bits: Callable[[], int], activation_bits: Callable[[], int]
+) -> tuple[dict[str, WeightChoice], dict[str, int]]:
+    """Bits of every layer and then of every tensor that layers read, asked for one by one.
+
+    The first and the last layer have 8, with what they read, and are not asked for.
+    """
+    pinned = pinned_names(info)
+    weights: dict[str, WeightChoice] = {
+        layer.name: CARRIER_BITS if layer.name in pinned else weight_bits() for layer in info.layers
+    }
+    activations = {
+        tensor.name: CARRIER_BITS if set(tensor.layers) & set(pinned) else activation_bits()
+        for tensor in info.read_tensors()
+    }
+    return weights, activations
 
 
 def uniform(
@@ -150,14 +177,7 @@ def uniform(
     supernet: str = "",
 ) -> SubnetSpec:
     """The subnet with the same bits everywhere but in the first and the last layer (8 bits)."""
-    pinned = pinned_names(info)
-    weights: dict[str, WeightChoice] = {
-        layer.name: CARRIER_BITS if layer.name in pinned else weight_bits for layer in info.layers
-    }
-    activations = {
-        tensor.name: CARRIER_BITS if set(tensor.layers) & set(pinned) else activation_bits
-        for tensor in info.read_tensors()
-    }
+    weights, activations = choose_bits(info, lambda: weight_bits, lambda: activation_bits)
     return build_spec(info, style, form, weights, activations, supernet=supernet)
 
 
@@ -165,15 +185,7 @@ def random_subnet(
     info: NetworkInfo, style: Style, form: Form, rng: random.Random, bits: tuple[int, ...] = BITS
 ) -> SubnetSpec:
     """Bits drawn independently for every tensor that is not pinned."""
-    pinned = pinned_names(info)
-    weights: dict[str, WeightChoice] = {
-        layer.name: CARRIER_BITS if layer.name in pinned else rng.choice(bits)
-        for layer in info.layers
-    }
-    activations = {
-        tensor.name: CARRIER_BITS if set(tensor.layers) & set(pinned) else rng.choice(bits)
-        for tensor in info.read_tensors()
-    }
+    weights, activations = choose_bits(info, lambda: rng.choice(bits), lambda: rng.choice(bits))
     return build_spec(info, style, form, weights, activations)
 
 

@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from eqnet.spec.errors import UsageError
-from eqnet.spec.profiles import load_profile
 from eqnet.spec.progress import Progress, Silent
 from eqnet.spec.reports import EvalReport
 from eqnet.spec.scheme import Form, Scales
-from eqnet.subnets.build import PAPER_STYLE, Style, uniform
+from eqnet.subnets.build import Style, load_style, uniform
 from eqnet.supernet.measure import accuracy
 from eqnet.supernet.session import Session, open_session
 
@@ -43,7 +42,7 @@ def evaluate(
     if split not in SPLITS:
         raise UsageError(f"unknown split '{split}' (allowed: {', '.join(SPLITS)})")
     session = open_session(supernet, data, allow_code=allow_code)
-    style = PAPER_STYLE if placement == "paper" else Style.of(load_profile(placement))
+    style = load_style(placement)
     return evaluate_in(
         session, style, form, weight_bits, activation_bits, split, seed, progress, scales
     )

@@ -15,9 +15,9 @@ from eqnet.backend.files import write_file
 from eqnet.spec.errors import CheckpointError
 from eqnet.spec.progress import Progress
 from eqnet.spec.scheme import BITS, Form, all_forms
-from eqnet.spec.subnet import REMAINDER, SubnetSpec, WeightChoice
+from eqnet.spec.subnet import REMAINDER, SubnetSpec
 from eqnet.stages.search.features import encode
-from eqnet.subnets.build import Style, build_spec, pinned_names
+from eqnet.subnets.build import Style, build_spec, choose_bits
 from eqnet.subnets.network import NetworkInfo
 from eqnet.supernet.calibration import Calibration, measure
 from eqnet.supernet.checkpoint import read_tensors
@@ -46,19 +46,14 @@ def draw_subnet(
     """
     form, style = rng.choice(list(forms)), rng.choice(list(styles))
     weight_band, activation_band = _band(rng), _band(rng)
-    pinned = pinned_names(info)
     dropped = {
         group for group in sorted({layer.group for layer in info.layers})
         if rng.random() < REMAINDER_SHARE
     }  # fmt: skip
-    weights: dict[str, WeightChoice] = {}
-    for layer in info.layers:
-        bits = 8 if layer.name in pinned else rng.choice(weight_band)
-        weights[layer.name] = REMAINDER if layer.group in dropped else bits
-    activations = {
-        tensor.name: 8 if set(tensor.layers) & set(pinned) else rng.choice(activation_band)
-        for tensor in info.read_tensors()
-    }
+    weights, activations = choose_bits(
+        info, lambda: rng.choice(weight_band), lambda: rng.choice(activation_band)
+    )
+    weights |= {layer.name: REMAINDER for layer in info.layers if layer.group in dropped}
     return build_spec(info, style, form, weights, activations)
 
 

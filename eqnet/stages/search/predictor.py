@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 
-from eqnet.spec.profiles import load_profile
 from eqnet.spec.progress import Progress, Silent
 from eqnet.stages.search.cqap import fit, save_cqap
 from eqnet.stages.search.labels import measure_labels
-from eqnet.subnets.build import PAPER_STYLE, Style
+from eqnet.subnets.build import PAPER_STYLE, load_style
 from eqnet.supernet.session import open_session
 
 LABELS = "cqap_labels.safetensors"
@@ -37,8 +36,7 @@ def make_predictor(
     progress = progress or Silent()
     session = open_session(folder, data, allow_code=allow_code, device=device)
     validation = session.judged(session.dataset.validation(), images)
-    names = session.header.styles or ("paper",)
-    styles = [PAPER_STYLE if name == "paper" else Style.of(load_profile(name)) for name in names]
+    styles = [load_style(name) for name in session.header.styles or (PAPER_STYLE.name,)]
     labels = measure_labels(
         session.supernet, styles, session.calibration(), validation,
         identity=session.identity, count=subnets, seed=seed, path=folder / LABELS,

@@ -16,7 +16,6 @@ from eqnet.backend.files import write_file
 from eqnet.data import Dataset, Images, open_dataset
 from eqnet.models.loader import load_model
 from eqnet.spec.errors import CheckpointError, UsageError
-from eqnet.spec.profiles import load_profile
 from eqnet.spec.progress import Progress, Silent
 from eqnet.stages.train.cuda_graphs import GraphedStep
 from eqnet.stages.train.feed import Feed, require_batch
@@ -33,7 +32,7 @@ from eqnet.stages.train.resume import (
 from eqnet.stages.train.state import FILE as STATE_FILE
 from eqnet.stages.train.state import load_state, save_state
 from eqnet.stages.train.step import ElasticStep, StaticStep
-from eqnet.subnets.build import PAPER_STYLE, Style
+from eqnet.subnets.build import load_style
 from eqnet.supernet.calibrate import calibrate
 from eqnet.supernet.checkpoint import FILE as SUPERNET_FILE
 from eqnet.supernet.checkpoint import Header, save_supernet
@@ -80,11 +79,6 @@ def pick_device(name: str) -> torch.device:
     if name not in ("cpu", "cuda"):
         raise UsageError(f"unknown device '{name}' (allowed: auto, cpu, cuda)")
     return torch.device(name)
-
-
-def load_styles(names: tuple[str, ...]) -> list[Style]:
-    """The placements that training samples, by profile name or "paper"."""
-    return [PAPER_STYLE if name == "paper" else Style.of(load_profile(name)) for name in names]
 
 
 def make_optimizer(supernet: Supernet, recipe: ElasticRecipe) -> torch.optim.Adam:
@@ -204,7 +198,8 @@ class _Run:
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: _cosine(past + step, total)
         )
-        step = self._step_of(recipe)(supernet, teacher, recipe, load_styles(recipe.styles))
+        styles = [load_style(name) for name in recipe.styles]
+        step = self._step_of(recipe)(supernet, teacher, recipe, styles)
         self.progress.start("elastic training", recipe.epochs)
         for epoch in range(done, recipe.epochs):
             losses = self._epoch(supernet, step, feed, optimizer, schedule, epoch)
