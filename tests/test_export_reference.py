@@ -132,7 +132,7 @@ def test_every_quantizer_that_is_left_out_is_missed(content, net, tmp_path):
         quantizer.output.replace_all_uses_with(quantizer.source)
         graph.graph.remove([quantizer.dequantize, quantizer.quantize], safe=True)
         with pytest.raises(EqnetError):
-            check(graph, net, tmp_path)
+            check(graph, net, tmp_path, 4 * images(12))  # so that each one cuts something off
 
 
 @pytest.mark.parametrize("side", ["quantize", "dequantize"])

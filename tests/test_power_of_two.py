@@ -242,6 +242,8 @@ def test_dead_channels_have_powers_of_two_too(net, granularity):
 
 def test_relu6_keeps_its_bound(net):
     bounded = small_supernet(nn.ReLU6)
+    with torch.no_grad():
+        bounded.activation("act").log_scale["unsigned_8"].fill_(math.log(6 / 255))
     spec = settled(bounded, Form(activation_symmetry=Symmetry.SYMMETRIC), 8)
     graph = extract(bounded, spec)
     batch = 20 * images(16)

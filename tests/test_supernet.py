@@ -217,8 +217,9 @@ def test_one_calibration_image_in_all_is_refused_where_it_has_no_variance():
 def test_calibration_samples_are_copies_and_bounded(monkeypatch):
     kept = []
 
-    def remember(quantizer, values, low, high):
+    def remember(quantizer, values, low, high, weights):
         kept.append(values)
+        assert weights.shape == values.shape
         assert low <= values.min()
         assert high >= values.max()
 

@@ -25,6 +25,7 @@ class ChannelScale(nn.Module):
 
 def scale_before(graph: fx.GraphModule, node: fx.Node, source: fx.Node, factors: Tensor) -> None:
     """Multiply what `node` reads from `source`, in place. Recompile when all are in."""
+    assert source in node.all_input_nodes
     with graph.graph.inserting_before(node):
         made = _insert(graph, f"{BEFORE}{node.name}", source, factors, node)
     node.replace_input_with(source, made)

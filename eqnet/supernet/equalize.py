@@ -107,10 +107,9 @@ def _factors(span: Span, ranges: Tensor) -> Tensor:
     for reader in span.readers:
         read = torch.maximum(read, _relative(_columns(reader, span.place.channels)))
     balanced = (values / read.clamp_min(TINY)).sqrt()
-    down = torch.minimum(torch.minimum(balanced, values), ROOM / read.clamp_min(TINY))
-    down = torch.minimum(
-        down, OUTLYING * least
-    )  # an outlier in front of a function may be none behind
+    # What is far out in front of a function may not be behind it: there it must not get lost.
+    limits = (balanced, values, ROOM / read.clamp_min(TINY), OUTLYING * least)
+    down = torch.stack(limits).amin(0)
     up = torch.maximum(torch.maximum(balanced, values), _rows(span) / ROOM)
     large = (values > OUTLYING) & (down >= MIN_FACTOR)
     small = (values < 1 / OUTLYING) & (values > TINY) & (read > OUTLYING) & (up <= 1 / MIN_FACTOR)
@@ -154,6 +153,7 @@ def _groups(layer: ElasticLayer) -> int:
 
 def _rescale(graph: fx.GraphModule, span: Span, factors: Tensor) -> None:
     """Divide the channels by `factors`, float32 [C], where they start, and undo it at each end."""
+    factors = factors.to(next(iter(graph.parameters())).device)
     if span.producer is None:
         scale_behind(graph, span.start, _across(1 / factors, span.place))
     else:
