@@ -3,8 +3,8 @@
 An image whose tensor is large bears a larger error in it, because what follows from the tensor is
 large too. So errors are relative: each image counts by the inverse of its mean square there. With
 all alike, few images that are far from all others decide for all: at 8 bits an EfficientNet-B0
-for which one image in a hundred is such lost 2 to 5 points, and less than half a point with these
-weights (docs/results.md).
+in which 1% of the images has most of the energy lost 2 to 5 points, and about half a point at most
+with these weights (docs/results.md).
 """
 
 from __future__ import annotations
