@@ -6,7 +6,7 @@ third of the work.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -88,18 +88,18 @@ class _Search:
         return found.grid
 
     def _coarse(self) -> _Found:
-        """The best of ratios that are far apart; where these are many, by a third of the sample."""
-        part = self
-        if self.skewed and self.weights is not None:
-            part = replace(self, samples=self.samples[:, ::3], weights=self.weights[::3])
+        """The best of ratios that are far apart.
+
+        By the whole sample: by a third of it EfficientNet-Lite0's logits lost 0.3 dB.
+        """
         whole = torch.ones_like(self.low)
-        found = part._tried(whole, whole)
+        found = self._tried(whole, whole)
         for one in COARSE[:-1] + (FAR if self.skewed else ()):
             ratio = torch.full_like(self.low, one)
-            found = part._lesser(found, ratio, ratio)
+            found = self._lesser(found, ratio, ratio)
             if self._apart:
-                found = part._lesser(found, whole, ratio)
-                found = part._lesser(found, ratio, whole)
+                found = self._lesser(found, whole, ratio)
+                found = self._lesser(found, ratio, whole)
         return found
 
     def _lesser(self, found: _Found, low: Tensor, high: Tensor) -> _Found:
