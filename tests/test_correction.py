@@ -211,6 +211,15 @@ def test_moments_weigh_images_and_are_those_of_all_values_otherwise():
     assert torch.equal(image_weights(torch.zeros(3, 4)), torch.ones(3, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("shape", [(), (5,), (5, 4), (5, 4, 3, 3)])
+@pytest.mark.parametrize("size", [1e-20, 1.0, 1e15])
+def test_images_of_any_rank_and_size_have_finite_weights(shape, size):
+    weights = image_weights(size * torch.ones(shape))
+    assert weights.shape == shape[:1] or (shape == () and weights.shape == (1,))
+    assert bool(torch.isfinite(weights.float()).all())
+    assert bool((weights.float() > 0).all())
+
+
 @pytest.mark.parametrize("factor", [30, 100])
 @torch.no_grad()
 def test_an_image_far_from_all_others_does_not_decide(factor):

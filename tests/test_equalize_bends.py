@@ -17,7 +17,11 @@ from eqnet.supernet.equalize import equalize
 from eqnet.supernet.supernet import Supernet
 
 FUNCTIONS = ("silu", "gelu", "hardswish", "mish", "softplus", "elu")
-KINDS = (*FUNCTIONS, "silu_depthwise", "gelu_depthwise", "excited", "tokens", "twice")
+KINDS = (
+    *FUNCTIONS, "silu_depthwise", "gelu_depthwise", "excited", "tokens", "divided",
+    "twice", "floored",
+)  # fmt: skip
+TIED = ("twice", "floored")  # a square has the factor twice, rounding does not scale
 CHANNELS = (1, 6)
 
 
@@ -47,6 +51,10 @@ class Bent(nn.Module):
             y = y * torch.sigmoid(gate)
         elif name == "twice":
             y = y * y
+        elif name == "divided":
+            y = torch.relu(y / 3)
+        elif name == "floored":
+            y = torch.div(y, 0.01, rounding_mode="floor")
         else:
             y = getattr(functional, name)(y)
         return self.head(torch.relu(self.behind(self.b(y))).mean((2, 3)))
@@ -82,14 +90,14 @@ def test_every_bit_of_the_float_function_stays(kind, factor):
     apart = (supernet.graph(x) - logits).abs().max() / logits.abs().max()
     assert float(apart) < 1e-5
     made = "token_norm" if kind == "tokens" else "norm"
-    if factor == 1 or kind == "twice":  # a square has the factor twice
+    if factor == 1 or kind in TIED:
         assert made not in rescaled
     else:
         assert rescaled[made] == len(CHANNELS)
         assert equalize(supernet, [x]) == {}  # none is left
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "twice"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in TIED])
 @pytest.mark.parametrize("factor", [30.0, 3000.0])
 def test_eight_bits_are_as_good_as_without_the_outliers(kind, factor):
     x = images(64)

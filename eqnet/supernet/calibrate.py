@@ -31,8 +31,9 @@ class _Collector:
         stride = max(1, flat.numel() // self.per_batch) | 1
         # A copy: a view would keep the whole tensor alive, and see what later happens in place.
         self.values.append(flat[::stride].clone().cpu())
-        image = torch.arange(0, flat.numel(), stride) // (flat.numel() // len(x))
-        self.weights.append(image_weights(x).float().cpu()[image])
+        weights = image_weights(x).float().cpu()
+        image = torch.arange(0, flat.numel(), stride) // (flat.numel() // len(weights))
+        self.weights.append(weights[image])
 
 
 @torch.no_grad()

@@ -179,7 +179,8 @@ def _divide(producer: ElasticLayer | Norm, factors: Tensor) -> None:
 def _hand_on(through: Through, factors: Tensor) -> None:
     """A depthwise layer gives what it gave, divided; its batch norm undoes it by gamma.
 
-    The variance stays, and so does what is added to it.
+    The variance stays, and so does what is added to it: collected anew, it would lack the factor.
+    Post-training keeps its statistics (eqnet/supernet/calibration.py).
     """
     layer, norm = through
     scale = factors.to(norm.weight)

@@ -14,12 +14,18 @@ from torch import Tensor
 
 # Of the batch's mean energy: images of less count as if they had it, so that none decides alone.
 LEAST = 1e-3
+# Below it the inverse would not fit into float32.
+TINY = 1e-30
 
 
 def image_weights(x: Tensor) -> Tensor:
-    """The inverse mean square of each image's values, float64 [N], of a float tensor [N, ...]."""
-    energy = x.detach().flatten(1).float().square().mean(1).double()
+    """The inverse mean square of each image's values, float64 [N], of a float tensor [N, ...].
+
+    Of zeros alone, and of a single number, all count alike.
+    """
+    images = x.detach().reshape(x.shape[0] if x.dim() else 1, -1)
+    energy = images.float().square().mean(1).double()
     typical = energy.mean()
     if not bool(typical > 0):
         return torch.ones_like(energy)
-    return 1 / energy.clamp_min(LEAST * typical)
+    return 1 / energy.clamp_min(max(LEAST * float(typical), TINY))

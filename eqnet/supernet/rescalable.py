@@ -232,7 +232,9 @@ class _Walker:
         shape, name = shape_of(node), _function_of(node)
         if not shape:
             raise _TiedError
-        if name == "mul" or (name in QUOTIENTS and node.args[0] is source):
+        # A quotient that is rounded is none: its rounding does not scale.
+        is_divided = name in QUOTIENTS and node.args[:1] == (source,) and not node.kwargs
+        if name == "mul" or is_divided:
             return _broadcast(place, shape)
         if not node.args or node.args[0] is not source or self._meets_another(node, source):
             raise _TiedError
