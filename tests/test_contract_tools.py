@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eqnet.backend.discovery import find_exporter
-from eqnet.backend.graphs import LAYER_OPS, quantizers
+from eqnet.backend.graphs import quantizers
+from eqnet.backend.onnx_operators import LAYER_OPS
 from eqnet.backend.protocol import Capabilities
 from eqnet.qdq.export import to_onnx
 from eqnet.spec.scheme import Granularity, Symmetry

@@ -39,11 +39,11 @@ def kinds(model: onnx.ModelProto) -> list[str]:
 
 
 def as_int8(model: ir.Model) -> None:
-    activation_storage(model, "int8")
+    activation_storage("int8")(model)
 
 
 def as_uint8(model: ir.Model) -> None:
-    activation_storage(model, "uint8")
+    activation_storage("uint8")(model)
 
 
 PASSES = {
@@ -77,7 +77,7 @@ def test_storage_is_uniform_and_ranges_move_by_128(storage):
     model = ir.from_proto(residual_net(bits=4))
     old = {q.quantize.name: q for q in quantizers(model)}
     kept = {n: (q.lo - q.zero_point, q.hi - q.zero_point, q.scale) for n, q in old.items()}
-    activation_storage(model, storage)
+    activation_storage(storage)(model)
     new = {q.quantize.name: q for q in quantizers(model)}
     assert {str(q.dtype) for q in new.values()} == {storage.upper()}
     assert {n: (q.lo - q.zero_point, q.hi - q.zero_point, q.scale) for n, q in new.items()} == kept

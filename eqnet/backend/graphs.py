@@ -8,7 +8,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-LAYER_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+from eqnet.backend.onnx_operators import LAYER_OPS
+
 STORAGE: dict[ir.DataType, tuple[int, int]] = {
     ir.DataType.UINT8: (0, 255),
     ir.DataType.INT8: (-128, 127),

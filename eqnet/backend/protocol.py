@@ -23,7 +23,7 @@ from eqnet.spec.scheme import Granularity, Symmetry
 if TYPE_CHECKING:
     from eqnet.backend.artifact import Parity
     from eqnet.spec.manifest import BuildReport
-    from eqnet.spec.reports import Check
+    from eqnet.spec.reports import Check, LoweringNote
 
 Array = NDArray[np.float32]
 
@@ -142,6 +142,15 @@ class BuildReports(Protocol):
 
     def build_report(self, folder: Path) -> BuildReport:
         """Read from the files that `finish` wrote; goes into the manifest, which shows it."""
+        ...
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """What an exporter may have besides: an account of what `lower` does."""
+
+    def explain(self, reference: ir.Model, profile: HardwareProfile) -> list[LoweringNote]:
+        """What `lower` changes and leaves of a neutral graph, node by node, in order."""
         ...
 
 

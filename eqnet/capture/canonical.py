@@ -11,26 +11,29 @@ import copy
 from collections import Counter
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
-from torch.nn import functional
 
-from eqnet.capture.bounds import function_of, module_of
 from eqnet.capture.constants import attribute
-from eqnet.capture.functional_layers import NORM, add_modules
+from eqnet.capture.functional_layers import add_modules
 from eqnet.capture.in_place import follow_in_place, writes
-from eqnet.capture.readers import NORMS
+from eqnet.capture.operators import (
+    ADD,
+    BATCH_NORM,
+    CONV,
+    CONV_TRANSPOSE,
+    LINEAR,
+    PAD,
+    arguments_of,
+    module_of,
+    operator_of,
+)
 from eqnet.capture.swish import split_swish
 from eqnet.capture.tracer import LINE, PROBES, WRITTEN
 from eqnet.quant.layers import PaddedConv2d, Pads
 from eqnet.spec.errors import CaptureError
 
-ONCE = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, *NORMS)
-# The functions and the order of their arguments.
-BATCH_NORMS: dict[Any, tuple[str, ...]] = {
-    functional.batch_norm: NORM,
-    torch.batch_norm: ("input", "weight", "bias", "running_mean", "running_var", "training"),
-}
+# What takes part in quantization by its parameters.
+ONCE = (CONV, CONV_TRANSPOSE, LINEAR, BATCH_NORM)
 
 
 def canonicalize(graph: fx.GraphModule) -> None:
@@ -68,6 +71,11 @@ def _refuse_lost_images(graph: fx.GraphModule) -> None:
             )
 
 
+def _is_once(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node calls a module that must be called by no other."""
+    return node.op == "call_module" and operator_of(graph, node) in ONCE
+
+
 def _drop_identities(graph: fx.GraphModule) -> None:
     """What gives the very tensor that it takes, which would else have two quantizers.
 
@@ -95,7 +103,7 @@ def _is_identity(graph: fx.GraphModule, node: fx.Node, source: fx.Node) -> bool:
 def _name_first_arguments(graph: fx.GraphModule) -> None:
     """`layer(input=x)` becomes `layer(x)`."""
     for node in graph.graph.nodes:
-        if isinstance(module_of(graph, node), ONCE) and "input" in node.kwargs and not node.args:
+        if _is_once(graph, node) and "input" in node.kwargs and not node.args:
             rest = dict(node.kwargs)
             node.args = (rest.pop("input"),)
             node.kwargs = rest
@@ -110,7 +118,7 @@ def _refuse_training_normalization(graph: fx.GraphModule) -> None:
                 f"{place}: batch norm '{node.target}' has no running statistics "
                 "(allowed: track_running_stats=True)"
             )
-        if node.op == "call_function" and _normalizes_by_batch(node):
+        if operator_of(graph, node) is BATCH_NORM and _normalizes_by_batch(node):
             raise CaptureError(
                 f"{place}: operation '{node.name}' normalizes by the statistics of the batch "
                 "(allowed: training=False, with running statistics)"
@@ -123,8 +131,7 @@ def _normalizes_by_batch(node: fx.Node) -> bool:
     The same function standardizes weights, [1, O, ...]: no size but the channels' may follow
     from the number of images.
     """
-    names = BATCH_NORMS.get(node.target, ())
-    given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+    given = arguments_of(BATCH_NORM, node)
     source = given.get("input")
     if not given.get("training") or not isinstance(source, fx.Node):
         return False
@@ -135,7 +142,7 @@ def _normalizes_by_batch(node: fx.Node) -> bool:
 def _drop_added_zeros(graph: fx.GraphModule) -> None:
     """`sum([a, b])` begins with 0 + a, which is a."""
     for node in list(graph.graph.nodes):
-        if function_of(node) not in ("add", "radd") or len(node.args) != 2 or node.kwargs:
+        if operator_of(graph, node) is not ADD or len(node.args) != 2 or node.kwargs:
             continue
         first, second = node.args
         kept = second if _is_zero(first) else first if _is_zero(second) else None
@@ -153,7 +160,7 @@ def _one_module_a_call(graph: fx.GraphModule) -> None:
     seen: set[str] = set()
     for node in graph.graph.nodes:
         module = module_of(graph, node)
-        if not isinstance(module, ONCE):
+        if module is None or not _is_once(graph, node):
             continue
         name, number = str(node.target), 1
         while name in seen or (number > 1 and _exists(graph, name)):
@@ -179,7 +186,7 @@ def _own_reads(graph: fx.GraphModule) -> None:
 
     Capture may change the signs of the layer's own weights.
     """
-    modules = {str(n.target) for n in graph.graph.nodes if isinstance(module_of(graph, n), ONCE)}
+    modules = {str(node.target) for node in graph.graph.nodes if _is_once(graph, node)}
     given: dict[str, str] = {}
     for node in graph.graph.nodes:
         target = str(node.target)
@@ -203,7 +210,7 @@ def _own_parameters(graph: fx.GraphModule) -> None:
     uses.update(_plain_reads(graph))
     for node in graph.graph.nodes:
         module = module_of(graph, node)
-        if not isinstance(module, ONCE):
+        if module is None or not _is_once(graph, node):
             continue
         own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
         for name, tensor in own:
@@ -245,13 +252,11 @@ def _absorb_padding(graph: fx.GraphModule) -> None:
 
 def _zero_pads(graph: fx.GraphModule, node: fx.Node) -> Pads | None:
     """(left, right, top, bottom) of a node that pads the last two sizes with zeros."""
-    module = module_of(graph, node)
-    given: dict[str, Any] = {}
+    if operator_of(graph, node) is not PAD:
+        return None
+    module, given = module_of(graph, node), arguments_of(PAD, node)
     if isinstance(module, nn.ConstantPad2d):
         given = {"pad": tuple(module.padding), "value": module.value}
-    elif node.op == "call_function" and function_of(node) == "pad":
-        names = ("input", "pad", "mode", "value")
-        given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
     pads = given.get("pad", ())
     plain = given.get("mode", "constant") == "constant" and given.get("value") in (None, 0)
     if not plain or len(pads) not in (2, 4) or any(type(p) is not int or p < 0 for p in pads):

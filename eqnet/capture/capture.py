@@ -10,20 +10,16 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
-from eqnet.capture.bounds import bounds, module_of
+from eqnet.capture.bounds import bounds
 from eqnet.capture.canonical import canonicalize
 from eqnet.capture.insert import insert_layers, insert_quantizers
 from eqnet.capture.max_pools import pool_by_max
-from eqnet.capture.readers import (
-    LAYERS,
-    NORMS,
-    Readers,
-    batch_norms,
+from eqnet.capture.operators import (
     elements_of,
-    layer_nodes,
-    name_of,
+    module_of,
     shape_of,
 )
+from eqnet.capture.readers import Readers, batch_norms, layer_nodes, name_of
 from eqnet.capture.refusals import (
     refuse_complex,
     refuse_no_layers,
@@ -34,6 +30,7 @@ from eqnet.capture.refusals import (
 from eqnet.capture.source_lines import first_line
 from eqnet.capture.trace import trace
 from eqnet.capture.tracer import LINE
+from eqnet.quant.layers import BatchNorm, FloatLayer
 from eqnet.quant.quantizers import QUANTIZERS
 from eqnet.spec.errors import CaptureError
 from eqnet.subnets.network import LayerGroup, LayerInfo, NetworkInfo, TensorInfo
@@ -88,8 +85,8 @@ def _propagate_shapes(graph: fx.GraphModule, input_shape: tuple[int, int, int]) 
 @torch.no_grad()
 def _make_gamma_non_negative(layer: nn.Module, norm: nn.Module) -> None:
     """Flip channels with a negative gamma: weight, own bias and running mean change sign."""
-    assert isinstance(layer, LAYERS)
-    assert isinstance(norm, NORMS)
+    assert isinstance(layer, FloatLayer)
+    assert isinstance(norm, BatchNorm)
     if norm.weight is None or norm.running_mean is None:
         return
     sign = torch.where(norm.weight < 0, -1.0, 1.0)
@@ -137,7 +134,7 @@ def _layer(
     graph: fx.GraphModule, readers: Readers, node: fx.Node, norms: dict[str, str]
 ) -> LayerInfo:
     module, source = module_of(graph, node), node.args[0]
-    assert isinstance(module, LAYERS)
+    assert isinstance(module, FloatLayer)
     assert isinstance(source, fx.Node)
     group: LayerGroup = "linear"
     # A multiply-add for each element that is written and each weight that it takes ...

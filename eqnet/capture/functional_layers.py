@@ -7,30 +7,35 @@ operation as it is, in float.
 
 from __future__ import annotations
 
-import operator
 import re
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.nn import functional
 
 from eqnet.capture.constants import Constants
-from eqnet.capture.readers import NORMS
+from eqnet.capture.operators import (
+    ADDMM,
+    BATCH_NORM,
+    CONV,
+    CONV_TRANSPOSE,
+    LINEAR,
+    MATMUL,
+    Operator,
+    arguments_of,
+    operator_of,
+)
 from eqnet.capture.tracer import PROBES
+from eqnet.quant.layers import BatchNorm
 
 Arguments = dict[str, Any]
+# The arguments that a layer's or norm's values come from, in the order in which one is looked for.
+ORIGINS = ("weight", "other", "running_mean")
 # `block.conv.weight`, and what weight normalization and parametrizations make of it.
 OWN_WEIGHT = re.compile(
     r"^(?:(.+)\.)?(?:weight(?:_v|_g|_orig)?|running_mean|parametrizations\.weight\..+)$"
 )
-CONV = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
-ADDMM = ("bias", "input", "weight")
-# What some functions call these.
-OTHER_NAMES = {"other": "weight", "mat2": "weight"}
-TRANSPOSED = (*CONV[:5], "output_padding", "groups", "dilation")
-NORM = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
 
 
 def add_modules(graph: fx.GraphModule) -> None:
@@ -38,7 +43,7 @@ def add_modules(graph: fx.GraphModule) -> None:
     constants = Constants(graph)
     made: list[tuple[fx.Node, str]] = []
     for node in list(graph.graph.nodes):
-        found = _module(node, constants)
+        found = _module(graph, node, constants)
         if found is None:
             continue
         module, source, origin = found
@@ -57,22 +62,24 @@ def add_modules(graph: fx.GraphModule) -> None:
     graph.delete_all_unused_submodules()
 
 
-def _module(node: fx.Node, constants: Constants) -> tuple[nn.Module, fx.Node, str | None] | None:
+def _module(
+    graph: fx.GraphModule, node: fx.Node, constants: Constants
+) -> tuple[nn.Module, fx.Node, str | None] | None:
     """The module that does what `node` does, the node that it reads, and its weight's name."""
     if node in constants or node.op not in ("call_function", "call_method"):
         return None
-    builder, names = BUILDERS.get(node.target, (None, ()))
+    operator = operator_of(graph, node)
+    builder = BUILDERS.get(operator)
     if builder is None:
         return None
-    named = {OTHER_NAMES.get(name, name): value for name, value in node.kwargs.items()}
-    given = dict(zip(names, node.args, strict=False)) | named
+    given = arguments_of(operator, node)
     source = given.pop("input", None)
     if not isinstance(source, fx.Node) or any(
         value not in constants for item in given.values() for value in _flat(item)
     ):
         return None
     module = builder(given, source, constants)
-    weight = given.get("weight", given.get("running_mean"))
+    weight = next((given[name] for name in ORIGINS if name in given), None)
     return None if module is None else (module, source, constants.origin(weight))
 
 
@@ -124,7 +131,7 @@ def _linear(given: Arguments, source: fx.Node, constants: Constants) -> nn.Modul
 
 
 def _matmul(given: Arguments, source: fx.Node, constants: Constants) -> nn.Module | None:
-    weight = constants.value(given.get("weight"))
+    weight = constants.value(given.get("other"))
     if not isinstance(weight, torch.Tensor) or weight.dim() != 2 or _rank(source) < 2:
         return None
     linear = nn.Linear(weight.shape[0], weight.shape[1], bias=False, device="meta")
@@ -136,11 +143,11 @@ def _linear_of_transposed(
     given: Arguments, source: fx.Node, constants: Constants
 ) -> nn.Module | None:
     """``addmm(bias, x, weight)`` with a weight [I, O]."""
-    weight, bias = (constants.value(given.get(name)) for name in ("weight", "bias"))
+    weight, bias = (constants.value(given.get(name)) for name in ("other", "bias"))
     usual = isinstance(weight, torch.Tensor) and isinstance(bias, torch.Tensor)
     if not usual or bias.dim() != 1 or given.get("beta", 1) != 1 or given.get("alpha", 1) != 1:
         return None
-    linear = _matmul({"weight": weight}, source, constants)
+    linear = _matmul({"other": weight}, source, constants)
     assert isinstance(linear, nn.Linear)
     # One number serves all outputs, as a sum would spread it.
     linear.bias = nn.Parameter(bias.detach().float().expand(linear.out_features).clone())
@@ -173,13 +180,13 @@ def _padding(value: Any) -> Any:
     return value if isinstance(value, str) else _pair(value)
 
 
-BUILDERS: dict[Any, tuple[Callable[..., nn.Module | None], tuple[str, ...]]] = {
-    torch.conv2d: (_conv, CONV),
-    torch.conv_transpose2d: (_conv_transpose, TRANSPOSED),
-    functional.linear: (_linear, CONV[:3]),
-    functional.batch_norm: (_batch_norm, NORM),
-    **dict.fromkeys((torch.matmul, torch.mm, operator.matmul, "matmul", "mm"), (_matmul, CONV[:2])),
-    **dict.fromkeys((torch.addmm, "addmm"), (_linear_of_transposed, ADDMM)),
+BUILDERS: dict[Operator, Callable[[Arguments, fx.Node, Constants], nn.Module | None]] = {
+    CONV: _conv,
+    CONV_TRANSPOSE: _conv_transpose,
+    LINEAR: _linear,
+    BATCH_NORM: _batch_norm,
+    MATMUL: _matmul,
+    ADDMM: _linear_of_transposed,
 }
 
 
@@ -206,7 +213,7 @@ def _move(graph: fx.GraphModule, call: fx.Node, home: str) -> None:
         return name in taken or any(target.startswith(f"{name}.") for target in taken)
 
     if is_taken(home) and home not in taken:
-        home += ".norm" if isinstance(module, NORMS) else ".layer"
+        home += ".norm" if isinstance(module, BatchNorm) else ".layer"
     name, number = home, 1
     while is_taken(name):
         number += 1

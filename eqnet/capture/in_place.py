@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional
 
-from eqnet.capture.bounds import module_of
+from eqnet.capture.operators import module_of
 from eqnet.capture.tracer import LINE, PROBES, WRITTEN
 from eqnet.capture.writes import PLAIN_OPERATORS, same_values, share_memory, tensors_in
 from eqnet.spec.errors import CaptureError

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import operator
+from typing import Any, cast
 
 from torch import fx, nn
 
-from eqnet.capture.bounds import module_of
+from eqnet.capture.operators import module_of, operator_of
 from eqnet.capture.readers import is_layer, layer_nodes, name_of
-from eqnet.quant.layers import ElasticConv2d, ElasticConvTranspose2d, ElasticLayer, ElasticLinear
 from eqnet.quant.quantizers import QUANTIZERS, ActivationQuantizer
 from eqnet.subnets.network import NetworkInfo
 
@@ -34,13 +34,6 @@ def insert_quantizers(graph: fx.GraphModule, nodes: list[fx.Node], info: Network
 def insert_layers(graph: fx.GraphModule) -> None:
     """Elastic layers in place of the float ones, with their parameters."""
     for node in layer_nodes(graph):
-        graph.set_submodule(str(node.target), _elastic(module_of(graph, node)))
-
-
-def _elastic(module: nn.Module | None) -> ElasticLayer:
-    if isinstance(module, nn.Conv2d):
-        return ElasticConv2d.from_float(module)
-    if isinstance(module, nn.ConvTranspose2d):
-        return ElasticConvTranspose2d.from_float(module)
-    assert isinstance(module, nn.Linear)
-    return ElasticLinear.from_float(module)
+        elastic, module = operator_of(graph, node).layer, module_of(graph, node)
+        assert elastic is not None
+        graph.set_submodule(str(node.target), elastic.from_float(cast(Any, module)))

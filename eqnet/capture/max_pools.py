@@ -8,11 +8,17 @@ were off by 78 steps of 8 bits). Max pooling with the image as its window moves 
 from __future__ import annotations
 
 import torch
-from torch import fx, nn
+from torch import fx
 from torch.nn import functional
 
-from eqnet.capture.bounds import function_of, module_of
-from eqnet.capture.readers import shape_of
+from eqnet.capture.operators import (
+    ADAPTIVE_MAX_POOL,
+    MAXIMUM,
+    arguments_of,
+    module_of,
+    operator_of,
+    shape_of,
+)
 
 
 def pool_by_max(graph: fx.GraphModule) -> bool:
@@ -33,22 +39,17 @@ def pool_by_max(graph: fx.GraphModule) -> bool:
 
 def _keeps_dimensions(graph: fx.GraphModule, node: fx.Node) -> bool | None:
     """Whether a maximum over height and width keeps them as 1; None if it is no such maximum."""
-    module, given = module_of(graph, node), dict(node.kwargs)
-    if isinstance(module, nn.AdaptiveMaxPool2d):
-        plain = module.output_size in (1, (1, 1)) and not module.return_indices
-        return True if plain else None
-    names = {"amax": ("dim", "keepdim"), "adaptive_max_pool2d": ("output_size", "return_indices")}
-    name = function_of(node) or ""
-    if name not in names or node.op not in ("call_function", "call_method"):
-        return None
-    given |= dict(zip(names[name], node.args[1:], strict=False))
-    if name == "adaptive_max_pool2d":
+    operator = operator_of(graph, node)
+    given = arguments_of(operator, node) | vars(module_of(graph, node) or object)
+    if operator is ADAPTIVE_MAX_POOL:
         plain = given.get("output_size") in (1, (1, 1), [1, 1]) and not given.get("return_indices")
         return True if plain else None
+    if operator is not MAXIMUM:
+        return None
     dims = given.get("dim")
-    axes = [axis % 4 for axis in (dims if isinstance(dims, tuple | list) else (dims,))
-            if isinstance(axis, int)]  # fmt: skip
-    return bool(given.get("keepdim")) if sorted(axes) == [2, 3] else None
+    sizes = dims if isinstance(dims, tuple | list) else (dims,)
+    axes = sorted(axis % 4 for axis in sizes if isinstance(axis, int))
+    return bool(given.get("keepdim")) if axes == [2, 3] else None
 
 
 def _replace(graph: fx.GraphModule, node: fx.Node, window: list[int], *, keeps: bool) -> None:

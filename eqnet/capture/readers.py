@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-import torch
 from torch import fx, nn
 
-from eqnet.capture.bounds import CLIPS, function_of, module_of
 from eqnet.capture.constants import Constants
-from eqnet.quant.layers import ElasticConvTranspose2d, PaddedConv2d
+from eqnet.capture.operators import (
+    BATCH_NORM,
+    CONCAT,
+    CONV,
+    DROPOUT,
+    LINEAR,
+    Operator,
+    module_of,
+    operator_of,
+    shape_of,
+)
+from eqnet.quant.layers import ElasticConvTranspose2d
 from eqnet.subnets.network import ReaderGroup
 
-LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-NORMS = (nn.BatchNorm2d, nn.BatchNorm1d)
-DROPOUTS = (nn.Dropout, nn.Dropout2d)
-MOVER_MODULES = (nn.MaxPool2d, nn.Flatten, nn.Identity, *DROPOUTS)
-MOVER_FUNCTIONS = {
-    "flatten", "reshape", "view", "max_pool2d", "dropout", "contiguous", "squeeze",
-    "boolean_dispatch",
-}  # fmt: skip
-POOL_MODULES = (nn.AvgPool2d, nn.AdaptiveAvgPool2d)
-POOL_FUNCTIONS = {"avg_pool2d", "adaptive_avg_pool2d", "mean"}
-GROUP_FUNCTIONS: dict[str, ReaderGroup] = {
-    "add": "add", "mul": "mul", "cat": "concat", "concat": "concat",
-}  # fmt: skip
-# Functions of one tensor that no quantizer behind them can absorb, as it can ReLU and ReLU6.
-ACTIVATION_FUNCTIONS = {
-    "sigmoid", "silu", "hardsigmoid", "hardswish", "gelu", "tanh", "mish", "softplus", "elu",
-    "selu", "celu", "leaky_relu", "prelu", "layer_norm", "group_norm",
-}  # fmt: skip
-ACTIVATION_MODULES = (
-    nn.Sigmoid, nn.SiLU, nn.Hardsigmoid, nn.Hardswish, nn.GELU, nn.Tanh, nn.Mish, nn.Softplus,
-    nn.ELU, nn.SELU, nn.CELU, nn.LeakyReLU, nn.PReLU, nn.LayerNorm, nn.GroupNorm,
-)  # fmt: skip
-# With one constant operand a convolution absorbs them.
-CONSTANT_FUNCTIONS = {"mul", "add", "sub", "div", "truediv"}
-RELU_FUNCTIONS = {"relu", "relu6"}
 _EMPTY = nn.ModuleDict()  # its attributes are names that no entry of one can have
 
 
@@ -48,7 +32,8 @@ def is_layer(graph: fx.GraphModule, node: fx.Node) -> bool:
     if isinstance(module, nn.ConvTranspose2d):
         plain = len(node.args) == 1 and not node.kwargs
         return plain and ElasticConvTranspose2d.supports(module)
-    return type(module) in (nn.Conv2d, PaddedConv2d, nn.Linear)
+    operator = operator_of(graph, node)
+    return operator.layer is not None and type(module) in operator.modules
 
 
 def layer_nodes(graph: fx.GraphModule) -> list[fx.Node]:
@@ -56,27 +41,22 @@ def layer_nodes(graph: fx.GraphModule) -> list[fx.Node]:
     return [node for node in graph.graph.nodes if is_layer(graph, node)]
 
 
-def shape_of(node: fx.Node) -> tuple[int, ...]:
-    """The shape of a node's tensor for one image, or () for what is no tensor."""
-    meta = node.meta.get("tensor_meta")
-    return tuple(meta.shape) if meta is not None and hasattr(meta, "shape") else ()
-
-
-def elements_of(node: fx.Node) -> int:
-    """Elements of a node's tensor for one image."""
-    return int(torch.Size(shape_of(node)).numel())
-
-
 def batch_norms(graph: fx.GraphModule) -> dict[str, str]:
     """Layer name -> name of the batch norm over its output channels that alone reads it."""
     pairs = {}
     for node in layer_nodes(graph):
-        users = list(node.users)
+        readers = list(node.users)
         # Of [N, T, C] a batch norm takes T for the channels.
-        spatial = not isinstance(module_of(graph, node), nn.Linear) or len(shape_of(node)) == 2
-        if len(users) == 1 and spatial and isinstance(module_of(graph, users[0]), NORMS):
-            pairs[str(node.target)] = str(users[0].target)
+        spatial = operator_of(graph, node) is not LINEAR or len(shape_of(node)) == 2
+        normed = len(readers) == 1 and is_batch_norm(graph, readers[0])
+        if spatial and normed:
+            pairs[str(node.target)] = str(readers[0].target)
     return pairs
+
+
+def is_batch_norm(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node is a batch norm with parameters of its own; a functional one has none."""
+    return node.op == "call_module" and operator_of(graph, node) is BATCH_NORM
 
 
 class Readers:
@@ -86,17 +66,14 @@ class Readers:
         self._graph = graph
         self._constants = Constants(graph)
 
+    def _operator(self, node: fx.Node) -> Operator:
+        return operator_of(self._graph, node)
+
     def group(self, node: fx.Node) -> ReaderGroup | None:
         """The carrier group of a reader; None for layers."""
         if is_layer(self._graph, node):
             return None
-        module = module_of(self._graph, node)
-        if isinstance(module, (*POOL_MODULES, nn.MaxPool2d)) or function_of(node) in POOL_FUNCTIONS:
-            return "pool"
-        name = function_of(node) or ""
-        if isinstance(module, ACTIVATION_MODULES) or name.rstrip("_") in ACTIVATION_FUNCTIONS:
-            return "activation"
-        group = GROUP_FUNCTIONS.get(name, "other")
+        group = self._operator(node).group
         if group == "concat" and self._is_joined(node):
             return "other"
         if group not in ("add", "mul"):
@@ -152,8 +129,7 @@ class Readers:
 
     def _is_mover(self, node: fx.Node) -> bool:
         """Whether a node only moves values, so that its output is the same quantized tensor."""
-        module = module_of(self._graph, node)
-        return isinstance(module, MOVER_MODULES) or function_of(node) in MOVER_FUNCTIONS
+        return self._operator(node).moves
 
     def sums(self) -> tuple[set[fx.Node], dict[fx.Node, tuple[str, ...]]]:
         """What convolutions can add to as they finish, one operand of each sum at most.
@@ -168,7 +144,7 @@ class Readers:
                 continue
             operands = node.all_input_nodes
             own = [(one, self._summed_conv(one)) for one in operands if len(one.users) == 1]
-            plain = [(one, conv) for one, conv in own if conv and not self._is_relu(one)]
+            plain = [(one, conv) for one, conv in own if conv and not self._folds(one)]
             chosen, conv = next(
                 (pair for pair in (*plain, *own) if pair[1] is not None), (None, None)
             )
@@ -184,7 +160,7 @@ class Readers:
         """As `_conv_of`, with products and sums with constants (layer scale) behind: OpenVINO
         folds those into the convolution that it adds to.
         """
-        while function_of(node) in CONSTANT_FUNCTIONS:
+        while self._operator(node).affine:
             values = [source for source in node.all_input_nodes if source not in self._constants]
             if len(values) != 1 or len(values[0].users) > 1:
                 return None
@@ -197,11 +173,11 @@ class Readers:
         A ReLU that nothing else reads counts, because a quantizer behind it would absorb it:
         OpenVINO then adds to the convolution's output without the quantizer's rounding.
         """
-        module = module_of(self._graph, node)
-        if isinstance(module, (*NORMS, *DROPOUTS)) or self._is_relu(node):
+        operator = self._operator(node)
+        if operator in (BATCH_NORM, DROPOUT) or self._folds(node):
             (source, *_) = node.all_input_nodes  # which may be named in the call
             return self._conv_of(source) if len(source.users) == 1 else None
-        return str(node.target) if isinstance(module, nn.Conv2d) else None
+        return str(node.target) if operator is CONV and node.op == "call_module" else None
 
     def ended_conv(self, node: fx.Node) -> str | None:
         """The convolution whose output a value is, if an operation outside the groups reads it.
@@ -241,19 +217,18 @@ class Readers:
         return node
 
     def _is_concat(self, node: fx.Node) -> bool:
-        return GROUP_FUNCTIONS.get(function_of(node) or "") == "concat"
+        return self._operator(node) is CONCAT
 
     def _reads_floats(self, node: fx.Node) -> bool:
         """Whether a reader is outside the groups and no part of the layer in front of it."""
         if node.op == "output" or self.group(node) != "other":
             return False
-        module, name = module_of(self._graph, node), function_of(node) or ""
-        part = self._is_relu(node) or isinstance(module, (*NORMS, nn.Hardtanh)) or name in CLIPS
-        return not part and not self._is_concat(node)
+        part = self._folds(node) or self._operator(node) in (BATCH_NORM, CONCAT)
+        return not part
 
-    def _is_relu(self, node: fx.Node) -> bool:
-        module = module_of(self._graph, node)
-        return isinstance(module, (nn.ReLU, nn.ReLU6)) or function_of(node) in RELU_FUNCTIONS
+    def _folds(self, node: fx.Node) -> bool:
+        """Whether a quantizer behind takes a node over; a clip to what is computed it does not."""
+        return self._operator(node).folds and len(node.all_input_nodes) == 1
 
 
 def name_of(node: fx.Node) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import fx
 
-from eqnet.capture.readers import shape_of
+from eqnet.capture.operators import shape_of
 from eqnet.capture.tracer import LINE
 from eqnet.spec.errors import CaptureError
 

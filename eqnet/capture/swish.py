@@ -9,9 +9,9 @@ from __future__ import annotations
 import operator
 
 import torch
-from torch import fx, nn
+from torch import fx
 
-from eqnet.capture.bounds import function_of, module_of
+from eqnet.capture.operators import SILU, operator_of
 
 
 def split_swish(graph: fx.GraphModule) -> None:
@@ -20,8 +20,7 @@ def split_swish(graph: fx.GraphModule) -> None:
     The float function stays the same up to rounding in the last place of float32.
     """
     for node in list(graph.graph.nodes):
-        is_module = type(module_of(graph, node)) is nn.SiLU
-        if not is_module and function_of(node) != "silu":
+        if operator_of(graph, node) is not SILU:
             continue
         source = node.args[0] if node.args else node.kwargs["input"]
         with graph.graph.inserting_before(node):

@@ -22,6 +22,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from eqnet.backend.onnx_operators import LAYER_OPS
 from eqnet.qdq.naming import name_everything
 from eqnet.qdq.rewrites import (
     module_of_node,
@@ -39,7 +40,6 @@ FULL_RANGES = ((0, 255), (-128, 127))
 LAYERS = (
     StaticConv2d, StaticConvTranspose2d, StaticLinear, nn.Conv2d, nn.ConvTranspose2d, nn.Linear,
 )  # fmt: skip
-LAYER_OPS = ("Conv", "Gemm", "MatMul", "ConvTranspose")
 
 
 def _quantize_dequantize(x: Any, scale: Any, zero_point: Any, lo: int, hi: int) -> Any:

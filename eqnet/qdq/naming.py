@@ -18,6 +18,7 @@ from collections.abc import Collection
 
 import onnx_ir as ir
 
+from eqnet.backend.onnx_operators import operator_of
 from eqnet.qdq.rewrites import module_of_node
 from eqnet.spec.version import __version__
 
@@ -25,29 +26,6 @@ QUANTIZER_PARTS = {
     "QuantizeLinear": {1: "scale", 2: "zero_point"},
     "DequantizeLinear": {1: "scale", 2: "zero_point"},
     "Clip": {1: "lo", 2: "hi"},
-}
-LABELS = {
-    "Clip": ("x", "min", "max"),
-    "Reshape": ("data", "shape"),
-    "Expand": ("x", "shape"),
-    "Pad": ("data", "pads", "value", "axes"),
-    "Slice": ("data", "starts", "ends", "axes", "steps"),
-    "Gather": ("data", "indices"),
-    "Split": ("x", "sizes"),
-    "Squeeze": ("x", "axes"),
-    "Unsqueeze": ("x", "axes"),
-    "ReduceMean": ("x", "axes"),
-    "Resize": ("x", "roi", "scales", "sizes"),
-}
-# What PyTorch's exporter writes out although it is the default.
-DEFAULTS: dict[str, dict[str, object]] = {
-    "QuantizeLinear": {"output_dtype": 0, "block_size": 0, "saturate": 1},
-    "DequantizeLinear": {"block_size": 0, "output_dtype": 0},
-    "Gemm": {"alpha": 1.0, "beta": 1.0, "transA": 0},
-    "Conv": {"auto_pad": "NOTSET"},
-    "ConvTranspose": {"auto_pad": "NOTSET"},
-    "MaxPool": {"auto_pad": "NOTSET", "storage_order": 0, "ceil_mode": 0},
-    "AveragePool": {"auto_pad": "NOTSET", "ceil_mode": 0},
 }
 
 
@@ -68,8 +46,9 @@ def name_everything(model: ir.Model, layers: Collection[str], parameters: Collec
 
 
 def _drop_defaults(model: ir.Model) -> None:
+    """PyTorch's exporter writes them out."""
     for node in model.graph:
-        for key, default in DEFAULTS.get(node.op_type, {}).items():
+        for key, default in operator_of(node).defaults.items():
             attribute = node.attributes.get(key)
             if attribute is not None and attribute.value == default:
                 node.attributes.pop(key)
@@ -175,7 +154,7 @@ def _constant_name(
         return f"{module}.bias" if node.op_type == "Add" else f"{module}.{node.op_type}.{index}"
     if name in parameters:
         return name
-    labels = LABELS.get(node.op_type, ())
+    labels = operator_of(node).inputs
     return f"{own}.{labels[index] if index < len(labels) else f'input{index}'}"
 
 

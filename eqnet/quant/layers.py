@@ -16,6 +16,8 @@ from eqnet.quant.quantizers import WeightQuantizer
 from eqnet.quant.static import IntegerWeight, StaticConv2d, StaticConvTranspose2d, StaticLinear
 
 Pads = tuple[int, int, int, int]
+FloatLayer = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
+BatchNorm = nn.BatchNorm2d | nn.BatchNorm1d
 
 
 class PaddedConv2d(nn.Conv2d):

@@ -31,6 +31,15 @@ class Check(Frozen):
     reason: str = ""
 
 
+class LoweringNote(Frozen):
+    """What an exporter did to one node of the neutral graph, or why it left it as it was."""
+
+    rewrite: str
+    node: str
+    changed: bool
+    text: str
+
+
 class VerifyReport(Frozen):
     """verify.json of an artifact."""
 

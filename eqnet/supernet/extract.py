@@ -13,9 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
-from eqnet.capture.readers import NORMS
 from eqnet.quant.functional import power_of_two, whole_zero_point
-from eqnet.quant.layers import ELASTIC, ElasticLayer
+from eqnet.quant.layers import ELASTIC, BatchNorm, ElasticLayer
 from eqnet.quant.quantizers import QUANTIZERS, ActivationQuantizer
 from eqnet.quant.static import (
     IntegerWeight,
@@ -104,7 +103,7 @@ def _affine(graph: fx.GraphModule, layer: LayerInfo, elastic: ElasticLayer) -> _
     if layer.batch_norm is None:
         return _Affine(gain, shift)
     norm = graph.get_submodule(layer.batch_norm)
-    assert isinstance(norm, NORMS)
+    assert isinstance(norm, BatchNorm)
     factor = factor_of(norm, layer.batch_norm)
     assert norm.running_mean is not None
     offset = -norm.running_mean.double() * factor

@@ -15,32 +15,26 @@ import math
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from torch import fx, nn
 
-from eqnet.capture.bounds import function_of, module_of
-from eqnet.capture.channel_scale import ChannelScale
 from eqnet.capture.constants import Constants
-from eqnet.capture.readers import DROPOUTS, NORMS, POOL_MODULES, shape_of
-from eqnet.quant.layers import ELASTIC, ElasticConv2d, ElasticLayer
+from eqnet.capture.operators import (
+    PRELU,
+    SIZE,
+    Channels,
+    Operator,
+    arguments_of,
+    function_of,
+    module_of,
+    operator_of,
+    shape_of,
+)
+from eqnet.quant.layers import ELASTIC, BatchNorm, ElasticConv2d, ElasticLayer
 from eqnet.quant.quantizers import ActivationQuantizer
 
-Norm = nn.BatchNorm2d | nn.BatchNorm1d | nn.LayerNorm | nn.GroupNorm
-HOMOGENEOUS_MODULES = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.Identity, ChannelScale, *DROPOUTS)
-HOMOGENEOUS_FUNCTIONS = {"relu", "leaky_relu", "prelu", "dropout", "contiguous"}
-RESHAPING_FUNCTIONS = {"flatten", "reshape", "view", "squeeze", "unsqueeze"}
-POOLING_MODULES = (*POOL_MODULES, nn.MaxPool2d)
-POOLING_FUNCTIONS = {"avg_pool2d", "adaptive_avg_pool2d", "max_pool2d", "boolean_dispatch"}
-SIZE_FUNCTIONS = {"size", "dim"}
-QUOTIENTS = {"div", "truediv", "true_divide"}
-# Functions of each value alone that bend, and pass large values on: outliers are outliers behind.
-BENDING = {
-    "gelu", "hardswish", "mish", "softplus", "elu", "selu", "celu",
-    "GELU", "Hardswish", "Mish", "Softplus", "ELU", "SELU", "CELU",
-}  # fmt: skip
-# The same with a bound: what is large in front of them does not matter behind.
-SATURATING = {"sigmoid", "hardsigmoid", "tanh", "Sigmoid", "Hardsigmoid", "Tanh"}
+Norm = BatchNorm | nn.LayerNorm | nn.GroupNorm
 
 
 class Place(NamedTuple):
@@ -148,7 +142,7 @@ class _Walker:
                 continue
             try:
                 self._follow(span.start, span.place, span)
-                _require_one_scaled_factor(span)
+                self._require_one_scaled_factor(span)
             except _TiedError:
                 continue
             if self._pays(span):
@@ -169,7 +163,7 @@ class _Walker:
         Images and what has a bound, such as a gate, are none.
         """
         shape = shape_of(node)
-        bounded = node.op == "placeholder" or self._kind(node) in SATURATING
+        bounded = node.op == "placeholder" or self._channels(node) is Channels.BOUNDED
         if bounded or node in self._constants or len(shape) < 2:
             return []
         axes = [1, 3] if len(shape) == 4 else [len(shape) - 1]
@@ -179,7 +173,7 @@ class _Walker:
         """Collect the readers of a value. Raises _TiedError where one forbids a rescaling."""
         span.scaled.add(node)
         for user in node.users:
-            if _takes_size(user):
+            if self._takes_size(user):
                 continue
             module = module_of(self._graph, user)
             if isinstance(module, ELASTIC):
@@ -190,19 +184,18 @@ class _Walker:
                     if form.target is not operator.getitem:
                         raise _TiedError
                     self._follow(form, place, span)
-            elif self._kind(user) in BENDING | SATURATING:
+            elif self._channels(user) in (Channels.BENT, Channels.BOUNDED):
                 span.guards.append(Guard(user, node, place))
             else:
-                self._follow(user, self._behind(module, user, node, place), span)
+                self._follow(user, self._behind(user, node, place), span)
 
-    def _kind(self, node: fx.Node) -> str:
-        """What a node computes, by the name of its module's class or of its function."""
-        module = module_of(self._graph, node)
-        return _function_of(node) if module is None else type(module).__name__
+    def _channels(self, node: fx.Node) -> Channels:
+        """What becomes of a channel's factor in a node."""
+        return operator_of(self._graph, node).channels
 
     def _pays(self, span: Span) -> bool:
         """Whether a quantizer sees the channels, and something that outliers matter to."""
-        bending = any(self._kind(guard.node) in BENDING for guard in span.guards)
+        bending = any(self._channels(guard.node) is Channels.BENT for guard in span.guards)
         return bool(span.watched) and bool(span.readers or span.throughs or bending)
 
     def _read(self, layer: ElasticLayer, user: fx.Node, place: Place, span: Span) -> None:
@@ -222,36 +215,44 @@ class _Walker:
             return None
         return module if module.running_mean is not None else None
 
-    def _behind(
-        self, module: nn.Module | None, node: fx.Node, source: fx.Node, place: Place
-    ) -> Place:
+    def _behind(self, node: fx.Node, source: fx.Node, place: Place) -> Place:
         """Where the channels are behind an operation.
 
         Raises _TiedError if it mixes or bends them.
         """
-        shape, name = shape_of(node), _function_of(node)
+        shape, operator = shape_of(node), operator_of(self._graph, node)
         if not shape:
             raise _TiedError
-        # A quotient that is rounded is none: its rounding does not scale.
-        is_divided = name in QUOTIENTS and node.args[:1] == (source,) and not node.kwargs
-        if name == "mul" or is_divided:
+        if operator.channels is Channels.MULTIPLIED or _is_dividend(operator, node, source):
             return _broadcast(place, shape)
         if not node.args or node.args[0] is not source or self._meets_another(node, source):
             raise _TiedError
-        if isinstance(module, HOMOGENEOUS_MODULES) or name in HOMOGENEOUS_FUNCTIONS:
-            per_channel = isinstance(module, nn.PReLU) or name == "prelu"
-            if per_channel and (place.axis != 1 or place.repeat != 1):
-                raise _TiedError
+        if operator.channels is Channels.SCALED:
+            if operator is PRELU and (place.axis != 1 or place.repeat != 1):
+                raise _TiedError  # its slopes are those of other channels
             return place
-        if isinstance(module, POOLING_MODULES) or name in POOLING_FUNCTIONS:
+        if operator.channels is Channels.POOLED:
             if place.axis != 1 or len(place.shape) != 4 or len(shape) != 4:
                 raise _TiedError
             return place._replace(shape=shape)
-        if isinstance(module, nn.Flatten) or name in RESHAPING_FUNCTIONS:
+        if operator.channels is Channels.RESHAPED:
             return _reshaped(place, shape)
-        if name == "mean":
-            return _averaged(node, place, shape)
+        if operator.channels is Channels.AVERAGED:
+            return _averaged(arguments_of(operator, node), place, shape)
         raise _TiedError
+
+    def _require_one_scaled_factor(self, span: Span) -> None:
+        """A product of two scaled tensors would have the factor twice. Raises _TiedError."""
+        for node in span.scaled - {span.start}:
+            if self._channels(node) in (Channels.MULTIPLIED, Channels.DIVIDED):
+                scaled = [arg for arg in (*node.args, *node.kwargs.values()) if arg in span.scaled]
+                if len(scaled) != 1:
+                    raise _TiedError
+
+    def _takes_size(self, node: fx.Node) -> bool:
+        """Whether a node asks for a shape, which no factor changes."""
+        is_shape = function_of(node) == "getattr" and node.args[1:] == ("shape",)
+        return is_shape or operator_of(self._graph, node) is SIZE
 
     def _meets_another(self, node: fx.Node, source: fx.Node) -> bool:
         others = [other for other in node.all_input_nodes if other is not source]
@@ -263,22 +264,9 @@ def _takes_factors(module: nn.Module | None) -> TypeGuard[Norm]:
     if isinstance(module, nn.LayerNorm):
         affine = len(module.normalized_shape) == 1
     else:
-        affine = isinstance(module, (*NORMS, nn.GroupNorm))
+        affine = isinstance(module, BatchNorm | nn.GroupNorm)
     names = ("weight", "bias")
     return affine and all(getattr(module, name, None) is not None for name in names)
-
-
-def _require_one_scaled_factor(span: Span) -> None:
-    """A product of two scaled tensors would have the factor twice. Raises _TiedError."""
-    for node in span.scaled - {span.start}:
-        if _function_of(node) == "mul" or _function_of(node) in QUOTIENTS:
-            scaled = [arg for arg in (*node.args, *node.kwargs.values()) if arg in span.scaled]
-            if len(scaled) != 1:
-                raise _TiedError
-
-
-def _function_of(node: fx.Node) -> str:
-    return (function_of(node) or "").rstrip("_")
 
 
 def _is_depthwise(layer: ElasticLayer, place: Place) -> bool:
@@ -286,9 +274,10 @@ def _is_depthwise(layer: ElasticLayer, place: Place) -> bool:
     return depthwise and layer.out_channels == layer.in_channels and place.axis == 1
 
 
-def _takes_size(node: fx.Node) -> bool:
-    name = function_of(node)
-    return name in SIZE_FUNCTIONS or (name == "getattr" and node.args[1:] == ("shape",))
+def _is_dividend(operator: Operator, node: fx.Node, source: fx.Node) -> bool:
+    """Whether a node divides a value. A quotient that is rounded is none: it does not scale."""
+    divides = operator.channels is Channels.DIVIDED
+    return divides and node.args[:1] == (source,) and not node.kwargs
 
 
 def _require_inputs(layer: ElasticLayer, place: Place) -> int:
@@ -317,8 +306,7 @@ def _reshaped(place: Place, shape: tuple[int, ...]) -> Place:
     raise _TiedError
 
 
-def _averaged(node: fx.Node, place: Place, shape: tuple[int, ...]) -> Place:
-    given = dict(zip(("dim", "keepdim"), node.args[1:], strict=False)) | dict(node.kwargs)
+def _averaged(given: dict[str, Any], place: Place, shape: tuple[int, ...]) -> Place:
     dims = given.get("dim")
     sizes = dims if isinstance(dims, tuple | list) else (dims,)
     axes = {size % len(place.shape) for size in sizes if isinstance(size, int)}

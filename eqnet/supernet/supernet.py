@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from eqnet.capture.capture import capture
-from eqnet.capture.readers import NORMS
-from eqnet.quant.layers import ELASTIC, ElasticLayer
+from eqnet.quant.layers import ELASTIC, BatchNorm, ElasticLayer
 from eqnet.quant.quantizers import QUANTIZERS, ActivationQuantizer, WeightQuantizer
 from eqnet.spec.errors import CaptureError, CheckpointError, DataError
 from eqnet.spec.scheme import Scales
@@ -81,7 +80,7 @@ class Supernet:
             factor = layer.weight.new_ones(layer.weight_quantizer.channels, dtype=torch.float64)
         else:
             module = self.graph.get_submodule(norm)
-            assert isinstance(module, NORMS)
+            assert isinstance(module, BatchNorm)
             factor = factor_of(module, norm)
         layer.weight_quantizer.snap(factor)
 
@@ -139,7 +138,7 @@ class Supernet:
     def batch_norms(self) -> Iterator[nn.BatchNorm2d | nn.BatchNorm1d]:
         """Every batch norm, in module order."""
         for module in self.graph.modules():
-            if isinstance(module, NORMS):
+            if isinstance(module, BatchNorm):
                 yield module
 
     @torch.no_grad()
@@ -253,7 +252,7 @@ def factor_of(norm: nn.BatchNorm2d | nn.BatchNorm1d, name: str) -> Tensor:
 
 def _center(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     """Let a batch norm in eval mode subtract this batch's mean: inputs [N, C, ...]."""
-    assert isinstance(module, NORMS)
+    assert isinstance(module, BatchNorm)
     assert module.running_mean is not None
     (x,) = inputs
     module.running_mean.copy_(x.mean([axis for axis in range(x.dim()) if axis != 1]))

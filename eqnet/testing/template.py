@@ -13,7 +13,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from eqnet.backend.graphs import LAYER_OPS, STORAGE, Quantizer, quantizers, remove_unused
+from eqnet.backend.graphs import STORAGE, Quantizer, quantizers, remove_unused
+from eqnet.backend.onnx_operators import LAYER_OPS
 from eqnet.qdq.export import to_onnx
 from eqnet.quant.quantizers import QUANTIZERS
 from eqnet.quant.static import QuantizationPoint, StaticQuantizer

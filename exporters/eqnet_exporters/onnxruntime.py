@@ -13,6 +13,7 @@ from eqnet.backend.protocol import Capabilities, HostLimit, Runner
 from eqnet.backend.refusals import Refusal
 from eqnet.spec.manifest import MODEL
 from eqnet.spec.profile import HardwareProfile
+from eqnet.spec.reports import LoweringNote
 from eqnet.spec.scheme import Granularity, Symmetry
 from eqnet_exporters import ort
 from eqnet_exporters.passes.activation_storage import activation_storage
@@ -21,6 +22,7 @@ from eqnet_exporters.passes.guard_requantization import guard_requantization
 from eqnet_exporters.passes.integer_bias import integer_bias
 from eqnet_exporters.passes.keep_float_weights import keep_float_weights
 from eqnet_exporters.passes.own_zero_points import own_zero_points
+from eqnet_exporters.passes.rewrite import Rewrite, apply, notes_of
 from eqnet_exporters.passes.share_quantizers import share_quantizers
 from eqnet_exporters.passes.tidy import tidy
 
@@ -71,16 +73,12 @@ class OnnxRuntimeExporter:
     def lower(self, reference: ir.Model, profile: HardwareProfile) -> ir.Model:
         """A copy of the neutral graph with the same integers, in the form that fuses."""
         model = reference.clone()
-        tidy(model)
-        share_quantizers(model)
-        fold_activations(model)
-        activation_storage(model, profile.activations.storage)
-        guard_requantization(model)
-        keep_float_weights(model)
-        integer_bias(model)
-        own_zero_points(model)
-        tidy(model)
+        apply(model, _rewrites(profile))
         return model
+
+    def explain(self, reference: ir.Model, profile: HardwareProfile) -> list[LoweringNote]:
+        """What `lower` changes and leaves, node by node."""
+        return notes_of(reference.clone(), _rewrites(profile))
 
     def finish(self, folder: Path, profile: HardwareProfile) -> list[str]:
         """ONNX Runtime needs no file beside ``model.onnx``."""
@@ -102,6 +100,20 @@ class OnnxRuntimeExporter:
     ) -> list[str]:
         """Layers that ONNX Runtime's optimized graph runs as QLinearConv, QGemm and the like."""
         return ort.int8_layers(folder / MODEL, layers)
+
+
+def _rewrites(profile: HardwareProfile) -> tuple[Rewrite, ...]:
+    return (
+        tidy,
+        share_quantizers,
+        fold_activations,
+        activation_storage(profile.activations.storage),
+        guard_requantization,
+        keep_float_weights,
+        integer_bias,
+        own_zero_points,
+        tidy,
+    )
 
 
 def _slow_storage(profile: HardwareProfile) -> list[str]:

@@ -22,6 +22,7 @@ from eqnet.backend.refusals import Refusal
 from eqnet.spec.errors import MissingExtraError, OutputError
 from eqnet.spec.manifest import MODEL
 from eqnet.spec.profile import HardwareProfile
+from eqnet.spec.reports import LoweringNote
 from eqnet.spec.scheme import Granularity, Symmetry
 from eqnet_exporters import ov_run
 from eqnet_exporters.passes.activation_storage import activation_storage
@@ -29,6 +30,7 @@ from eqnet_exporters.passes.expand_by_value import expand_by_value
 from eqnet_exporters.passes.hoist_quantizers import hoist_quantizers
 from eqnet_exporters.passes.quantize_transposed import quantize_transposed
 from eqnet_exporters.passes.reduce_in_float import reduce_in_float
+from eqnet_exporters.passes.rewrite import Rewrite, apply, notes_of
 from eqnet_exporters.passes.split_norms import split_norms
 from eqnet_exporters.passes.tidy import tidy
 from eqnet_exporters.passes.whole_swish import whole_swish
@@ -116,17 +118,12 @@ class OpenVinoExporter:
         A quantizer behind max pooling or reshaping moves in front of it, into the layer's kernel.
         """
         model = reference.clone()
-        tidy(model)
-        hoist_quantizers(model)
-        quantize_transposed(model)
-        expand_by_value(model)
-        split_norms(model)
-        whole_swish(model)
-        reduce_in_float(model)
-        if profile.activations.storage != "by_sign":  # the neutral graph is in that form
-            activation_storage(model, profile.activations.storage)
-        tidy(model)
+        apply(model, _rewrites(profile))
         return model
+
+    def explain(self, reference: ir.Model, profile: HardwareProfile) -> list[LoweringNote]:
+        """What `lower` changes and leaves, node by node."""
+        return notes_of(reference.clone(), _rewrites(profile))
 
     def finish(self, folder: Path, profile: HardwareProfile) -> list[str]:
         """Write OpenVINO's IR, ``model.xml`` and ``model.bin``, from ``model.onnx``.
@@ -177,6 +174,23 @@ class OpenVinoExporter:
         """Layers whose primitive is an int8 one in the compiled model's runtime graph."""
         onnx, setting = folder / MODEL, ov_run.Setting.of(profile)
         return ov_run.int8_layers(_shipped(onnx), onnx, layers, setting)
+
+
+def _rewrites(profile: HardwareProfile) -> tuple[Rewrite, ...]:
+    storage = profile.activations.storage
+    # The neutral graph is stored by sign.
+    stored = () if storage == "by_sign" else (activation_storage(storage),)
+    return (
+        tidy,
+        hoist_quantizers,
+        quantize_transposed,
+        expand_by_value,
+        split_norms,
+        whole_swish,
+        reduce_in_float,
+        *stored,
+        tidy,
+    )
 
 
 def _shipped(model: Path) -> Path:

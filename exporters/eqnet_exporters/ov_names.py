@@ -12,7 +12,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from eqnet.backend.graphs import LAYER_OPS
+from eqnet.backend.onnx_operators import LAYER_OPS
 
 # What may lie between a weight's constant and its layer in a runtime graph.
 WEIGHT_MOVERS = frozenset({"Reorder", "Reshape", "Transpose", "Convert"})

@@ -22,9 +22,10 @@ from eqnet.backend.protocol import Capabilities, Runner
 from eqnet.spec.errors import ArtifactError, EqnetError
 from eqnet.spec.manifest import MODEL, BuildReport
 from eqnet.spec.profile import HardwareProfile
-from eqnet.spec.reports import Check
+from eqnet.spec.reports import Check, LoweringNote
 from eqnet.spec.scheme import Granularity, Symmetry
 from eqnet_exporters import trt_build, trt_float16, trt_log, trt_lower, trt_report, trt_rules
+from eqnet_exporters.passes.rewrite import apply, notes_of
 from eqnet_exporters.passes.tidy import tidy
 from eqnet_exporters.trt_build import Batches
 from eqnet_exporters.trt_cuda import Cuda, gpu_problem
@@ -34,6 +35,7 @@ from eqnet_exporters.trt_shipped import BUILD_SUMS, engine_name, load_shipped, r
 from eqnet_exporters.trt_worker import build_all
 
 FLOAT16_MODEL = "model.fp16.onnx"
+REWRITES = (trt_lower.to_signed_zero, tidy)
 BUILD_LOG = "build.log"
 SECTION = "===== engine for "
 # An int8 weight takes 1 byte, and 2 or more if it was expanded; scales and padding need the rest.
@@ -92,10 +94,13 @@ class TensorRtExporter:
     def lower(self, reference: ir.Model, profile: HardwareProfile) -> ir.Model:
         """int8 with zero-point 0 throughout, float biases. Raises ProfileError if it cannot be."""
         model = reference.clone()
-        trt_lower.to_signed_zero(model)
-        tidy(model)
+        apply(model, REWRITES)
         trt_rules.require(model)
         return model
+
+    def explain(self, reference: ir.Model, profile: HardwareProfile) -> list[LoweringNote]:
+        """What `lower` changes and leaves, node by node."""
+        return notes_of(reference.clone(), REWRITES)
 
     def finish(self, folder: Path, profile: HardwareProfile) -> list[str]:
         """Build one engine for each compute capability and write them with their log.

@@ -12,11 +12,13 @@ import onnx_ir as ir
 from eqnet.backend.graphs import STORAGE, Quantizer, quantizers, remove_unused
 from eqnet.spec.errors import ProfileError
 from eqnet_exporters.passes._build import graph_of, initializer, prefix, set_bounds
+from eqnet_exporters.passes.rewrite import Notes, changed, rewrite
 
 SIGNED = STORAGE[ir.DataType.INT8]
 
 
-def to_signed_zero(model: ir.Model) -> None:
+@rewrite()
+def to_signed_zero(model: ir.Model) -> Notes:
     """Rewrite every activation quantizer to int8 with zero-point 0, in place.
 
     Raises ProfileError for a quantizer whose integers int8 with zero-point 0 cannot hold.
@@ -25,6 +27,7 @@ def to_signed_zero(model: ir.Model) -> None:
         _require_representable(quantizer)
         if quantizer.dtype != ir.DataType.INT8:
             _retype(quantizer)
+            yield changed(quantizer.quantize, "int8 with zero-point 0: it is never negative")
         elif quantizer.clip is not None:
             set_bounds(quantizer, *SIGNED)
     remove_unused(model)

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from eqnet.backend.graphs import LAYER_OPS, constant
+from eqnet.backend.graphs import constant
+from eqnet.backend.onnx_operators import LAYER_OPS
 from eqnet.spec.manifest import BuildReport
 from eqnet_exporters import trt_log
 from eqnet_exporters.trt_build import Engine

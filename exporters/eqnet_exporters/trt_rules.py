@@ -12,12 +12,11 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from eqnet.backend.graphs import LAYER_OPS, constant, storage_type
+from eqnet.backend.graphs import constant, storage_type
+from eqnet.backend.onnx_operators import LAYER_OPS, channel_axis
 from eqnet.spec.errors import ProfileError
 
 OPSETS = range(9, 26)
-# Axis of the output channels in the weight of each op; Gemm depends on transB.
-CHANNEL_AXIS = {"Conv": 0, "ConvTranspose": 1, "Gemm": 0, "MatMul": 1}
 
 
 def problems(model: ir.Model) -> list[str]:
@@ -106,12 +105,6 @@ def _layer(node: ir.Node) -> Iterator[str]:
     if maker is None or maker.op_type != "DequantizeLinear":
         return
     scale, axis = constant(maker.inputs[1]), maker.attributes.get_int("axis", 1)
-    wanted = _channel_axis(node)
+    wanted = channel_axis(node)
     if scale is not None and scale.size > 1 and axis != wanted:
         yield f"weight scales along axis {axis} (allowed: axis {wanted}, the output channels)"
-
-
-def _channel_axis(node: ir.Node) -> int:
-    if node.op_type == "Gemm" and not node.attributes.get_int("transB", 0):
-        return 1
-    return CHANNEL_AXIS[node.op_type]

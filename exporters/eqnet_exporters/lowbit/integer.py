@@ -19,6 +19,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from eqnet.backend.graphs import Quantizer, quantizers
 from eqnet.backend.lowbit.integer import FORMAT, PACKED, VERSION
+from eqnet.backend.onnx_operators import operator_of
 from eqnet_exporters.lowbit.integer_parts import (
     INT32,
     NotIntegerOnlyError,
@@ -40,7 +41,6 @@ from eqnet_exporters.passes.tidy import tidy
 
 # Finer than any sum of 8-bit products is told apart by, and far from the end of int32.
 LOGIT_STEPS = 1 << 24
-FLATTENING = ("Flatten", "Reshape", "Squeeze")
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ class _Builder:
         if kind == "MaxPool" and not any(value.uses() for value in node.outputs[1:]):
             options = {"kernel": ints(node, "kernel_shape", [1, 1]), **window(node, 2)}
             return self._moved("max_pool", node, self._grid(first, node), options)
-        if kind in FLATTENING and flattens(node):
+        if operator_of(node).flattens and flattens(node):
             return self._moved("flatten", node, self._grid(first, node), {})
         raise refusal(node)
 

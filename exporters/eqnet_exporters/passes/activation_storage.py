@@ -12,14 +12,20 @@ import onnx_ir as ir
 
 from eqnet.backend.graphs import STORAGE, Quantizer, quantizers
 from eqnet_exporters.passes._build import graph_of, initializer, prefix, set_bounds
+from eqnet_exporters.passes.rewrite import RANGES, Notes, Rewrite, changed
 
 
-def activation_storage(model: ir.Model, storage: str) -> None:
-    """Rewrite all activation quantizers to `storage`, "uint8" or "int8", in place."""
+def activation_storage(storage: str) -> Rewrite:
+    """The rewrite of all activation quantizers to `storage`, "uint8" or "int8"."""
     target = ir.DataType[storage.upper()]
-    for quantizer in quantizers(model):
-        if quantizer.dtype != target:
-            _move(quantizer, target)
+
+    def run(model: ir.Model) -> Notes:
+        for quantizer in quantizers(model):
+            if quantizer.dtype != target:
+                _move(quantizer, target)
+                yield changed(quantizer.quantize, f"stored as {storage}")
+
+    return Rewrite("activation_storage", run, {RANGES})
 
 
 def _move(quantizer: Quantizer, target: ir.DataType) -> None:

@@ -13,9 +13,11 @@ import onnx_ir as ir
 
 from eqnet.backend.graphs import constant
 from eqnet_exporters.passes._build import LEAST, graph_of, initializer
+from eqnet_exporters.passes.rewrite import RANGES, TYPES, Notes, changed, rewrite
 
 
-def expand_by_value(model: ir.Model) -> None:
+@rewrite(RANGES, TYPES)
+def expand_by_value(model: ir.Model) -> Notes:
     """Replace each Expand of a float constant over the batch alone, in place."""
     source = model.graph.inputs[0]
     if source.shape is None or isinstance(source.shape[0], int):
@@ -27,6 +29,7 @@ def expand_by_value(model: ir.Model) -> None:
         if floor is None:
             floor = _least_of_each_image(model.graph, source)
         _replace(node, floor)
+        yield changed(node, "repeated by a maximum: OpenVINO lays an Expand over used memory")
 
 
 def _repeats_over_the_batch(node: ir.Node) -> bool:

@@ -16,14 +16,19 @@ import onnx_ir as ir
 
 from eqnet.backend.graphs import Quantizer, constant, quantizer_at
 from eqnet_exporters.passes._build import graph_of, set_bounds
+from eqnet_exporters.passes.rewrite import TYPES, Notes, changed, left, rewrite
 
 
-def fold_activations(model: ir.Model) -> None:
+@rewrite(TYPES)
+def fold_activations(model: ir.Model) -> Notes:
     """Take out every Relu and constant Clip that only quantizers read, in place."""
     for node in list(model.graph):
         bounds = _float_bounds(node)
-        readers = _quantizer_readers(node.outputs[0]) if bounds else []
-        if bounds is None or not readers:
+        if bounds is None:
+            continue
+        readers = _quantizer_readers(node.outputs[0])
+        if not readers:
+            yield left(node, "computed in float: not quantizers alone read it")
             continue
         for quantizer in readers:
             _clamp(quantizer, *bounds)
@@ -31,6 +36,7 @@ def fold_activations(model: ir.Model) -> None:
         assert source is not None
         node.outputs[0].replace_all_uses_with(source)
         graph_of(node).remove(node, safe=True)
+        yield changed(node, "part of the quantizer behind it")
 
 
 def _float_bounds(node: ir.Node) -> tuple[float, float] | None:

@@ -11,11 +11,14 @@ import onnx_ir as ir
 
 from eqnet.backend.graphs import STORAGE, quantizer_of, quantizers
 from eqnet_exporters.passes._build import insert_clip
+from eqnet_exporters.passes.rewrite import RANGES, TYPES, Notes, changed, rewrite
 
 
-def guard_requantization(model: ir.Model) -> None:
+@rewrite(RANGES, TYPES)
+def guard_requantization(model: ir.Model) -> Notes:
     """Give quantizers without a Clip that read another quantizer a full-range Clip, in place."""
     for quantizer in quantizers(model):
         front = quantizer_of(quantizer.source)
         if front is not None and front.clip is None and quantizer.clip is None:
             insert_clip(quantizer, *STORAGE[quantizer.dtype])
+            yield changed(quantizer.quantize, "a Clip keeps ONNX Runtime from merging it")

@@ -14,18 +14,32 @@ import onnx_ir as ir
 
 from eqnet.backend.graphs import Quantizer
 from eqnet_exporters.passes._build import graph_of, prefix
-from eqnet_exporters.passes.share_quantizers import is_mover, quantize_operands, quantize_source
+from eqnet_exporters.passes.rewrite import RANGES, TYPES, Notes, changed, left, rewrite
+from eqnet_exporters.passes.share_quantizers import (
+    is_mover,
+    only_quantizer,
+    quantize_operands,
+    quantize_source,
+    why_not_quantized,
+)
 
 IMAGE_RANK, CHANNELS = 4, 1
 
 
-def hoist_quantizers(model: ir.Model) -> None:
+@rewrite(RANGES, TYPES)
+def hoist_quantizers(model: ir.Model) -> Notes:
     """Move quantizers over data movers, chains of them too, in place."""
     for node in reversed(list(model.graph)):
         if is_mover(node) and (pair := quantize_source(node)) is not None:
             _replace(*pair, node)
+            yield changed(node, "moves integers: the quantizer behind it stands in front")
+        elif is_mover(node) and (why := why_not_quantized(node)) is not None:
+            yield left(node, why)
         elif joins_channels(node) and (behind := quantize_operands(node)) is not None:
             _take_out(behind, node)
+            yield changed(node, "joins integers of the scale that was behind it")
+        elif node.op_type == "Concat" and only_quantizer(node) is not None:
+            yield left(node, "joins floats: OpenVINO takes any axis that it joins for channels")
 
 
 def joins_channels(node: ir.Node) -> bool:

@@ -12,22 +12,32 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from eqnet.backend.graphs import constant, quantizer_of
+from eqnet.backend.onnx_operators import operator_of
 from eqnet_exporters.passes._build import graph_of, initializer
+from eqnet_exporters.passes.rewrite import RANGES, TYPES, Notes, changed, left, rewrite
 
-LAYERS = ("Conv", "Gemm")
 # A bias on the grid differs from it by float32 rounding only, relative to its own magnitude.
 GRID_TOLERANCE = 2.0**-22
 INT32_LIMIT = 2**31 - 1
 
 
-def integer_bias(model: ir.Model) -> None:
+@rewrite(RANGES, TYPES)
+def integer_bias(model: ir.Model) -> Notes:
     """Rewrite the on-grid biases of quantized Conv and Gemm nodes, in place."""
     for node in list(model.graph):
-        if node.op_type in LAYERS and len(node.inputs) == 3:
-            scale = _bias_scale(node)
-            bias = constant(node.inputs[2])
-            if scale is not None and bias is not None and bias.dtype == np.float32:
-                _rewrite(node, bias.astype(np.float32), scale)
+        bias = constant(node.inputs[2]) if len(node.inputs) == 3 else None
+        if not operator_of(node).int32_bias or bias is None or bias.dtype != np.float32:
+            continue
+        scale = _bias_scale(node)
+        if scale is None:
+            yield left(node, "its bias stays in float: its input or its weight is not quantized")
+            continue
+        integers = bias_steps(bias.astype(np.float32), scale)
+        if integers is None:
+            yield left(node, "its bias stays in float: off the grid of the sums, or beyond int32")
+            continue
+        _rewrite(node, integers, scale)
+        yield changed(node, "its bias is int32")
 
 
 def bias_steps(bias: NDArray[np.float32], step: NDArray[np.float32]) -> NDArray[np.int32] | None:
@@ -56,21 +66,21 @@ def _bias_scale(node: ir.Node) -> NDArray[np.float32] | None:
     return np.float32(quantizer.scale) * np.atleast_1d(scale).astype(np.float32)
 
 
-def _rewrite(node: ir.Node, bias: NDArray[np.float32], scale: NDArray[np.float32]) -> None:
-    integers = bias_steps(bias, scale)
-    if integers is None:
-        return
+def _rewrite(node: ir.Node, integers: NDArray[np.int32], scale: NDArray[np.float32]) -> None:
     graph, name = graph_of(node), f"{node.name}.bias"
+    scales = np.broadcast_to(scale, integers.shape)
     inputs = [
         initializer(graph, f"{name}.int32", integers, ir.DataType.INT32),
-        initializer(graph, f"{name}.scale", np.broadcast_to(scale, bias.shape), ir.DataType.FLOAT),
-        initializer(graph, f"{name}.zero_point", np.zeros(bias.shape), ir.DataType.INT32),
+        initializer(
+            graph, f"{name}.scale", np.broadcast_to(scale, integers.shape), ir.DataType.FLOAT
+        ),
+        initializer(graph, f"{name}.zero_point", np.zeros(integers.shape), ir.DataType.INT32),
     ]
     dequantize = ir.node("DequantizeLinear", inputs, {"axis": 0}, name=f"{name}.dq")
     output = dequantize.outputs[0]
     output.name, output.shape, output.dtype = (
         f"{name}.dq.output",
-        ir.Shape(bias.shape),
+        ir.Shape(integers.shape),
         ir.DataType.FLOAT,
     )
     graph.insert_before(node, dequantize)

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from eqnet.backend.graphs import LAYER_OPS, constant, quantizer_at, quantizer_of
+from eqnet.backend.graphs import constant, quantizer_at, quantizer_of
+from eqnet.backend.onnx_operators import LAYER_OPS
 from eqnet_exporters.passes._build import set_apart
+from eqnet_exporters.passes.rewrite import RANGES, TYPES, Notes, changed, rewrite
 
 
-def keep_float_weights(model: ir.Model) -> None:
+@rewrite(RANGES, TYPES)
+def keep_float_weights(model: ir.Model) -> Notes:
     """Set the result of each such layer apart from the quantizer behind it, in place."""
     for node in list(model.graph):
         if node.op_type not in LAYER_OPS or constant(node.inputs[1]) is None:
@@ -26,3 +29,4 @@ def keep_float_weights(model: ir.Model) -> None:
             apart = set_apart(output, node, f"{node.name}.result")
             for use in uses:
                 use.node.replace_input_with(use.idx, apart)
+            yield changed(node, "a maximum keeps ONNX Runtime from rounding its float weights")

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from eqnet.backend.graphs import LAYER_OPS, constant
+from eqnet.backend.graphs import constant
+from eqnet.backend.onnx_operators import LAYER_OPS
 from eqnet_exporters.passes._build import graph_of, initializer
+from eqnet_exporters.passes.rewrite import RANGES, TYPES, Notes, changed, rewrite
 
 
-def own_zero_points(model: ir.Model) -> None:
+@rewrite(RANGES, TYPES)
+def own_zero_points(model: ir.Model) -> Notes:
     """Copy zero-points that several weights read, in place."""
     seen: set[ir.Value] = set()
     for node in list(model.graph):
@@ -28,6 +31,7 @@ def own_zero_points(model: ir.Model) -> None:
             dtype = ir.DataType.from_numpy(array.dtype)
             name = f"{node.name}.weight.zero_point"
             weight.replace_input_with(2, initializer(graph_of(node), name, array, dtype))
+            yield changed(node, "its weight has a zero-point of its own")
         seen.add(zero)
 
 

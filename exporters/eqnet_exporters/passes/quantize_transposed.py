@@ -11,9 +11,11 @@ import onnx_ir as ir
 
 from eqnet.backend.graphs import quantizer_of
 from eqnet_exporters.passes._build import quantize_like
+from eqnet_exporters.passes.rewrite import RANGES, TYPES, Notes, changed, rewrite
 
 
-def quantize_transposed(model: ir.Model) -> None:
+@rewrite(RANGES, TYPES)
+def quantize_transposed(model: ir.Model) -> Notes:
     """Let such a Transpose move the floats, and quantize what it gives, in place."""
     for node in list(model.graph):
         source, output = node.inputs[0] if node.inputs else None, node.outputs[0]
@@ -27,3 +29,4 @@ def quantize_transposed(model: ir.Model) -> None:
         own = quantize_like(front, output, node, f"{output.name}.own", clipped=True)
         for use in uses:
             use.node.replace_input_with(use.idx, own.output)
+        yield changed(node, "has a quantizer of its own: OpenVINO would move it for all readers")

@@ -13,32 +13,32 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from eqnet.backend.graphs import LAYER_OPS, constant
+from eqnet.backend.graphs import constant
+from eqnet.backend.onnx_operators import LAYER_OPS, operator_of
 from eqnet_exporters.passes._build import set_apart
-
-REDUCTIONS = frozenset(
-    {
-        "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2",
-        "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare",
-    }
-)  # fmt: skip
+from eqnet_exporters.passes.rewrite import RANGES, TYPES, Notes, changed, rewrite
 
 
-def reduce_in_float(model: ir.Model) -> None:
+@rewrite(RANGES, TYPES)
+def reduce_in_float(model: ir.Model) -> Notes:
     """Set each reduction apart from the quantizers around it, in place."""
     for node in list(model.graph):
-        if node.op_type not in REDUCTIONS or _is_over_the_image(node):
+        if not operator_of(node).reduces or _is_over_the_image(node):
             continue
         source, output = node.inputs[0], node.outputs[0]
         if output.dtype not in (ir.DataType.FLOAT, None):
             continue  # of sizes
-        if source is not None and _reaches(source.producer(), "DequantizeLinear", _before):
+        reads = source is not None and _reaches(source.producer(), "DequantizeLinear", _before)
+        feeds = any(_reaches(reader, "QuantizeLinear", _behind) for reader in output.consumers())
+        if source is not None and reads:
             node.replace_input_with(0, set_apart(source, node, f"{node.name}.input"))
-        if any(_reaches(reader, "QuantizeLinear", _behind) for reader in output.consumers()):
+        if feeds:
             uses = list(output.uses())
             result = set_apart(output, node, f"{node.name}.result")
             for use in uses:
                 use.node.replace_input_with(use.idx, result)
+        if reads or feeds:
+            yield changed(node, "computed in float: OpenVINO merges it with quantizers wrongly")
 
 
 def _is_over_the_image(node: ir.Node) -> bool:

@@ -11,26 +11,31 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from eqnet.backend.graphs import STORAGE, Quantizer, quantizer_at, quantizer_of
+from eqnet.backend.onnx_operators import operator_of
 from eqnet_exporters.passes._build import prefix, quantize_like, set_bounds
+from eqnet_exporters.passes.rewrite import TYPES, Notes, changed, left, rewrite
 
-MOVERS = ("MaxPool", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose")
 
-
-def share_quantizers(model: ir.Model) -> None:
+@rewrite(TYPES)
+def share_quantizers(model: ir.Model) -> Notes:
     """Surround data movers with equal quantizers, in place."""
     for node in reversed(list(model.graph)):
         if is_mover(node) and (pair := quantize_source(node)) is not None:
             set_bounds(pair[1], *STORAGE[pair[1].dtype])
+            yield changed(node, "moves integers: the quantizer behind it stands in front too")
+        elif is_mover(node) and (why := why_not_quantized(node)) is not None:
+            yield left(node, why)
         elif node.op_type == "Concat" and (behind := quantize_operands(node)) is not None:
             set_bounds(behind, *STORAGE[behind.dtype])
+            yield changed(node, "joins integers of one scale")
     for node in list(model.graph):
-        if is_mover(node):
-            _repeat_behind(node)
+        if is_mover(node) and _repeat_behind(node):
+            yield changed(node, "moves integers: the quantizer in front of it stands behind too")
 
 
 def is_mover(node: ir.Node) -> bool:
     """Whether the node only moves values; MaxPool with its second output, indices, does not."""
-    return node.op_type in MOVERS and not any(value.uses() for value in node.outputs[1:])
+    return operator_of(node).moves and not any(value.uses() for value in node.outputs[1:])
 
 
 def only_quantizer(node: ir.Node) -> Quantizer | None:
@@ -77,18 +82,30 @@ def quantize_source(mover: ir.Node) -> tuple[Quantizer, Quantizer] | None:
     return front, behind
 
 
-def _repeat_behind(node: ir.Node) -> None:
+def why_not_quantized(mover: ir.Node) -> str | None:
+    """Why a data mover keeps moving floats although a quantizer is behind it, or None."""
+    source = mover.inputs[0]
+    if source is None or only_quantizer(mover) is None or quantizer_of(source) is not None:
+        return None
+    if source.producer() is None:
+        return "moves floats: it reads the image"
+    return "moves floats: what it reads is read in float elsewhere"
+
+
+def _repeat_behind(node: ir.Node) -> bool:
+    """Repeat the quantizer in front of a data mover behind it; whether that changes anything."""
     source, output = node.inputs[0], node.outputs[0]
     front = quantizer_of(source) if source is not None else None
     if front is None or output.is_graph_output() or not output.uses():
-        return
+        return False
     uses = list(output.uses())
     readers = [quantizer_at(use.node) for use in uses]
     if all(reader is not None and _same_scale(reader, front) for reader in readers):
-        return
+        return False
     behind = quantize_like(front, output, node, f"{output.name}.shared", clipped=False)
     for use in uses:
         use.node.replace_input_with(use.idx, behind.output)
+    return True
 
 
 def _same_scale(a: Quantizer, b: Quantizer) -> bool:

@@ -14,12 +14,14 @@ import numpy as np
 import onnx_ir as ir
 
 from eqnet_exporters.passes._build import graph_of, initializer, set_apart
+from eqnet_exporters.passes.rewrite import RANGES, TYPES, Notes, changed, rewrite
 
 VECTOR = 16
 DEFAULT_EPSILON = 1e-5
 
 
-def split_norms(model: ir.Model) -> None:
+@rewrite(RANGES, TYPES)
+def split_norms(model: ir.Model) -> Notes:
     """Replace each such LayerNormalization and InstanceNormalization, in place."""
     for node in list(model.graph):
         if node.op_type not in ("LayerNormalization", "InstanceNormalization"):
@@ -33,6 +35,7 @@ def split_norms(model: ir.Model) -> None:
         if all(isinstance(size, int) for size in sizes) and count % VECTOR == 0:
             continue
         _split(node, source, axes)
+        yield changed(node, "in single operations: OpenVINO's kernel crashes without AVX-512")
 
 
 def _axes(node: ir.Node, rank: int) -> list[int]:

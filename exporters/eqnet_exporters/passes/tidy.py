@@ -5,10 +5,13 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from eqnet_exporters.passes.rewrite import RANGES, TYPES, Notes, rewrite
+
 CONSTANTS = (".scale", ".zero_point", ".lo", ".hi")
 
 
-def tidy(model: ir.Model) -> None:
+@rewrite(RANGES, TYPES)
+def tidy(model: ir.Model) -> Notes:
     """Clean up in place; layer names stay as they are."""
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common.IdentityEliminationPass()(model)
@@ -16,6 +19,7 @@ def tidy(model: ir.Model) -> None:
     model.graph.sort()
     _reclaim_names(model)
     common.NameFixPass()(model)
+    yield from ()  # nothing that a user asks about
 
 
 def _reclaim_names(model: ir.Model) -> None:

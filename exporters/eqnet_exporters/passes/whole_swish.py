@@ -13,14 +13,17 @@ import onnx_ir as ir
 
 from eqnet.backend.graphs import constant
 from eqnet_exporters.passes._build import graph_of, initializer
+from eqnet_exporters.passes.rewrite import RANGES, TYPES, Notes, changed, rewrite
 
 
-def whole_swish(model: ir.Model) -> None:
+@rewrite(RANGES, TYPES)
+def whole_swish(model: ir.Model) -> Notes:
     """Rewrite each such product, in place."""
     for node in list(model.graph):
         scaled = _scaled_operand(node)
         if scaled is not None:
             _restore(node, *scaled)
+            yield changed(node, "one SiLU again, which fits into the convolution's kernel")
 
 
 def _scaled_operand(product: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value] | None:
