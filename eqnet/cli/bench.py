@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eqnet.cli.options import Json, Quiet, Seed, Threads
+from eqnet.spec.limits import BATCH
 
 if TYPE_CHECKING:
     from eqnet.spec.reports import BenchReport, Latency
@@ -37,7 +38,8 @@ def bench(
         int | None, typer.Option(min=5, help="Timed pairs.", show_default="the profile's")
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="Images.", show_default="the profile's")
+        int | None,
+        typer.Option(min=BATCH[0], max=BATCH[1], help="Images.", show_default="the profile's"),
     ] = None,
     threads: Threads = None,
     seed: Seed = 0,

@@ -11,6 +11,7 @@ from eqnet.cli.options import AllowCode, Data, Json, Profile, Quiet, Supernet
 
 if TYPE_CHECKING:
     from eqnet.spec.manifest import Manifest
+    from eqnet.spec.reports import LoweringNote
 
 HELP = """Export a subnet as a deployable artifact for one hardware profile.
 
@@ -25,7 +26,8 @@ Examples:
   eqnet export --profile tensorrt_int8
   eqnet export --profile custom_lowbit \\
     --subnet runs/search/custom_lowbit/subnet.json
-  eqnet export -p openvino_asym --supernet runs/mine --out deploy/mine"""
+  eqnet export -p openvino_asym --supernet runs/mine --out deploy/mine
+  eqnet export -p onnxruntime_x86 --explain"""
 
 RANDOM_WEIGHTS = (
     "the supernet has random weights: the artifact shows that the pipeline works, and its accuracy "
@@ -47,6 +49,13 @@ def export(
     allow_code: AllowCode = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace an artifact of another supernet or profile.")
+    ] = False,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="Say what the exporter changed in the graph and what it left, and why.",
+        ),
     ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -80,11 +89,42 @@ def export(
         )
     if manifest.model.random_weights:
         typer.echo(f"warning: {RANDOM_WEIGHTS}", err=True)
+    notes = _explained(folder) if explain else None
     if as_json:
-        print_json(manifest)
+        document = manifest.model_dump(mode="json")
+        if notes is not None:
+            document["lowering"] = [note.model_dump(mode="json") for note in notes]
+        print_json(document)
     else:
         _print(manifest, folder)
+        _print_notes(notes)
     _warn(manifest)
+
+
+def _explained(folder: Path) -> list[LoweringNote]:
+    from eqnet.stages.export.explain import explain
+
+    return explain(folder)
+
+
+def _print_notes(notes: list[LoweringNote] | None) -> None:
+    """What was left, node by node, and how many nodes each rewrite changed in which way."""
+    from collections import Counter
+
+    from eqnet.cli.output import console, table
+
+    if notes is None:
+        return
+    changed = Counter((note.rewrite, note.text) for note in notes if note.changed)
+    done = table("what the exporter changed in the graph", ("rewrite", "nodes", "what"), ("nodes",))
+    for (rewrite, text), count in changed.items():
+        done.add_row(rewrite, str(count), text)
+    console().print(done)
+    left = table("what it left, and why", ("rewrite", "node", "why"))
+    for note in notes:
+        if not note.changed:
+            left.add_row(note.rewrite, note.node, note.text)
+    console().print(left)
 
 
 def _warn(manifest: Manifest) -> None:

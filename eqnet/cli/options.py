@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eqnet.spec.errors import ArtifactError, OutputError, UsageError, unknown
+from eqnet.spec.limits import THREADS
 
 if TYPE_CHECKING:
     from eqnet.spec.inputs import Inputs
@@ -44,7 +45,9 @@ AllowCode = Annotated[
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(min=1, max=256, help="Threads of the runtime.", show_default="the profile's"),
+    typer.Option(
+        min=THREADS[0], max=THREADS[1], help="Threads of the runtime.", show_default="the profile's"
+    ),
 ]
 Profile = Annotated[
     str,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eqnet.cli.options import Json, Quiet
+from eqnet.spec.limits import THREADS
 
 if TYPE_CHECKING:
     from eqnet.spec.reports import VerifyReport
@@ -38,7 +39,10 @@ def verify(
     threads: Annotated[
         int | None,
         typer.Option(
-            min=1, max=256, help="Threads of the runtime.", show_default="the runtime's own choice"
+            min=THREADS[0],
+            max=THREADS[1],
+            help="Threads of the runtime.",
+            show_default="the runtime's own choice",
         ),
     ] = None,
     out: Annotated[

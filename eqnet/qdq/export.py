@@ -23,6 +23,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from eqnet.backend.onnx_operators import LAYER_OPS
+from eqnet.backend.quantizer_names import PARTS, ROLES, part_name, point_name
 from eqnet.qdq.naming import name_everything
 from eqnet.qdq.rewrites import (
     module_of_node,
@@ -182,20 +183,19 @@ def _point_names(net: fx.GraphModule) -> list[str]:
     for name, module in _calls(net):
         if isinstance(module, StaticQuantizer):
             tensor = name.removeprefix(f"{QUANTIZERS}.")
-            points = {"carrier": module.carrier, "narrow": module.narrow}
-            names += [f"{tensor}.{role}" for role, point in points.items() if point is not None]
+            roles = (role for role in ROLES if getattr(module, role) is not None)
+            names += [point_name(tensor, role) for role in roles]
     return names
 
 
 def _name_quantizer(node: ir.Node, point: str) -> None:
-    node.name = f"{point}.q"
-    for reader, _ in node.outputs[0].uses():
+    node.name = part_name(point, node.op_type)
+    for reader in node.outputs[0].consumers():
+        if reader.op_type in PARTS:
+            reader.name = part_name(point, reader.op_type)
         if reader.op_type == "Clip":
-            reader.name = f"{point}.clip"
-            for last, _ in reader.outputs[0].uses():
-                last.name = f"{point}.dq"
-        elif reader.op_type == "DequantizeLinear":
-            reader.name = f"{point}.dq"
+            for last in reader.outputs[0].consumers():
+                last.name = part_name(point, last.op_type)
 
 
 def pool_globally(model: ir.Model) -> None:

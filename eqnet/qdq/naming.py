@@ -19,6 +19,7 @@ from collections.abc import Collection
 import onnx_ir as ir
 
 from eqnet.backend.onnx_operators import operator_of
+from eqnet.backend.quantizer_names import is_part, point_of, tensor_of
 from eqnet.qdq.rewrites import module_of_node
 from eqnet.spec.version import __version__
 
@@ -59,8 +60,7 @@ def _drop_defaults(model: ir.Model) -> None:
 
 def _is_quantizer(node: ir.Node) -> bool:
     """Whether a node is part of a quantizer that is named already."""
-    kind = {"QuantizeLinear": ".q", "Clip": ".clip", "DequantizeLinear": ".dq"}.get(node.op_type)
-    return kind is not None and (node.name or "").endswith((f".carrier{kind}", f".narrow{kind}"))
+    return is_part(node.name or "", node.op_type)
 
 
 def _name_weights(model: ir.Model, layers: Collection[str]) -> None:
@@ -88,7 +88,7 @@ def _is_named(node: ir.Node, layers: Collection[str]) -> bool:
 def _wanted(node: ir.Node, layers: Collection[str], alone: Counter[str]) -> str:
     tensors = [str(r.name) for r in node.outputs[0].consumers() if r.op_type == "QuantizeLinear"]
     if tensors:
-        return tensors[0].removesuffix(".q").rpartition(".")[0]
+        return tensor_of(point_of(tensors[0]))
     module = module_of_node(node)
     if module and module not in layers and alone[module] == 1:
         return module

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from eqnet.spec.errors import unknown
+from eqnet.spec.limits import BATCH, REPEATS, THREADS
 from eqnet.spec.scheme import (
     BITS,
     STORAGE_BITS,
@@ -156,9 +157,9 @@ class ParityRules(Frozen):
 class BenchRules(Frozen):
     """How latency is measured: batch size, threads and timed pairs of runs."""
 
-    batch: Annotated[int, Field(ge=1, le=1024)] = 1
-    threads: Annotated[int, Field(ge=1, le=256)] = 2
-    repeats: Annotated[int, Field(ge=5, le=100_000)] = 200
+    batch: Annotated[int, Field(ge=BATCH[0], le=BATCH[1])] = 1
+    threads: Annotated[int, Field(ge=THREADS[0], le=THREADS[1])] = 2
+    repeats: Annotated[int, Field(ge=REPEATS[0], le=REPEATS[1])] = 200
 
 
 class EngineRules(Frozen):
@@ -170,7 +171,7 @@ class EngineRules(Frozen):
     """
 
     targets: tuple[Annotated[str, Field(pattern=r"^SM\d{2,3}$")], ...] = ()
-    min_batch: Annotated[int, Field(ge=1, le=1024)] = 1
+    min_batch: Annotated[int, Field(ge=BATCH[0], le=BATCH[1])] = 1
     max_batch: Annotated[int, Field(ge=1, le=4096)] | None = None
 
 

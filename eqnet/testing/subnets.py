@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import fx
 
 from eqnet.backend.protocol import Array
+from eqnet.backend.quantizer_names import is_point
 from eqnet.quant.quantizers import QUANTIZERS
 from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
@@ -83,7 +84,7 @@ def _trace(net: fx.GraphModule, images: Array) -> Trace:
     points: list[Point] = []
     hooks = []
     for name, module in net.get_submodule(QUANTIZERS).named_modules():
-        if name.endswith((".carrier", ".narrow")):
+        if is_point(name):
 
             def keep(point: torch.nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor,
                      name: str = name) -> None:  # fmt: skip

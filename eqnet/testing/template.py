@@ -13,6 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
+from eqnet.backend import quantizer_names
 from eqnet.backend.graphs import STORAGE, Quantizer, quantizers, remove_unused
 from eqnet.backend.onnx_operators import LAYER_OPS
 from eqnet.qdq.export import to_onnx
@@ -59,7 +60,7 @@ def specialize(template: ir.Model, net: fx.GraphModule) -> ir.Model:
 
 def name_of(quantizer: Quantizer) -> str:
     """``<tensor>.carrier`` or ``<tensor>.narrow``."""
-    return str(quantizer.quantize.name).removesuffix(".q")
+    return quantizer_names.point_of(str(quantizer.quantize.name))
 
 
 def point_of(net: fx.GraphModule, name: str) -> QuantizationPoint | None:

@@ -13,6 +13,7 @@ from eqnet.backend.isa import foreign_isa
 from eqnet.backend.protocol import HostLimit, cpu_of, host_limit
 from eqnet.backend.timing import paired_ratio, summarize
 from eqnet.spec.errors import UsageError, VerificationError
+from eqnet.spec.limits import BATCH, REPEATS, THREADS
 from eqnet.spec.manifest import Manifest
 from eqnet.spec.profile import BenchRules
 from eqnet.spec.progress import Progress, Silent
@@ -81,7 +82,7 @@ def _rules(
     given: BenchRules, repeats: int | None, batch: int | None, threads: int | None
 ) -> BenchRules:
     """The profile's settings with the caller's over them, held to the same ranges."""
-    limits = {"repeats": (5, 100_000), "batch": (1, 1024), "threads": (1, 256)}
+    limits = {"repeats": REPEATS, "batch": BATCH, "threads": THREADS}
     chosen = {"repeats": repeats, "batch": batch, "threads": threads}
     changes = {key: value for key, value in chosen.items() if value is not None}
     for key, value in changes.items():

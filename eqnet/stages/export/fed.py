@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from eqnet.backend.graphs import Quantizer, constant, quantizers
 from eqnet.backend.protocol import Array
+from eqnet.backend.quantizer_names import point_of
 
 FED = ".fed"
 
@@ -29,13 +30,12 @@ class FedGraph:
     def __init__(self, model: ir.Model, threads: int | None = None) -> None:
         """Cut `model` in place, which is useless afterwards. threads: None leaves them open."""
         self.quantizers = {
-            str(quantizer.quantize.name).removesuffix(".q"): quantizer
-            for quantizer in quantizers(model)
+            point_of(str(quantizer.quantize.name)): quantizer for quantizer in quantizers(model)
         }
         self.unknown = [
             str(node.name) for node in model.graph
             if node.op_type == "QuantizeLinear" and constant(node.inputs[0]) is None
-            and str(node.name).removesuffix(".q") not in self.quantizers
+            and point_of(str(node.name)) not in self.quantizers
         ]  # fmt: skip
         self.dequantized = {name: _grid(each) for name, each in self.quantizers.items()}
         self._input = str(model.graph.inputs[0].name)

@@ -7,6 +7,7 @@ import onnx_ir as ir
 from numpy.typing import ArrayLike
 
 from eqnet.backend.graphs import STORAGE, Quantizer
+from eqnet.backend.quantizer_names import part_name, point_of
 
 LEAST = float(np.finfo(np.float32).min)
 
@@ -51,7 +52,7 @@ def graph_of(node: ir.Node) -> ir.Graph:
 def prefix(quantizer: Quantizer) -> str:
     """The name that the quantizer's nodes share: ``<tensor>.carrier`` of ``<tensor>.carrier.q``."""
     name = quantizer.quantize.name or quantizer.output.name or "quantizer"
-    return name.removesuffix(".q")
+    return point_of(name)
 
 
 def set_bounds(quantizer: Quantizer, lo: int, hi: int) -> Quantizer:
@@ -84,7 +85,7 @@ def insert_clip(quantizer: Quantizer, lo: int, hi: int) -> ir.Node:
     clip = quantizer.clip
     if clip is None:
         integers = quantizer.quantize.outputs[0]
-        clip = ir.node("Clip", [integers], num_outputs=1, name=f"{name}.clip")
+        clip = ir.node("Clip", [integers], num_outputs=1, name=part_name(name, "Clip"))
         output = clip.outputs[0]
         output.name, output.shape, output.dtype = f"{name}.clip.output", integers.shape, dtype
         graph.insert_after(quantizer.quantize, clip)
@@ -105,8 +106,14 @@ def quantize_like(
     """
     graph = graph_of(after)
     parameters = like.quantize.inputs[1:3]
-    quantize = ir.node("QuantizeLinear", [value, *parameters], name=f"{name}.q")
-    dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], *parameters], name=f"{name}.dq")
+    quantize = ir.node(
+        "QuantizeLinear", [value, *parameters], name=part_name(name, "QuantizeLinear")
+    )
+    dequantize = ir.node(
+        "DequantizeLinear",
+        [quantize.outputs[0], *parameters],
+        name=part_name(name, "DequantizeLinear"),
+    )
     for node, dtype in ((quantize, like.dtype), (dequantize, ir.DataType.FLOAT)):
         node.outputs[0].name = f"{node.name}.output"
         node.outputs[0].shape, node.outputs[0].dtype = value.shape, dtype

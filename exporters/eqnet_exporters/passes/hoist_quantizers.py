@@ -13,6 +13,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from eqnet.backend.graphs import Quantizer
+from eqnet.backend.quantizer_names import part_name
 from eqnet_exporters.passes._build import graph_of, prefix
 from eqnet_exporters.passes.rewrite import RANGES, TYPES, Notes, changed, left, rewrite
 from eqnet_exporters.passes.share_quantizers import (
@@ -57,11 +58,10 @@ def _replace(front: Quantizer, behind: Quantizer, node: ir.Node) -> None:
     """Give the quantizer in front the place and the name of the one behind."""
     name = prefix(behind)
     _take_out(behind, node)
-    moved = {"q": front.quantize, "clip": front.clip, "dq": front.dequantize}
-    for role, part in moved.items():
+    for part in (front.quantize, front.clip, front.dequantize):
         if part is not None:
-            part.name = f"{name}.{role}"
-            part.outputs[0].name = f"{name}.{role}.output"
+            part.name = part_name(name, part.op_type)
+            part.outputs[0].name = f"{part.name}.output"
 
 
 def _take_out(behind: Quantizer, node: ir.Node) -> None:

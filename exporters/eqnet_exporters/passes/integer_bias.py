@@ -71,9 +71,7 @@ def _rewrite(node: ir.Node, integers: NDArray[np.int32], scale: NDArray[np.float
     scales = np.broadcast_to(scale, integers.shape)
     inputs = [
         initializer(graph, f"{name}.int32", integers, ir.DataType.INT32),
-        initializer(
-            graph, f"{name}.scale", np.broadcast_to(scale, integers.shape), ir.DataType.FLOAT
-        ),
+        initializer(graph, f"{name}.scale", scales, ir.DataType.FLOAT),
         initializer(graph, f"{name}.zero_point", np.zeros(integers.shape), ir.DataType.INT32),
     ]
     dequantize = ir.node("DequantizeLinear", inputs, {"axis": 0}, name=f"{name}.dq")
