@@ -14,12 +14,13 @@ from artifacts import profile
 from nets import TinyData, small_supernet
 
 import eqnet.stages.search.search as module
+from eqnet.spec.costs import REMAINDER_BITS, Cost, CostSite
 from eqnet.spec.manifest import Preprocessing
+from eqnet.spec.network import NetworkInfo
 from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.reports import SearchReport
 from eqnet.spec.subnet import SubnetSpec
 from eqnet.stages.search.space import Space
-from eqnet.subnets.network import NetworkInfo
 from eqnet.subnets.profiled import Target
 from eqnet.supernet.checkpoint import Header
 from eqnet.supernet.session import Session
@@ -43,6 +44,11 @@ class SmallData(TinyData):
 def lowbit(**changes: object) -> HardwareProfile:
     """A low-bit profile with every pair of bits and its first and last layer pinned."""
     return profile("lowbit", **{"bits": ALL_PAIRS, "pinned": PINNED, **changes})
+
+
+def cost_function(info: NetworkInfo, rules: HardwareProfile, folder: Path | None = None) -> Cost:
+    """The cost function of a profile whose cost model times nothing."""
+    return rules.cost.of(CostSite(info, REMAINDER_BITS[rules.remainder], folder or Path(), dict))
 
 
 def space_of(info: NetworkInfo, rules: HardwareProfile) -> Space:

@@ -8,9 +8,9 @@ from nets import supernet_of
 from search_tools import lowbit
 from torch import Tensor, nn
 
+from eqnet.spec.network import NetworkInfo
 from eqnet.spec.subnet import REMAINDER
 from eqnet.stages.search.space import Space
-from eqnet.subnets.network import NetworkInfo
 from eqnet.subnets.profiled import Target
 
 

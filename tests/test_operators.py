@@ -17,7 +17,7 @@ from eqnet.capture.bounds import bounds
 from eqnet.capture.capture import capture
 from eqnet.capture.operators import OPERATORS, Operator
 from eqnet.capture.trace import trace
-from eqnet.subnets.network import NetworkInfo
+from eqnet.spec.network import NetworkInfo
 
 SHAPE = (3, 8, 8)
 # How to make a module that has no default, and how to call a function that needs more than x.

@@ -8,12 +8,12 @@ import pytest
 from artifacts import profile as by_hand
 from cli_tools import PROFILE, one_line
 from nets import small_supernet
+from search_tools import cost_function
 
 from eqnet.cli.main import main
 from eqnet.cli.output import print_json
 from eqnet.spec.errors import ProfileError
 from eqnet.spec.profiles import load_profile
-from eqnet.stages.search.cost import analytic_cost
 from eqnet.subnets.profiled import Target
 
 LOOKUP = PROFILE.replace("{model: size}", "{model: lookup, table: times.json}")
@@ -87,7 +87,7 @@ def test_a_lookup_table_lies_beside_the_file_that_names_it(tmp_path, base):
     (tmp_path / base / "times.json").write_text(json.dumps(table))
     path = write(tmp_path, f"extends: {base}/base\nname: mine\nbits: [[8, 8]]\n", "mine")
     profile = load_profile(str(path))
-    cost = analytic_cost(info, profile, path.parent)
+    cost = cost_function(info, profile, path.parent)
     assert cost(Target.of(info, profile).uniform((8, 8))) == 2.0 * len(info.layers)
 
 
@@ -100,7 +100,7 @@ def test_a_table_of_the_file_itself_keeps_its_name(tmp_path):
 def test_a_table_that_cannot_be_read_is_one_plain_line(tmp_path):
     rules = by_hand(cost={"model": "lookup", "table": "none.json"})
     with pytest.raises(ProfileError) as error:
-        analytic_cost(small_supernet().info, rules, tmp_path)
+        cost_function(small_supernet().info, rules, tmp_path)
     assert str(error.value).startswith(
         f"{tmp_path / 'none.json'}: cannot read the lookup table: No such file or directory (allow"
     )

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import pytest
 from artifacts import profile
 from nets import small_supernet
-from search_tools import lowbit
+from pydantic import Field, ValidationError
+from search_tools import cost_function, lowbit
 
+from eqnet.spec.costs import CostModel, size_kib
 from eqnet.spec.errors import MissingExtraError, ProfileError
+from eqnet.spec.profile import HardwareProfile
+from eqnet.spec.profiles import load_profile
 from eqnet.spec.progress import Silent
+from eqnet.spec.scheme import Frozen
 from eqnet.stages.search import latency
-from eqnet.stages.search.cost import UNITS, analytic_cost
-from eqnet.subnets.budgets import size_kib
 from eqnet.subnets.profiled import Target
 
 # Of the small network: weights, multiply-adds, elements read and elements written.
@@ -42,15 +46,40 @@ def partly_float(info):
 
 def cost_of(info, spec, folder=None, **cost):
     rules = lowbit(cost=cost, remainder="float16")
-    return analytic_cost(info, rules, folder)(spec)
+    return cost_function(info, rules, folder)(spec)
 
 
-def test_every_model_has_a_unit():
-    from typing import get_args
+def test_a_parameter_of_another_model_is_refused():
+    with pytest.raises(ValidationError, match="rows"):
+        lowbit(cost={"model": "size", "rows": 16})
 
-    from eqnet.spec.profile import CostModel
 
-    assert set(UNITS) == set(get_args(CostModel.model_fields["model"].annotation))
+def test_a_manifest_of_an_earlier_version_held_the_parameters_of_all_models():
+    earlier = {"table": None, "rows": 16, "columns": 16, "tops": 100.0, "gbps": 300.0}
+    for model in ("bitops", "size", "measured", "roofline", "bit_serial"):
+        read = lowbit(cost={"model": model, **earlier})
+        assert read == lowbit(cost={"model": model})
+        assert read.sha256() == lowbit(cost={"model": model}).sha256()
+
+
+def test_the_hash_of_a_profile_outlives_the_models_parameters():
+    assert load_profile("openvino_asym").sha256().startswith("e79d0e2799499cf2")
+    assert load_profile("custom_lowbit").sha256().startswith("f3b84113f9e87fd8")
+
+
+def test_a_new_cost_model_is_one_class(info, mixed):
+    class Layers(Frozen):
+        model: Literal["layers"]
+        unit: ClassVar[str] = "layers"
+
+        def of(self, site):
+            return lambda spec: float(len(site.info.layers))
+
+    class Profile(HardwareProfile):
+        cost: Annotated[CostModel | Layers, Field(discriminator="model")]
+
+    content = lowbit().model_dump() | {"cost": {"model": "layers"}}
+    assert cost_function(info, Profile.model_validate(content))(mixed) == len(PAIRS)
 
 
 def test_bitops_are_macs_times_bits(info, mixed, partly_float):

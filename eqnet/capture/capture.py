@@ -33,7 +33,7 @@ from eqnet.capture.tracer import LINE
 from eqnet.quant.layers import BatchNorm, FloatLayer
 from eqnet.quant.quantizers import QUANTIZERS
 from eqnet.spec.errors import CaptureError
-from eqnet.subnets.network import LayerGroup, LayerInfo, NetworkInfo, TensorInfo
+from eqnet.spec.network import LayerGroup, LayerInfo, NetworkInfo, TensorInfo
 
 __all__ = ["capture", "check_same_function"]
 

@@ -10,7 +10,7 @@ from torch import fx, nn
 from eqnet.capture.operators import module_of, operator_of
 from eqnet.capture.readers import is_layer, layer_nodes, name_of
 from eqnet.quant.quantizers import QUANTIZERS, ActivationQuantizer
-from eqnet.subnets.network import NetworkInfo
+from eqnet.spec.network import NetworkInfo
 
 
 def insert_quantizers(graph: fx.GraphModule, nodes: list[fx.Node], info: NetworkInfo) -> None:

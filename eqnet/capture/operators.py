@@ -42,7 +42,7 @@ from eqnet.quant.layers import (
     ElasticLinear,
     PaddedConv2d,
 )
-from eqnet.subnets.network import ReaderGroup
+from eqnet.spec.network import ReaderGroup
 
 LIBRARIES = {"torch", "_operator", "math", "builtins"}
 

@@ -17,7 +17,7 @@ from eqnet.capture.operators import (
     shape_of,
 )
 from eqnet.quant.layers import ElasticConvTranspose2d
-from eqnet.subnets.network import ReaderGroup
+from eqnet.spec.network import ReaderGroup
 
 _EMPTY = nn.ModuleDict()  # its attributes are names that no entry of one can have
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import ValidationError
 
 
@@ -10,7 +12,17 @@ def first_problem(error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in problem["loc"]) or "top level"
     message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"].startswith("union_tag"):
+        return f"{where}.{_choice(problem['ctx'])}"
     if problem["type"] in ("extra_forbidden", "missing", "value_error"):
         return f"{where}: {message}"
     found = repr(problem["input"])
     return f"{where}: {message} (found: {found if len(found) < 60 else found[:57] + '...'})"
+
+
+def _choice(context: dict[str, Any]) -> str:
+    """Of a key that says which of several forms a mapping has: the key, and what is wrong."""
+    key = str(context["discriminator"]).strip("'")
+    if "tag" not in context:
+        return f"{key}: Field required"
+    return f"{key}: Input should be {context['expected_tags']} (found: '{context['tag']}')"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from eqnet.spec.costs import CostModel
 from eqnet.spec.errors import unknown
 from eqnet.spec.limits import BATCH, REPEATS, THREADS
 from eqnet.spec.scheme import (
@@ -31,6 +33,12 @@ _ONE = r"(CPU|(GPU|NPU)(\.\d+)?)"
 DEVICE = rf"{_ONE}|AUTO|(AUTO|HETERO|MULTI):{_ONE}(,{_ONE})*"
 DEVICE_FORMS = "CPU, GPU, GPU.0, NPU, AUTO, or AUTO:, HETERO: or MULTI: with a list such as GPU,CPU"
 CarrierGroup = Literal["add", "concat", "pool", "mul", "activation", "other"]
+
+
+# In the order in which the canonical form has them.
+COST_DEFAULTS = {
+    "model": None, "table": None, "rows": 16, "columns": 16, "tops": 100.0, "gbps": 300.0,
+}  # fmt: skip
 
 
 class WeightRules(Frozen):
@@ -105,29 +113,6 @@ class PinnedLayer(Frozen):
         if value != "remainder" and value not in BITS:
             raise ValueError(f"{value} bits (allowed: {BITS[0]} to {BITS[-1]}, or 'remainder')")
         return value
-
-
-class CostModel(Frozen):
-    """What the search minimises.
-
-    measured: milliseconds in the real runtime on this host. lookup: milliseconds from a JSON
-    table, by its path from the profile. roofline: estimated milliseconds from `tops` and `gbps`.
-    bitops: billions of multiply-adds x weight bits x activation bits. size: KiB of weights.
-    bit_serial: millions of cycles of a rows x columns bit-serial array.
-    """
-
-    model: Literal["measured", "lookup", "roofline", "bitops", "size", "bit_serial"]
-    table: str | None = None
-    rows: Annotated[int, Field(gt=0)] = 16
-    columns: Annotated[int, Field(gt=0)] = 16
-    tops: Annotated[float, Field(gt=0)] = 100.0
-    gbps: Annotated[float, Field(gt=0)] = 300.0
-
-    @model_validator(mode="after")
-    def _has_table(self) -> CostModel:
-        if self.model == "lookup" and self.table is None:
-            raise ValueError("model 'lookup' needs 'table', a JSON file's path from the profile")
-        return self
 
 
 class ParityRules(Frozen):
@@ -218,6 +203,14 @@ class HardwareProfile(Frozen):
     bench: BenchRules = BenchRules()
     engines: EngineRules = EngineRules()
 
+    @field_validator("cost", mode="before")
+    @classmethod
+    def _own_parameters(cls, value: object) -> object:
+        """Without what manifests of earlier versions hold of other cost models."""
+        if not isinstance(value, dict) or not COST_DEFAULTS.keys() <= value.keys():
+            return value
+        return {key: item for key, item in value.items() if item != COST_DEFAULTS[key]}
+
     @field_validator("bits")
     @classmethod
     def _known_bits(
@@ -286,8 +279,15 @@ class HardwareProfile(Frozen):
         )
 
     def sha256(self) -> str:
-        """Hash of the canonical form of the resolved profile."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """Hash of the canonical form of the resolved profile.
+
+        It has the parameters of all cost models, so that what was searched before each had its
+        own is still known as this profile's.
+        """
+        content = self.model_dump(mode="json")
+        content["cost"] = COST_DEFAULTS | content["cost"]
+        text = json.dumps(content, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _require_room(bits: list[int], info: ValidationInfo) -> None:

@@ -122,8 +122,15 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
+        merged[key] = (
+            _merge(merged[key], value) if both and not _is_other(value, merged[key]) else value
+        )
     return merged
+
+
+def _is_other(value: dict[str, Any], base: dict[str, Any]) -> bool:
+    """Whether a cost model is another than the base's, whose parameters it then lacks."""
+    return value.get("model", base.get("model")) != base.get("model")
 
 
 def _validate(path: Path, content: dict[str, Any]) -> HardwareProfile:

@@ -5,21 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from eqnet.spec.costs import REMAINDER_BITS, size_kib
 from eqnet.spec.errors import InfeasibleError
+from eqnet.spec.network import NetworkInfo
 from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
-from eqnet.subnets.network import NetworkInfo
 
-# Bits of a weight that stays in float, by what the profile keeps it in.
-REMAINDER_BITS = {"float32": 32, "float16": 16, "bfloat16": 16}
 ROUNDING = 1e-9
 COST = "cost"
-
-
-def size_kib(info: NetworkInfo, spec: SubnetSpec, wide: int) -> float:
-    """KiB of all weights; `wide` bits for each weight of the remainder."""
-    chosen = {name: wide if bits == REMAINDER else bits for name, bits in spec.weights.items()}
-    return sum(layer.weights * chosen[layer.name] for layer in info.layers) / 8 / 1024
 
 
 def quantities(info: NetworkInfo, profile: HardwareProfile, spec: SubnetSpec) -> dict[str, float]:

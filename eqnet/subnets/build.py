@@ -6,11 +6,11 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from eqnet.spec.network import NetworkInfo, TensorInfo
 from eqnet.spec.profile import ActivationRules, HardwareProfile, OpGroup, Placement
 from eqnet.spec.profiles import load_profile
 from eqnet.spec.scheme import BITS, CARRIER_BITS, STORAGE_BITS, Form, Scales, Symmetry
 from eqnet.spec.subnet import REMAINDER, SubnetSpec, WeightChoice
-from eqnet.subnets.network import NetworkInfo, TensorInfo
 
 FLOAT_BITS = 32
 PAPER = Placement(residual_bits="float", add="none", carriers=())

@@ -7,9 +7,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from eqnet.spec.network import LayerInfo
 from eqnet.spec.subnet import REMAINDER, SubnetSpec, WeightChoice
 from eqnet.subnets.build import Style
-from eqnet.subnets.network import LayerInfo
 from eqnet.subnets.profiled import Pair, Target
 
 CHOSEN = ("weights", "activations", "carriers")

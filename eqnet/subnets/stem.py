@@ -7,7 +7,7 @@ integers costs one pass over the tensor in between, so cuts lie where it is smal
 
 from __future__ import annotations
 
-from eqnet.subnets.network import LayerInfo, NetworkInfo
+from eqnet.spec.network import LayerInfo, NetworkInfo
 
 
 def stem_cuts(info: NetworkInfo) -> tuple[str, ...]:

@@ -22,8 +22,8 @@ from eqnet.quant.static import (
     StaticQuantizer,
 )
 from eqnet.spec.errors import CheckpointError
+from eqnet.spec.network import LayerInfo
 from eqnet.spec.subnet import SubnetSpec
-from eqnet.subnets.network import LayerInfo
 from eqnet.supernet.supernet import Supernet, factor_of
 
 MAX_BIAS_STEPS = float(1 << 30)

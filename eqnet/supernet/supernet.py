@@ -12,9 +12,9 @@ from eqnet.capture.capture import capture
 from eqnet.quant.layers import ELASTIC, BatchNorm, ElasticLayer
 from eqnet.quant.quantizers import QUANTIZERS, ActivationQuantizer, WeightQuantizer
 from eqnet.spec.errors import CaptureError, CheckpointError, DataError
+from eqnet.spec.network import NetworkInfo
 from eqnet.spec.scheme import Scales
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
-from eqnet.subnets.network import NetworkInfo
 from eqnet.supernet.rebuild import plain_values
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from eqnet.spec.network import NetworkInfo
 from eqnet.spec.scheme import BITS, Granularity, Symmetry
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
-from eqnet.subnets.network import NetworkInfo
 
 OFF = 0
 CODES = (OFF, *BITS)

@@ -13,12 +13,12 @@ from safetensors.numpy import save
 
 from eqnet.backend.files import write_file
 from eqnet.spec.errors import CheckpointError
+from eqnet.spec.network import NetworkInfo
 from eqnet.spec.progress import Progress
 from eqnet.spec.scheme import BITS, Form, all_forms
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
 from eqnet.stages.search.features import encode
 from eqnet.subnets.build import Style, build_spec, choose_bits
-from eqnet.subnets.network import NetworkInfo
 from eqnet.supernet.calibration import Calibration, measure
 from eqnet.supernet.checkpoint import read_tensors
 from eqnet.supernet.measure import Batches

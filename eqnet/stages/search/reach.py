@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from eqnet.spec.costs import Cost
 from eqnet.spec.subnet import SubnetSpec
-from eqnet.stages.search.cost import Cost
 from eqnet.stages.search.space import Genome, Space
 from eqnet.subnets.budgets import COST, quantities, require
 

@@ -10,12 +10,12 @@ from typing import NamedTuple
 from eqnet.backend.discovery import exporter_of
 from eqnet.backend.files import write_file
 from eqnet.backend.refusals import accepted_refusals
+from eqnet.spec.costs import REMAINDER_BITS, Cost, CostSite
 from eqnet.spec.errors import InfeasibleError, ProfileError
 from eqnet.spec.profiles import load_profile, profiles_dir
 from eqnet.spec.progress import Progress, Silent
 from eqnet.spec.reports import FrontPoint, SearchReport
 from eqnet.spec.subnet import Score, SubnetSpec
-from eqnet.stages.search.cost import UNITS, Cost, analytic_cost
 from eqnet.stages.search.cqap import FILE as CQAP_FILE
 from eqnet.stages.search.cqap import load_cqap
 from eqnet.stages.search.features import feature_size
@@ -77,9 +77,9 @@ def search(
     found = _explore(scorer, given, generations, population, seed, progress)
     best = _choose(session, found.front, _baseline(scorer), progress, budgeted=bool(limits))
     report = SearchReport(
-        profile=rules.name, supernet=session.label, budgets=limits, unit=UNITS[rules.cost.model],
+        profile=rules.name, supernet=session.label, budgets=limits, unit=rules.cost.unit,
         evaluations=len(scorer.known), front=tuple(_point(one) for one in found.front),
-        best=_scored(best, UNITS[rules.cost.model]), seconds=time.perf_counter() - started,
+        best=_scored(best, rules.cost.unit), seconds=time.perf_counter() - started,
         stop_reason=found.reason, judge=session.judge(session.dataset.validation()),
         slow=tuple(str(one) for one in slow),
         kendall_tau=predictor.header.kendall_tau if predictor.header else None,
@@ -116,9 +116,16 @@ def _predictor(
 
 
 def _cost(session: Session, space: Space, folder: Path, progress: Progress) -> Cost:
+    profile, info = space.target.profile, session.supernet.info
+    site = CostSite(
+        info, REMAINDER_BITS[profile.remainder], folder, lambda: _times(session, space, progress)
+    )
+    return profile.cost.of(site)
+
+
+def _times(session: Session, space: Space, progress: Progress) -> dict[str, float]:
+    """Milliseconds of every subnet of a space in the profile's runtime, by the subnet's sha256."""
     profile = space.target.profile
-    if profile.cost.model != "measured":
-        return analytic_cost(session.supernet.info, profile, folder)
     if space.size() > EXHAUSTIVE:
         raise ProfileError(
             f"profile '{profile.name}': cost: model 'measured' with {space.size()} subnets to "
@@ -127,8 +134,7 @@ def _cost(session: Session, space: Space, folder: Path, progress: Progress) -> C
     specs = [space.subnet(genome) for genome in space.all_genomes()]
     exporter = exporter_of(profile)
     times = measure_latency(session.supernet, exporter, profile, specs, progress)
-    known = {spec.sha256(): found for spec, found in zip(specs, times, strict=True)}
-    return lambda spec: known[spec.sha256()]
+    return {spec.sha256(): time for spec, time in zip(specs, times, strict=True)}
 
 
 class _Found(NamedTuple):

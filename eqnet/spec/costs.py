@@ -1,0 +1,203 @@
+"""What a search minimises: one class a cost model, with its parameters, its unit and its function.
+
+A profile names one (`HardwareProfile.cost`). A new cost model is a new class here, listed in
+`CostModel`, and what its parameters are in the YAML.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+from pydantic import Field
+
+from eqnet.spec.errors import ProfileError
+from eqnet.spec.network import LayerInfo, NetworkInfo
+from eqnet.spec.scheme import Frozen
+from eqnet.spec.subnet import REMAINDER, SubnetSpec
+
+# Bits of a weight that stays in float, by what the profile keeps it in.
+REMAINDER_BITS = {"float32": 32, "float16": 16, "bfloat16": 16}
+# A day: what is longer, or infinite, is a mistake in a lookup table.
+MAX_MILLISECONDS = 86_400_000
+
+Cost = Callable[[SubnetSpec], float]
+Table = Mapping[str, Mapping[str, float]]
+
+
+class CostSite(NamedTuple):
+    """What a cost model may need beside its parameters.
+
+    wide: bits of what stays in float. folder: where the profile's files are sought.
+    timed: measures every subnet of the search space, milliseconds by the subnet's sha256.
+    """
+
+    info: NetworkInfo
+    wide: int
+    folder: Path
+    timed: Callable[[], Mapping[str, float]]
+
+
+class _LayerSum(Frozen):
+    """A cost that is a sum over layers, of weights with w bits and inputs with a bits."""
+
+    def of(self, site: CostSite) -> Cost:
+        """The cost function."""
+
+        def widths(spec: SubnetSpec, layer: LayerInfo) -> tuple[int, int]:
+            choice = spec.weights[layer.name]
+            if choice == REMAINDER:
+                return site.wide, site.wide
+            return int(choice), spec.activations[layer.input]
+
+        layers = site.info.layers
+        return lambda spec: sum(self.layer(site.info, one, *widths(spec, one)) for one in layers)
+
+    def layer(self, info: NetworkInfo, layer: LayerInfo, w: int, a: int) -> float:
+        """The cost of one layer."""
+        raise NotImplementedError
+
+
+class BitOps(_LayerSum):
+    """Multiply-adds x weight bits x activation bits, in billions."""
+
+    model: Literal["bitops"]
+    unit: ClassVar[str] = "G bit-operations"
+
+    def layer(self, info: NetworkInfo, layer: LayerInfo, w: int, a: int) -> float:
+        """As the class says."""
+        return layer.macs * w * a / 1e9
+
+
+class BitSerial(_LayerSum):
+    """Millions of cycles of a rows x columns array that multiplies one bit by one bit.
+
+    Rows share one sum, columns hold one output channel each; partly filled tiles cost as much
+    as full ones.
+    """
+
+    model: Literal["bit_serial"]
+    rows: Annotated[int, Field(gt=0)] = 16
+    columns: Annotated[int, Field(gt=0)] = 16
+    unit: ClassVar[str] = "M cycles"
+
+    def layer(self, info: NetworkInfo, layer: LayerInfo, w: int, a: int) -> float:
+        """As the class says."""
+        depth = layer.weights // layer.out_channels
+        positions = layer.macs // layer.weights
+        tiles = math.ceil(depth / self.rows) * math.ceil(layer.out_channels / self.columns)
+        return positions * tiles * w * a / 1e6
+
+
+class Roofline(_LayerSum):
+    """Estimated milliseconds: the longer of arithmetic and of moving weights, inputs and outputs.
+
+    `tops` is the rate at 8 bits in 10^12 operations a second, and wider operands are slower in
+    proportion; `gbps` is 10^9 bytes a second.
+    """
+
+    model: Literal["roofline"]
+    tops: Annotated[float, Field(gt=0)] = 100.0
+    gbps: Annotated[float, Field(gt=0)] = 300.0
+    unit: ClassVar[str] = "ms (roofline estimate)"
+
+    def layer(self, info: NetworkInfo, layer: LayerInfo, w: int, a: int) -> float:
+        """As the class says."""
+        read = info.tensor(layer.input).elements
+        written = layer.macs // (layer.weights // layer.out_channels)
+        arithmetic = 2 * layer.macs * max(w, a, 8) / 8 / (self.tops * 1e12)
+        moved = (layer.weights * w + (read + written) * a) / 8 / (self.gbps * 1e9)
+        return max(arithmetic, moved) * 1e3
+
+
+class Size(Frozen):
+    """KiB of all weights."""
+
+    model: Literal["size"]
+    unit: ClassVar[str] = "KiB"
+
+    def of(self, site: CostSite) -> Cost:
+        """The cost function."""
+        return lambda spec: size_kib(site.info, spec, site.wide)
+
+
+class Lookup(Frozen):
+    """Milliseconds from a JSON table, named by its path from the profile.
+
+    The table: layer -> {"w4a8": milliseconds, ..., "remainder": milliseconds}.
+    """
+
+    model: Literal["lookup"]
+    table: str
+    unit: ClassVar[str] = "ms"
+
+    def of(self, site: CostSite) -> Cost:
+        """The cost function. Raises ProfileError for a bad table."""
+        table = load_table(site.folder / self.table, site.info)
+        return lambda spec: sum(_looked_up(table, layer, spec) for layer in site.info.layers)
+
+
+class Measured(Frozen):
+    """Milliseconds in the real runtime on this host, of every subnet of a small space."""
+
+    model: Literal["measured"]
+    unit: ClassVar[str] = "ms"
+
+    def of(self, site: CostSite) -> Cost:
+        """The cost function, of the subnets of the space; measures them all."""
+        times = site.timed()
+        return lambda spec: times[spec.sha256()]
+
+
+CostModel = Annotated[
+    BitOps | BitSerial | Roofline | Size | Lookup | Measured, Field(discriminator="model")
+]
+
+
+def size_kib(info: NetworkInfo, spec: SubnetSpec, wide: int) -> float:
+    """KiB of all weights; `wide` bits for each weight of the remainder."""
+    chosen = {name: wide if bits == REMAINDER else bits for name, bits in spec.weights.items()}
+    return sum(layer.weights * chosen[layer.name] for layer in info.layers) / 8 / 1024
+
+
+def load_table(path: Path, info: NetworkInfo) -> Table:
+    """Read a lookup table. Raises ProfileError with one line if it cannot be read or is none."""
+    try:
+        content: Any = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ProfileError(
+            f"{path}: cannot read the lookup table: {error.strerror} "
+            "(allowed: a JSON file, by its path from the profile)"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise ProfileError(f"{path}: not a lookup table: {error}") from error
+    if not isinstance(content, dict):
+        raise ProfileError(f"{path}: found {type(content).__name__} (allowed: an object by layer)")
+    for layer in info.layers:
+        row = content.get(layer.name)
+        if not isinstance(row, dict) or not all(_is_time(value) for value in row.values()):
+            raise ProfileError(
+                f"{path}: layer '{layer.name}': missing or not an object of milliseconds"
+            )
+    return content
+
+
+def _is_time(value: object) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and 0 <= value <= MAX_MILLISECONDS  # type: ignore[operator]  # a number
+
+
+def _looked_up(table: Table, layer: LayerInfo, spec: SubnetSpec) -> float:
+    choice = spec.weights[layer.name]
+    key = "remainder"
+    if choice != REMAINDER:
+        key = f"w{choice}a{spec.activations[layer.input]}"
+    row = table[layer.name]
+    if key not in row:
+        raise ProfileError(
+            f"lookup table: layer '{layer.name}' has no '{key}' (it has: {', '.join(sorted(row))})"
+        )
+    return row[key]
