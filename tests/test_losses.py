@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
+from eqnet.stages.train import losses
 from eqnet.stages.train.losses import guided_loss, kurtosis, skewness, weight_distribution_loss
+from eqnet.stages.train.recipe import ElasticRecipe
 
 
 def moments(values):
@@ -20,7 +23,11 @@ def test_a_uniform_distribution_has_no_skew_and_kurtosis_1_8():
     values = (torch.arange(100_000) + 0.5) / 100_000 * 3 - 1
     assert skewness(values).item() == pytest.approx(0.0, abs=1e-3)
     assert kurtosis(values).item() == pytest.approx(1.8, abs=1e-3)
-    assert weight_distribution_loss([values], 1.0, 1.0).item() == pytest.approx(0.0, abs=1e-5)
+    assert wdr([values]).item() == pytest.approx(0.0, abs=1e-5)
+
+
+def wdr(weights, skew=1.0, kurt=1.0):
+    return weight_distribution_loss(weights, {"skewness": skew, "kurtosis": kurt}).sum()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -38,20 +45,18 @@ def test_wdr_is_the_weighted_mean_over_layers_and_pulls_towards_uniform():
     generator = torch.Generator().manual_seed(7)
     layers = [torch.randn(400, generator=generator) + 1, torch.rand(300, generator=generator) ** 3]
     expected = np.mean([2 * s**2 + 0.5 * (k - 1.8) ** 2 for s, k in map(moments, layers)])
-    found = weight_distribution_loss(layers, 2.0, 0.5)
+    found = wdr(layers, 2.0, 0.5)
     assert found.item() == pytest.approx(expected, rel=1e-3)
     weight = layers[1].clone().requires_grad_()
     for _ in range(200):
-        (grad,) = torch.autograd.grad(weight_distribution_loss([weight], 1.0, 1.0), weight)
+        (grad,) = torch.autograd.grad(wdr([weight]), weight)
         weight = (weight - 0.5 * grad).detach().requires_grad_()
-    assert weight_distribution_loss([weight], 1.0, 1.0) < 0.2 * weight_distribution_loss(
-        [layers[1]], 1.0, 1.0
-    )
+    assert wdr([weight]) < 0.2 * wdr([layers[1]])
 
 
 def test_constant_weights_have_finite_losses():
     weight = torch.full((10,), 0.3, requires_grad=True)
-    loss = weight_distribution_loss([weight], 1.0, 1.0)
+    loss = wdr([weight])
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(weight.grad).all()
@@ -81,3 +86,17 @@ def test_without_a_guide_the_loss_is_cross_entropy():
     logits, labels = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0])
     expected = torch.nn.functional.cross_entropy(logits, labels)
     assert guided_loss(logits, labels, None, 0.7) == expected
+
+
+def test_a_new_term_is_one_entry_that_step_and_log_read(monkeypatch):
+    monkeypatch.setitem(losses.TERMS, "decay", lambda weight: weight.square().mean())
+    recipe = ElasticRecipe(wdr={"decay": 0.25})
+    assert recipe.wdr == {"skewness": 1.0, "kurtosis": 0.015, "decay": 0.25}
+    weight = torch.tensor([1.0, -1.0, 3.0], requires_grad=True)
+    terms = losses.weight_distribution_loss([weight], recipe.wdr | {"skewness": 0, "kurtosis": 0})
+    assert terms.tolist() == pytest.approx([0, 0, 0.25 * 11 / 3])
+
+
+def test_an_unknown_term_is_one_line():
+    with pytest.raises(ValidationError, match="unknown term 'kurtois'; did you mean 'kurtosis'"):
+        ElasticRecipe(wdr={"kurtois": 1.0})

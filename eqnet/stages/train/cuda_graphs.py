@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from eqnet.spec.scheme import Form
 from eqnet.spec.subnet import SubnetSpec
 from eqnet.stages.train.losses import guided_loss
-from eqnet.stages.train.step import ElasticStep
+from eqnet.stages.train.step import GROUPS, ElasticStep
 from eqnet.subnets.build import Style
 
-GROUPS = ("high", "random", "low")
 RECORDED_SUBNETS = 16
 WARM_UP = 3
 
@@ -73,8 +72,7 @@ class GraphedStep(ElasticStep):
             self._replay(recording)
             losses.append(recording.loss)
             inputs.guide.copy_(recording.logits)
-        losses.append(self._regularize())
-        return torch.stack(losses)
+        return torch.cat([torch.stack(losses), self._regularize()])
 
     def _copy_in(self, images: Tensor, labels: Tensor) -> _Inputs:
         if self._inputs is None:

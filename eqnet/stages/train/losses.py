@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -23,20 +23,25 @@ def kurtosis(weight: Tensor) -> Tensor:
     return (centred**4).mean() / (centred**2).mean().clamp_min(1e-12) ** 2
 
 
-def weight_distribution_loss(
-    weights: Sequence[Tensor], skewness_weight: float, kurtosis_weight: float
-) -> Tensor:
-    """WDR: mean over layers of a Skew(W)^2 + b (Kurt(W) - 1.8)^2.
+# The terms of WDR, of one layer's latent float weight. A recipe's `wdr` weighs them by these names,
+# and each is logged. A uniform distribution is what all grids, coarse and fine, lose least on.
+TERMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "skewness": lambda weight: skewness(weight) ** 2,
+    "kurtosis": lambda weight: (kurtosis(weight) - UNIFORM_KURTOSIS) ** 2,
+}
 
-    weights: the latent float weights, the first layer left out. A uniform distribution is what
-    all grids, coarse and fine, lose least on.
+
+def weight_distribution_loss(weights: Sequence[Tensor], factors: Mapping[str, float]) -> Tensor:
+    """WDR: for each of `TERMS` its factor times its mean over layers, float32 [len(TERMS)].
+
+    weights: the latent float weights, the first layer left out. The paper's loss is the sum,
+    the mean over layers of a Skew(W)^2 + b (Kurt(W) - 1.8)^2.
     """
     terms = [
-        skewness_weight * skewness(weight) ** 2
-        + kurtosis_weight * (kurtosis(weight) - UNIFORM_KURTOSIS) ** 2
-        for weight in weights
+        factors[name] * torch.stack([term(weight) for weight in weights]).mean()
+        for name, term in TERMS.items()
     ]
-    return torch.stack(terms).mean()
+    return torch.stack(terms)
 
 
 def guided_loss(logits: Tensor, labels: Tensor, guide: Tensor | None, guidance: float) -> Tensor:

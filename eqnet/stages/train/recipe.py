@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from eqnet.spec.errors import ProfileError
+from eqnet.spec.errors import ProfileError, unknown
 from eqnet.spec.fields import first_problem
 from eqnet.spec.profiles import read_yaml
 from eqnet.spec.scheme import BITS, Form, Frozen
+from eqnet.stages.train.losses import TERMS
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -26,11 +27,8 @@ class FloatRecipe(Frozen):
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
 
 
-class WdrRecipe(Frozen):
-    """Weights of the two terms of the Weight Distribution Regularization loss."""
-
-    skewness: Annotated[float, Field(ge=0)] = 1.0
-    kurtosis: Annotated[float, Field(ge=0)] = 0.015
+# Factors of the terms of the Weight Distribution Regularization loss.
+WDR = {"skewness": 1.0, "kurtosis": 0.015}
 
 
 class GpgRecipe(Frozen):
@@ -75,9 +73,18 @@ class ElasticRecipe(Frozen):
     gradient_clip: Positive = 1.0
     bits: tuple[Bits, ...] = BITS
     styles: tuple[str, ...] = ("onnxruntime_x86", "openvino_asym", "tensorrt_int8", "paper")
-    wdr: WdrRecipe = WdrRecipe()
+    wdr: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=lambda: dict(WDR))
     gpg: GpgRecipe = GpgRecipe()
     static: StaticRecipe | None = None
+
+    @field_validator("wdr")
+    @classmethod
+    def _known_terms(cls, value: dict[str, float]) -> dict[str, float]:
+        """A factor for each term; those that are not given keep their default."""
+        for name in value:
+            if name not in TERMS:
+                raise ValueError(unknown("term", name, TERMS))
+        return {name: value.get(name, WDR.get(name, 0.0)) for name in TERMS}
 
 
 class CqapRecipe(Frozen):

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from eqnet.spec.scheme import CARRIER_BITS, Form, all_forms
 from eqnet.spec.subnet import SubnetSpec
-from eqnet.stages.train.losses import guided_loss, weight_distribution_loss
+from eqnet.stages.train.losses import TERMS, guided_loss, weight_distribution_loss
 from eqnet.stages.train.recipe import ElasticRecipe
 from eqnet.subnets.build import Style, random_subnet, uniform
 from eqnet.supernet.supernet import Supernet
+
+GROUPS = ("high", "random", "low")
 
 
 class ElasticStep:
@@ -23,7 +25,10 @@ class ElasticStep:
     guides R and R guides L. A float teacher may guide H.
     """
 
-    losses: tuple[str, ...] = ("high", "random", "low", "wdr")
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """What a step's losses are called, in order."""
+        return (*GROUPS, *TERMS)
 
     def __init__(
         self,
@@ -42,7 +47,7 @@ class ElasticStep:
         """Prepare for an epoch; nothing to do here."""
 
     def backward(self, images: Tensor, labels: Tensor, rng: random.Random) -> Tensor:
-        """Accumulate the gradients of one step; returns the losses (H, R, L, WDR), float32 [4]."""
+        """Accumulate the gradients of one step; returns its losses, float32, named in `losses`."""
         form, style = rng.choice(self.forms), rng.choice(self.styles)
         guidance = self.recipe.gpg.guidance
         losses = []
@@ -54,8 +59,7 @@ class ElasticStep:
             loss.backward()
             losses.append(loss.detach())
             guide, weight = logits.detach(), guidance
-        losses.append(self._regularize())
-        return torch.stack(losses)
+        return torch.cat([torch.stack(losses), self._regularize()])
 
     def _teacher_guide(self, images: Tensor) -> tuple[Tensor | None, float]:
         if self.teacher is None or self.recipe.gpg.teacher == 0:
@@ -73,11 +77,10 @@ class ElasticStep:
         ]
 
     def _regularize(self) -> Tensor:
-        wdr = self.recipe.wdr
-        loss = weight_distribution_loss(self._regularized, wdr.skewness, wdr.kurtosis)
-        if wdr.skewness or wdr.kurtosis:
-            loss.backward()
-        return loss.detach()
+        terms = weight_distribution_loss(self._regularized, self.recipe.wdr)
+        if any(self.recipe.wdr.values()):
+            terms.sum().backward()
+        return terms.detach()
 
 
 class StaticStep(ElasticStep):
@@ -86,7 +89,10 @@ class StaticStep(ElasticStep):
     No group guides another, and nothing needs a weight distribution that serves several grids.
     """
 
-    losses = ("static",)
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """The one loss."""
+        return ("static",)
 
     def backward(self, images: Tensor, labels: Tensor, rng: random.Random) -> Tensor:
         """Accumulate the gradients of one step; returns its loss, float32 [1]."""
