@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eqnet.spec.profiles import load_profile
+from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.scheme import BITS, Form, Granularity, Symmetry, all_forms
 from eqnet.subnets.build import PAPER_STYLE, Style, uniform
 from eqnet.supernet.measure import logits

@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 import peers
 
-from eqnet.backend.timing import in_turns, paired_ratio
-from eqnet.spec.profiles import load_profile
+from eqnet.backend.machine.timing import in_turns, paired_ratio
+from eqnet.spec.hardware.load import load_profile
 
 NETS = ("resnet18", "resnet50", "mobilenet_v2", "efficientnet_b0", "regnet_y_400mf")
 QUICK_NETS = ("resnet18", "mobilenet_v2")

@@ -21,7 +21,7 @@ from fidelity import Interval, paired_drop
 from parity import make_supernet
 
 from eqnet.cli.options import parse_bits
-from eqnet.spec.profiles import load_profile
+from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.scheme import Form, Granularity, all_forms
 from eqnet.subnets.build import PAPER_STYLE, Style, uniform
 from eqnet.supernet.extract import extract

@@ -20,11 +20,11 @@ import onnx_ir as ir
 import torch
 
 from eqnet.backend.discovery import find_exporter
-from eqnet.backend.graphs import strip_qdq
-from eqnet.backend.timing import in_turns, paired_ratio
+from eqnet.backend.graph.reading import strip_qdq
+from eqnet.backend.machine.timing import in_turns, paired_ratio
 from eqnet.models.loader import load_model
 from eqnet.qdq.export import to_onnx
-from eqnet.spec.profiles import load_profile
+from eqnet.spec.hardware.load import load_profile
 from eqnet.subnets.profiled import Target
 from eqnet.supernet.calibrate import calibrate
 from eqnet.supernet.extract import extract

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eqnet.backend.host import describe
+from eqnet.backend.machine.host import describe
 from eqnet.cli.options import parse_static
 from eqnet.cli.progress import progress
 from eqnet.spec.scheme import Form, all_forms

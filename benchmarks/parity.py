@@ -23,7 +23,7 @@ import torch
 from eqnet.backend.decisions import decide
 from eqnet.backend.discovery import find_exporter
 from eqnet.runtime import load
-from eqnet.spec.profiles import builtin_profiles, load_profile
+from eqnet.spec.hardware.load import builtin_profiles, load_profile
 from eqnet.stages.export.export import export
 from eqnet.stages.train.post_training import post_training
 from eqnet.supernet.extract import extract

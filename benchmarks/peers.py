@@ -23,7 +23,7 @@ import torch
 from eqnet.backend.discovery import find_exporter
 from eqnet.models.loader import load_model
 from eqnet.qdq.export import to_onnx
-from eqnet.spec.profiles import load_profile
+from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.subnet import REMAINDER
 from eqnet.stages.search.space import Space
 from eqnet.subnets.build import PAPER_STYLE, build_spec

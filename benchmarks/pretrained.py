@@ -37,11 +37,11 @@ from peers import Contestant as Runnable
 from pretrained_ours import FORMS, Ours
 from pretrained_peers import FLOAT, NETWORK
 
-from eqnet.backend.host import describe
-from eqnet.backend.isa import onednn_cpu, onednn_switch, this_cpu
-from eqnet.backend.timing import in_turns, paired_ratio
+from eqnet.backend.machine.host import describe
+from eqnet.backend.machine.isa import onednn_cpu, onednn_switch, this_cpu
+from eqnet.backend.machine.timing import in_turns, paired_ratio
 from eqnet.spec.errors import EqnetError, one_line
-from eqnet.spec.profiles import load_profile
+from eqnet.spec.hardware.load import load_profile
 
 Row = dict[str, Any]
 Floats = NDArray[np.float32]

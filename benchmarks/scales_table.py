@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from elastic_table import paired_interval
 
-from eqnet.spec.profiles import load_profile
+from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.scheme import Form, Granularity, Scales, Symmetry
 from eqnet.spec.subnet import SubnetSpec
 from eqnet.subnets.build import Style, uniform

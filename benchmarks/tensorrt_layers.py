@@ -20,8 +20,8 @@ import torch
 from eqnet.backend.discovery import find_exporter
 from eqnet.models.loader import load_model
 from eqnet.qdq.export import to_onnx
+from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.manifest import MODEL
-from eqnet.spec.profiles import load_profile
 from eqnet.subnets.profiled import Target
 from eqnet.supernet.calibrate import calibrate
 from eqnet.supernet.extract import extract

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eqnet.chain import Chain, Source, run_all
-from eqnet.spec.profiles import builtin_profiles
+from eqnet.spec.hardware.load import builtin_profiles
 from eqnet.spec.progress import Progress, Silent
 from eqnet.spec.scheme import Frozen
 from eqnet.stages.report import Row, require_plotting

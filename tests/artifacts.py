@@ -13,9 +13,10 @@ from safetensors.numpy import save_file
 
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.files import sha256_file
-from eqnet.backend.graphs import layers_of
+from eqnet.backend.graph.reading import layers_of
 from eqnet.backend.judge import compare_with_float
 from eqnet.backend.preprocess import preprocess
+from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.manifest import (
     MANIFEST,
     MODEL,
@@ -26,7 +27,6 @@ from eqnet.spec.manifest import (
     ParitySet,
     Preprocessing,
 )
-from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.subnet import SubnetSpec
 
 PREPROCESSING = Preprocessing(mean=(0.5, 0.4, 0.6), std=(0.25, 0.3, 0.2))

@@ -58,4 +58,4 @@ def use_profiles(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let 'alpha' and 'beta' be the built-in profiles."""
     for name in ("alpha", "beta"):
         write_profile(folder, name)
-    monkeypatch.setattr("eqnet.spec.profiles.profiles_dir", lambda: folder)
+    monkeypatch.setattr("eqnet.spec.hardware.load.profiles_dir", lambda: folder)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from eqnet.backend.graphs import constant
+from eqnet.backend.graph.reading import constant
 from eqnet.stages.export.fed import FedGraph
 from eqnet.testing.oracle import TIE
 from eqnet.testing.subnets import Point, Trace

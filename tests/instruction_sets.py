@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eqnet.backend.isa import Cpu, onednn_cpu
+from eqnet.backend.machine.isa import Cpu, onednn_cpu
 
 SWITCH = "ONEDNN_MAX_CPU_ISA"
 # Value of the switch, and what the names of its int8 kernels contain.
@@ -70,7 +70,7 @@ def run_under(instructions: str, *folders: Path) -> Ran:
 
 def kernels_of(model: Path, profile: object) -> set[str]:
     """The int8 primitives of a compiled model, by OpenVINO's own names."""
-    from eqnet_exporters import ov_run
+    from eqnet_exporters.ov import run as ov_run
 
     compiled = ov_run.compile_model(model, ov_run.Setting.of(profile, threads=1))
     found = set()
@@ -85,7 +85,7 @@ def kernels_of(model: Path, profile: object) -> set[str]:
 def main(folders: list[Path]) -> None:
     from eqnet_exporters.openvino import OpenVinoExporter
 
-    from eqnet.spec.profile import HardwareProfile
+    from eqnet.spec.hardware.profile import HardwareProfile
 
     logits, kernels = {}, set()
     for model in sorted(path for folder in folders for path in folder.glob(f"*/{MODEL}")):

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from eqnet.data.images import ArrayImages, Dataset, Images
+from eqnet.spec.hardware.profile import ActivationRules, Placement
 from eqnet.spec.manifest import Preprocessing
-from eqnet.spec.profile import ActivationRules, Placement
 from eqnet.spec.scheme import Symmetry
 from eqnet.subnets.build import Style
 from eqnet.supernet.calibrate import calibrate

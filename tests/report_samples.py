@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.manifest import Manifest, ModelInfo, ParitySet, Preprocessing
-from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.reports import (
     BenchReport,
     Check,

@@ -14,10 +14,10 @@ from artifacts import profile
 from nets import TinyData, small_supernet
 
 import eqnet.stages.search.search as module
-from eqnet.spec.costs import REMAINDER_BITS, Cost, CostSite
+from eqnet.spec.hardware.costs import REMAINDER_BITS, Cost, CostSite
+from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.manifest import Preprocessing
 from eqnet.spec.network import NetworkInfo
-from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.reports import SearchReport
 from eqnet.spec.subnet import SubnetSpec
 from eqnet.stages.search.space import Space

@@ -14,13 +14,13 @@ from nets import images, small_supernet
 from search_tools import World
 
 from eqnet.backend.discovery import find_exporter
-from eqnet.backend.graphs import layers_of
+from eqnet.backend.graph.reading import layers_of
 from eqnet.backend.refusals import accepted_refusals, keeps_int8
-from eqnet.cli.export import _print as show
+from eqnet.cli.commands.export import _print as show
 from eqnet.qdq.export import to_onnx
 from eqnet.spec.errors import ProfileError
+from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.manifest import MANIFEST, MODEL, Manifest
-from eqnet.spec.profile import HardwareProfile
 from eqnet.stages.export.chosen import Subnet
 from eqnet.stages.export.export import checked_exporter, export, export_in
 from eqnet.stages.verify import verify

@@ -6,7 +6,7 @@ from artifacts import run_plain
 from graphs import Builder, inputs, residual_net
 from onnx import TensorProto, helper, numpy_helper
 
-from eqnet.backend.graphs import dequantized, layers_of, quantizers, strip_qdq
+from eqnet.backend.graph.reading import dequantized, layers_of, quantizers, strip_qdq
 
 FORMS = {
     "w8a8": {},

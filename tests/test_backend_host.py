@@ -2,8 +2,8 @@ import os
 
 import pytest
 
-from eqnet.backend import host
-from eqnet.backend.isa import ONEDNN_SWITCHES
+from eqnet.backend.machine import host
+from eqnet.backend.machine.isa import ONEDNN_SWITCHES
 
 
 def test_describe_is_complete_and_repeatable():

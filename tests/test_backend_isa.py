@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from eqnet.backend.isa import (
+from eqnet.backend.machine.isa import (
     NOTABLE,
     Cpu,
     foreign_isa,

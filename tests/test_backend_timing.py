@@ -3,7 +3,7 @@ from itertools import count
 import numpy as np
 import pytest
 
-from eqnet.backend.timing import in_turns, paired_ratio, summarize
+from eqnet.backend.machine.timing import in_turns, paired_ratio, summarize
 from eqnet.spec.errors import UsageError
 
 

@@ -10,8 +10,8 @@ import pytest
 from artifacts import profile, write_artifact
 from graphs import residual_net
 
-from eqnet.backend.host import describe
-from eqnet.backend.timing import summarize
+from eqnet.backend.machine.host import describe
+from eqnet.backend.machine.timing import summarize
 from eqnet.spec.errors import ArtifactError, UsageError
 from eqnet.spec.reports import BenchReport
 from eqnet.stages.bench import bench, run, to_bencher, to_github_action

@@ -8,8 +8,8 @@ from artifacts import profile
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.refusals import accepted_refusals, keeps_int8
 from eqnet.spec.errors import ProfileError
-from eqnet.spec.profile import HardwareProfile
-from eqnet.spec.profiles import load_profile
+from eqnet.spec.hardware.load import load_profile
+from eqnet.spec.hardware.profile import HardwareProfile
 
 ACCEPTED = {
     "onnxruntime": {},

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from eqnet.backend.discovery import find_exporter
 from eqnet.qdq.export import to_onnx
-from eqnet.spec.profiles import load_profile
+from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.scheme import Form, Granularity, Symmetry
 from eqnet.subnets.build import PAPER_STYLE, build_spec, uniform
 from eqnet.subnets.profiled import Target

@@ -16,7 +16,7 @@ from eqnet.backend.discovery import find_exporter
 from eqnet.capture.capture import check_same_function
 from eqnet.qdq.export import to_onnx
 from eqnet.spec.errors import CaptureError
-from eqnet.spec.profiles import load_profile
+from eqnet.spec.hardware.load import load_profile
 from eqnet.subnets.profiled import Target
 from eqnet.supernet.extract import extract
 from eqnet.supernet.supernet import Supernet

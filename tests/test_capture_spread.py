@@ -11,7 +11,7 @@ from torch import nn
 
 from eqnet.capture.capture import capture
 from eqnet.qdq.export import to_onnx
-from eqnet.spec.profiles import load_profile
+from eqnet.spec.hardware.load import load_profile
 from eqnet.subnets.profiled import Target
 from eqnet.supernet.extract import extract
 from eqnet.supernet.supernet import Supernet

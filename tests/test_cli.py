@@ -117,7 +117,9 @@ def test_wrong_use_is_one_line_and_2(
 def test_unknown_profile_suggests_the_nearest(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eqnet.spec.profiles.builtin_profiles", lambda: ["openvino_asym", "other"])
+    monkeypatch.setattr(
+        "eqnet.spec.hardware.load.builtin_profiles", lambda: ["openvino_asym", "other"]
+    )
     for command in (["export", "--profile", "openvino_asim"], ["profiles", "show", "openvinoasym"]):
         assert main(command) == 3
         assert "did you mean 'openvino_asym'" in one_line(capsys)

@@ -14,7 +14,7 @@ from eqnet.cli import progress as bars
 from eqnet.cli.failure import exit_code_of, missing_extra
 from eqnet.cli.options import parse_bits, parse_budgets, parse_form, parse_names, parse_percent
 from eqnet.spec.errors import CheckpointError, UsageError
-from eqnet.spec.profile import BUDGETS
+from eqnet.spec.hardware.profile import BUDGETS
 
 
 def process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -9,7 +9,7 @@ import pytest
 from cli_tools import PROFILE, one_line, write_profile
 
 from eqnet.cli.main import main
-from eqnet.spec.profiles import load_profile
+from eqnet.spec.hardware.load import load_profile
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_shown_profile_is_a_valid_profile(
 def test_profiles_list_as_json_and_as_table(
     profile: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eqnet.spec.profiles.profiles_dir", lambda: profile.parent)
+    monkeypatch.setattr("eqnet.spec.hardware.load.profiles_dir", lambda: profile.parent)
     assert main(["profiles", "list", "--json"]) == 0
     assert [item["name"] for item in json.loads(capsys.readouterr().out)] == ["my_chip"]
     assert main(["profiles", "list"]) == 0

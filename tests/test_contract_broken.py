@@ -9,11 +9,11 @@ import onnx_ir as ir
 import pytest
 from eqnet_exporters.onnxruntime import OnnxRuntimeExporter
 
-from eqnet.backend.graphs import layers_of, quantizers
+from eqnet.backend.graph.reading import layers_of, quantizers
 from eqnet.spec.manifest import MODEL
 from eqnet.spec.scheme import Granularity, Symmetry
 from eqnet.testing import ExporterContract, checks
-from eqnet.testing.cases import Case
+from eqnet.testing.nets.cases import Case
 from eqnet.testing.subnets import subnet_of
 
 EVERYWHERE = {"add": "both", "carriers": ["pool"]}

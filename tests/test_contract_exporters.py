@@ -25,13 +25,13 @@ from eqnet_exporters.openvino import OpenVinoExporter
 from eqnet_exporters.tensorrt import TensorRtExporter
 
 from eqnet.backend import discovery
+from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.manifest import MODEL
-from eqnet.spec.profile import HardwareProfile
 from eqnet.testing import ExporterContract, checks
-from eqnet.testing.cases import HARD, Case, executed, pairwise_cases
 from eqnet.testing.checks import Made
 from eqnet.testing.host import narrowed
-from eqnet.testing.nets import NETS
+from eqnet.testing.nets.cases import HARD, Case, executed, pairwise_cases
+from eqnet.testing.nets.networks import NETS
 from eqnet.testing.oracle import TOUCHED, TOUCHED_ON_POWERS
 from eqnet.testing.subnets import subnet_of
 

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eqnet.backend.discovery import find_exporter
-from eqnet.backend.graphs import quantizers
-from eqnet.backend.onnx_operators import LAYER_OPS
+from eqnet.backend.graph.operators import LAYER_OPS
+from eqnet.backend.graph.reading import quantizers
 from eqnet.backend.protocol import Capabilities
 from eqnet.qdq.export import to_onnx
 from eqnet.spec.scheme import Granularity, Symmetry
 from eqnet.testing import checks
-from eqnet.testing.cases import (
+from eqnet.testing.nets.cases import (
     Case,
     all_cases,
     changed,
@@ -27,7 +27,7 @@ from eqnet.testing.cases import (
     pairwise_cases,
     undeclared,
 )
-from eqnet.testing.nets import NETS, RECIPES
+from eqnet.testing.nets.networks import NETS, RECIPES
 from eqnet.testing.oracle import TIE, Steps, compare_integers, different, evaluate
 from eqnet.testing.pairwise import cover, pairs_of
 from eqnet.testing.subnets import Point, Trace, subnet_of

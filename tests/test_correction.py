@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from eqnet.spec.profiles import load_profile
+from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.scheme import Form, Scales
 from eqnet.subnets.build import Style, uniform
 from eqnet.supernet.calibrate import calibrate

@@ -13,10 +13,10 @@ from eqnet.backend.discovery import exporter_names, find_exporter
 from eqnet.backend.protocol import Exporter
 from eqnet.backend.refusals import accepted_refusals
 from eqnet.cli.main import app
-from eqnet.spec.costs import CostModel
 from eqnet.spec.errors import ProfileError
-from eqnet.spec.profile import ActivationRules, HardwareProfile, Placement
-from eqnet.spec.profiles import load_profile
+from eqnet.spec.hardware.costs import CostModel
+from eqnet.spec.hardware.load import load_profile
+from eqnet.spec.hardware.profile import ActivationRules, HardwareProfile, Placement
 
 DOCS = Path(__file__).parents[1] / "docs"
 PROFILES = DOCS / "writing-a-profile.md"

@@ -14,14 +14,14 @@ from safetensors.numpy import load_file
 
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.files import sha256_file
-from eqnet.backend.graphs import constant, layers_of, quantizer_at
+from eqnet.backend.graph.reading import constant, layers_of, quantizer_at
 from eqnet.backend.protocol import host_limit
 from eqnet.cli.main import main
 from eqnet.data import open_dataset
 from eqnet.data.idx import write_idx
 from eqnet.runtime import load
+from eqnet.spec.hardware.load import builtin_profiles, load_profile
 from eqnet.spec.manifest import MANIFEST, MODEL, PARITY, REFERENCE, Manifest
-from eqnet.spec.profiles import builtin_profiles, load_profile
 from eqnet.spec.reports import VerifyReport
 from eqnet.spec.scheme import Granularity, Symmetry
 from eqnet.stages.verify import verify

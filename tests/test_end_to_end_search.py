@@ -11,8 +11,8 @@ from search_tools import lowbit
 import eqnet.stages.export.parity_set as parity_module
 import eqnet.stages.search.search as search_module
 from eqnet.cli.main import main
+from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.manifest import MANIFEST, Manifest
-from eqnet.spec.profiles import load_profile
 from eqnet.spec.reports import SearchReport
 from eqnet.spec.subnet import load_subnet
 from eqnet.stages.export.chosen import choose_subnet

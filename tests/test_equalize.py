@@ -8,12 +8,12 @@ from nets import images, randomize
 from torch import nn
 from torch.nn import functional
 
-from eqnet.spec.profiles import load_profile
+from eqnet.ptq.equalize import equalize
+from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.scheme import Form, Granularity
 from eqnet.subnets.build import Style, uniform
 from eqnet.supernet.calibrate import calibrate
 from eqnet.supernet.calibration import Calibration
-from eqnet.supernet.equalize import equalize
 from eqnet.supernet.measure import Batches
 from eqnet.supernet.supernet import Supernet
 

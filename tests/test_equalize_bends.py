@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn import functional
 
 from eqnet.capture.channel_scale import CHANNEL_SCALES
+from eqnet.ptq.equalize import equalize
 from eqnet.spec.errors import CheckpointError
 from eqnet.supernet.checkpoint import FILE, Header, load_supernet, save_supernet
-from eqnet.supernet.equalize import equalize
 from eqnet.supernet.supernet import Supernet
 
 FUNCTIONS = ("silu", "gelu", "hardswish", "mish", "softplus", "elu")

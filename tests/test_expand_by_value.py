@@ -8,7 +8,7 @@ import onnx_ir as ir
 import pytest
 from artifacts import run_plain
 from eqnet_exporters.openvino import OpenVinoExporter
-from eqnet_exporters.passes.expand_by_value import expand_by_value
+from eqnet_exporters.ov.expand_by_value import expand_by_value
 from onnx import TensorProto, helper, numpy_helper
 
 BATCHES = (1, 2, 7)

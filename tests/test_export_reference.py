@@ -11,8 +11,8 @@ import torch
 from artifacts import profile
 from nets import images, small_supernet
 
-from eqnet.backend.graphs import constant, quantizers
-from eqnet.backend.onnx_operators import LAYER_OPS
+from eqnet.backend.graph.operators import LAYER_OPS
+from eqnet.backend.graph.reading import constant, quantizers
 from eqnet.qdq.export import to_onnx
 from eqnet.spec.errors import EqnetError
 from eqnet.stages.export import reference as module

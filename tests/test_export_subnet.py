@@ -15,7 +15,7 @@ from test_activated import SqueezeNet
 from test_stem import Gated
 
 from eqnet.spec.errors import CheckpointError, InfeasibleError, UsageError
-from eqnet.spec.profiles import load_profile
+from eqnet.spec.hardware.load import load_profile
 from eqnet.stages.export.chosen import choose_subnet
 from eqnet.subnets.membership import first_difference
 from eqnet.subnets.profiled import Target

@@ -17,8 +17,8 @@ from eqnet.backend.preprocess import preprocess
 from eqnet.cli.main import main
 from eqnet.data import open_dataset
 from eqnet.runtime import load as load_model
+from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.manifest import PARITY
-from eqnet.spec.profiles import load_profile
 from eqnet.stages.export.chosen import choose_subnet
 from eqnet.stages.export.export import checked_exporter, export, export_in
 from eqnet.stages.report import load, report, summarize

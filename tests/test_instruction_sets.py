@@ -13,16 +13,17 @@ from pathlib import Path
 
 import pytest
 from artifacts import profile, write_artifact
-from eqnet_exporters import onnxruntime, openvino, ort
+from eqnet_exporters import onnxruntime, openvino
+from eqnet_exporters.ort import session as ort
 from graphs import residual_net
 from instruction_sets import SETS, cpu_under, environment
 
 from eqnet.backend.discovery import find_exporter
-from eqnet.backend.isa import Cpu
+from eqnet.backend.machine.isa import Cpu
 from eqnet.runtime import load
 from eqnet.spec.errors import HostWarning, VerificationError
-from eqnet.spec.profile import HardwareProfile
-from eqnet.spec.profiles import load_profile
+from eqnet.spec.hardware.load import load_profile
+from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.stages.bench import bench
 from eqnet.stages.verify import verify
 

@@ -30,8 +30,8 @@ from eqnet.backend.judge import (
 )
 from eqnet.backend.preprocess import preprocess
 from eqnet.spec.errors import ArtifactError
+from eqnet.spec.hardware.profile import ParityRules
 from eqnet.spec.manifest import MANIFEST, PARITY
-from eqnet.spec.profile import ParityRules
 from eqnet.stages.verify import verify
 
 RULES = ParityRules()

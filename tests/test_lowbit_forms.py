@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from eqnet.backend.artifact import read_manifest, read_parity
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.files import sha256_file
-from eqnet.backend.graphs import layers_of
+from eqnet.backend.graph.reading import layers_of
 from eqnet.backend.lowbit.bits import int_range
 from eqnet.backend.lowbit.integer import INTEGER, PACKED
 from eqnet.backend.lowbit.packed import write_packed

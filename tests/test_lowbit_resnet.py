@@ -18,8 +18,8 @@ from eqnet.backend.discovery import find_exporter
 from eqnet.backend.lowbit.integer import PACKED, load_integer
 from eqnet.backend.lowbit.packed import content_bits, read_packed, write_packed
 from eqnet.qdq.export import to_onnx
+from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.manifest import REFERENCE
-from eqnet.spec.profiles import load_profile
 from eqnet.spec.scheme import BITS
 from eqnet.spec.subnet import SubnetSpec
 from eqnet.subnets.budgets import weight_bytes

@@ -9,7 +9,7 @@ from graphs import Builder, inputs, residual_net
 from onnx.reference import ReferenceEvaluator
 
 from eqnet.backend.discovery import find_exporter
-from eqnet.backend.graphs import layers_of, quantizers
+from eqnet.backend.graph.reading import layers_of, quantizers
 from eqnet.spec.errors import ArtifactError
 
 FORMS = {

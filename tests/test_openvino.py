@@ -12,10 +12,10 @@ from eqnet_exporters.openvino import OpenVinoExporter
 from graphs import Builder, inputs, residual_net
 
 from eqnet.backend.files import sha256_file
-from eqnet.backend.graphs import layers_of, quantizers, strip_qdq
+from eqnet.backend.graph.reading import layers_of, quantizers, strip_qdq
 from eqnet.runtime import load
 from eqnet.spec.errors import ArtifactError, OutputError
-from eqnet.spec.profiles import load_profile
+from eqnet.spec.hardware.load import load_profile
 from eqnet.stages.bench import bench
 
 pytest.importorskip("openvino")

@@ -10,16 +10,16 @@ import pytest
 from artifacts import profile as by_hand
 from artifacts import write_artifact
 from eqnet_exporters.openvino import OpenVinoExporter
-from eqnet_exporters.ov_run import Setting, absent_device, compile_model
-from eqnet_exporters.passes.hoist_quantizers import hoist_quantizers
+from eqnet_exporters.ov.hoist_quantizers import hoist_quantizers
+from eqnet_exporters.ov.run import Setting, absent_device, compile_model
 from graphs import Builder, inputs, residual_net
 
 from eqnet.backend.discovery import find_exporter
-from eqnet.backend.graphs import layers_of, quantizer_of, quantizers
-from eqnet.backend.isa import onednn_cpu
+from eqnet.backend.graph.reading import layers_of, quantizer_of, quantizers
+from eqnet.backend.machine.isa import onednn_cpu
 from eqnet.runtime import load
 from eqnet.spec.errors import EqnetError, UsageError
-from eqnet.spec.profiles import load_profile
+from eqnet.spec.hardware.load import load_profile
 from eqnet.stages.bench import bench
 from eqnet.stages.verify import verify
 

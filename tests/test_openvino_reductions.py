@@ -16,10 +16,10 @@ import onnx_ir as ir
 import pytest
 from artifacts import run_plain
 from eqnet_exporters.openvino import OpenVinoExporter
-from eqnet_exporters.passes.reduce_in_float import reduce_in_float
+from eqnet_exporters.ov.reduce_in_float import reduce_in_float
 from graphs import Builder, inputs
 
-from eqnet.spec.profiles import load_profile
+from eqnet.spec.hardware.load import load_profile
 
 CHANNELS, SIDE = 16, 8
 SHAPES = {"image": (CHANNELS, SIDE, SIDE), "tokens": (SIDE * SIDE, CHANNELS)}

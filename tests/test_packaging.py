@@ -121,7 +121,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import eqnet
 from eqnet.data.fashion_mnist import open_fashion_mnist
-from eqnet.spec.profiles import builtin_profiles, load_profile
+from eqnet.spec.hardware.load import builtin_profiles, load_profile
 assert eqnet.__file__.startswith(sys.argv[1]), eqnet.__file__
 assert len(open_fashion_mnist(system=()).parity()) == 2000
 print([load_profile(name).name for name in builtin_profiles()])

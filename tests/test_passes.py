@@ -12,7 +12,7 @@ from eqnet_exporters.passes.share_quantizers import share_quantizers
 from eqnet_exporters.passes.tidy import tidy
 from graphs import Builder, inputs, residual_net
 
-from eqnet.backend.graphs import quantizers
+from eqnet.backend.graph.reading import quantizers
 
 FORMS = {
     "w8a8": {},

@@ -7,12 +7,12 @@ import pytest
 from artifacts import run_plain
 from eqnet_exporters.onnxruntime import OnnxRuntimeExporter
 from eqnet_exporters.openvino import OpenVinoExporter
-from eqnet_exporters.passes.hoist_quantizers import hoist_quantizers
+from eqnet_exporters.ov.hoist_quantizers import hoist_quantizers
 from eqnet_exporters.passes.share_quantizers import share_quantizers
 from graphs import Builder, inputs
 
-from eqnet.backend.graphs import quantizer_of
-from eqnet.spec.profiles import load_profile
+from eqnet.backend.graph.reading import quantizer_of
+from eqnet.spec.hardware.load import load_profile
 
 LAYERS = dict.fromkeys(("left", "right", "head"), "Conv")
 

@@ -15,7 +15,7 @@ from nets import images, small_supernet, style
 from torch import nn
 
 from eqnet.backend.discovery import find_exporter
-from eqnet.backend.graphs import constant
+from eqnet.backend.graph.reading import constant
 from eqnet.qdq.export import to_onnx
 from eqnet.quant.functional import nearest_even, power_of_two
 from eqnet.quant.quantizers import MAX_SHRINK

@@ -13,7 +13,7 @@ from search_tools import cost_function
 from eqnet.cli.main import main
 from eqnet.cli.output import print_json
 from eqnet.spec.errors import ProfileError
-from eqnet.spec.profiles import load_profile
+from eqnet.spec.hardware.load import load_profile
 from eqnet.subnets.profiled import Target
 
 LOOKUP = PROFILE.replace("{model: size}", "{model: lookup, table: times.json}")

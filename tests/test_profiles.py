@@ -10,10 +10,16 @@ import pytest
 import yaml
 
 from eqnet.backend.discovery import exporter_names, find_exporter
-from eqnet.spec import schema
 from eqnet.spec.errors import ProfileError
-from eqnet.spec.profile import HardwareProfile
-from eqnet.spec.profiles import MAX_BYTES, builtin_profiles, load_profile, profiles_dir, read_yaml
+from eqnet.spec.hardware import schema
+from eqnet.spec.hardware.load import (
+    MAX_BYTES,
+    builtin_profiles,
+    load_profile,
+    profiles_dir,
+    read_yaml,
+)
+from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.scheme import Scales
 
 BUILT_IN = [
@@ -247,7 +253,7 @@ def test_extends_an_unknown_profile(tmp_path):
 
 def test_the_committed_schema_is_up_to_date():
     committed = (profiles_dir() / schema.SCHEMA).read_text(encoding="utf-8")
-    assert committed == schema.schema_text(), "run: python -m eqnet.spec.schema"
+    assert committed == schema.schema_text(), "run: python -m eqnet.spec.hardware.schema"
 
 
 def test_the_schema_knows_every_key_of_a_profile():

@@ -19,17 +19,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from eqnet.backend.discovery import find_exporter
-from eqnet.backend.graphs import layers_of
-from eqnet.backend.isa import onednn_cpu
+from eqnet.backend.graph.reading import layers_of
+from eqnet.backend.machine.isa import onednn_cpu
 from eqnet.qdq.export import to_onnx
+from eqnet.spec.hardware.load import load_profile
+from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.manifest import MODEL, REFERENCE
-from eqnet.spec.profile import HardwareProfile
-from eqnet.spec.profiles import load_profile
 from eqnet.subnets.profiled import Target
 from eqnet.supernet.calibrate import calibrate
 from eqnet.supernet.extract import extract
 from eqnet.supernet.supernet import Supernet
-from eqnet.testing.nets import images, randomize
+from eqnet.testing.nets.networks import images, randomize
 
 SHAPE = (1, 28, 28)
 LAST_IN_FLOAT = [{"layers": "last", "bits": "remainder"}]

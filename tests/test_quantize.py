@@ -19,8 +19,8 @@ import eqnet.stages.train.post_training
 import eqnet.stages.verify
 from eqnet.cli.main import main
 from eqnet.spec.errors import CheckpointError, OutputError, UsageError
+from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.inputs import Inputs
-from eqnet.spec.profiles import load_profile
 from eqnet.stages.quantize import QuantizeResult, quantize
 from eqnet.stages.quantize.subnets import choose, require_choosable
 from eqnet.stages.search.duration import expected_seconds, work_of

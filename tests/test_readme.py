@@ -20,7 +20,7 @@ from eqnet.cli.main import app
 from eqnet.data import open_dataset
 from eqnet.runtime import load
 from eqnet.spec import errors
-from eqnet.spec.profiles import builtin_profiles, load_profile
+from eqnet.spec.hardware.load import builtin_profiles, load_profile
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from eqnet.spec.profiles import load_profile
+from eqnet.ptq.moments import can_be_reconstructed, columns, input_moments
+from eqnet.ptq.reconstruct import FORMS, reconstruct
+from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.scheme import Form, Granularity, Symmetry
 from eqnet.subnets.build import Style, uniform
 from eqnet.supernet.calibrate import calibrate
 from eqnet.supernet.extract import extract
-from eqnet.supernet.moments import can_be_reconstructed, columns, input_moments
-from eqnet.supernet.reconstruct import FORMS, reconstruct
 from eqnet.supernet.supernet import Supernet
 
 SHAPE = (3, 16, 16)

@@ -11,16 +11,16 @@ import onnx_ir as ir
 import pytest
 import torch
 from artifacts import profile
-from eqnet_exporters import ort
+from eqnet_exporters.ort import session as ort
 from nets import images, small_supernet, style
 from onnx import numpy_helper
 from pydantic import ValidationError
 
 from eqnet.backend.discovery import find_exporter
-from eqnet.backend.isa import Cpu
+from eqnet.backend.machine.isa import Cpu
 from eqnet.qdq.export import to_onnx
 from eqnet.quant.static import IntegerWeight, StaticConv2d, StaticLinear
-from eqnet.spec.profile import HardwareProfile
+from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.scheme import Form, Granularity, Symmetry, all_forms
 from eqnet.spec.subnet import SubnetSpec
 from eqnet.subnets.build import build_spec, uniform

@@ -12,10 +12,10 @@ from nets import small_supernet
 from pydantic import Field, ValidationError
 from search_tools import cost_function, lowbit
 
-from eqnet.spec.costs import CostModel, size_kib
 from eqnet.spec.errors import MissingExtraError, ProfileError
-from eqnet.spec.profile import HardwareProfile
-from eqnet.spec.profiles import load_profile
+from eqnet.spec.hardware.costs import CostModel, size_kib
+from eqnet.spec.hardware.load import load_profile
+from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.progress import Silent
 from eqnet.spec.scheme import Frozen
 from eqnet.stages.search import latency

@@ -6,10 +6,10 @@ import onnx
 import onnx_ir as ir
 import pytest
 from artifacts import run_plain
-from eqnet_exporters.passes.split_norms import split_norms
+from eqnet_exporters.ov.split_norms import split_norms
 from onnx import TensorProto, helper, numpy_helper
 
-from eqnet.spec.profiles import load_profile
+from eqnet.spec.hardware.load import load_profile
 
 # Sizes behind the images' axis and, for a layer norm, the first axis that it is over.
 LAYER_NORMS = [((9, 24), -1), ((9, 40), 2), ((7, 12), -1), ((9, 7), -1), ((3, 7, 7), 1)]

@@ -4,8 +4,8 @@ import onnx_ir as ir
 import pytest
 from eqnet_exporters.openvino import OpenVinoExporter
 
-from eqnet.spec.profile import HardwareProfile
-from eqnet.spec.profiles import load_profile
+from eqnet.spec.hardware.load import load_profile
+from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.testing import checks
 from eqnet.testing.host import for_this_cpu
 from eqnet.testing.subnets import subnet_of

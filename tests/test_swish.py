@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
-from eqnet_exporters import ort
+from eqnet_exporters.ort import session as ort
 from nets import images, randomize
 from test_stem import SHAPE, Gated
 from torch import nn
@@ -17,7 +17,7 @@ from torch import nn
 from eqnet.backend.discovery import find_exporter
 from eqnet.capture.capture import capture, check_same_function
 from eqnet.qdq.export import to_onnx
-from eqnet.spec.profiles import load_profile
+from eqnet.spec.hardware.load import load_profile
 from eqnet.subnets.profiled import Target
 from eqnet.supernet.calibrate import calibrate
 from eqnet.supernet.extract import extract

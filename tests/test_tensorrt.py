@@ -9,18 +9,20 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from eqnet_exporters import trt_build, trt_cuda, trt_log
 from eqnet_exporters.onnxruntime import OnnxRuntimeExporter
 from eqnet_exporters.tensorrt import BUILD_LOG, BUILD_SUMS, FLOAT16_MODEL, TensorRtExporter
-from eqnet_exporters.trt_float16 import to_float16
-from eqnet_exporters.trt_lower import to_signed_zero
-from eqnet_exporters.trt_rules import problems, require
+from eqnet_exporters.trt import build as trt_build
+from eqnet_exporters.trt import cuda as trt_cuda
+from eqnet_exporters.trt import log as trt_log
+from eqnet_exporters.trt.float16 import to_float16
+from eqnet_exporters.trt.lower import to_signed_zero
+from eqnet_exporters.trt.rules import problems, require
 from graphs import Builder, inputs, residual_net
 
 from eqnet.backend.files import sha256_file
-from eqnet.backend.graphs import layers_of, quantizers, strip_qdq
+from eqnet.backend.graph.reading import layers_of, quantizers, strip_qdq
 from eqnet.spec.errors import ArtifactError, EqnetError, ProfileError
-from eqnet.spec.profiles import load_profile
+from eqnet.spec.hardware.load import load_profile
 
 LAYERS = ["conv1", "block.conv1", "block.conv2", "fc"]
 

@@ -7,16 +7,17 @@ import json
 import onnx_ir as ir
 import pytest
 from artifacts import replace_file
-from eqnet_exporters import trt_build, trt_worker
 from eqnet_exporters.tensorrt import TensorRtExporter
-from eqnet_exporters.trt_build import Batches, Engine
-from eqnet_exporters.trt_report import Layer, build_report, layer_rows, why_not
+from eqnet_exporters.trt import build as trt_build
+from eqnet_exporters.trt import worker as trt_worker
+from eqnet_exporters.trt.build import Batches, Engine
+from eqnet_exporters.trt.report import Layer, build_report, layer_rows, why_not
 from test_tensorrt import broken, neutral
 
 from eqnet.backend.artifact import read_manifest, read_parity
 from eqnet.spec.errors import ArtifactError, EqnetError, ProfileError
-from eqnet.spec.profile import HardwareProfile
-from eqnet.spec.profiles import load_profile
+from eqnet.spec.hardware.load import load_profile
+from eqnet.spec.hardware.profile import HardwareProfile
 
 CONV = Layer("conv", "Conv", 1, 100, 1, True)
 

@@ -7,9 +7,10 @@ import json
 
 import numpy as np
 import pytest
-from eqnet_exporters import tensorrt, trt_build
+from eqnet_exporters import tensorrt
 from eqnet_exporters.tensorrt import TensorRtExporter
-from eqnet_exporters.trt_run import TensorRtRunner
+from eqnet_exporters.trt import build as trt_build
+from eqnet_exporters.trt.run import TensorRtRunner
 
 from eqnet.spec.errors import ArtifactError, EqnetError
 

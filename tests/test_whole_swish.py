@@ -5,7 +5,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 from artifacts import run_plain
-from eqnet_exporters.passes.whole_swish import whole_swish
+from eqnet_exporters.ov.whole_swish import whole_swish
 from onnx import TensorProto, helper, numpy_helper
 
 FACTORS = np.array([1, 8, 0.25, 64], np.float32).reshape(4, 1, 1)

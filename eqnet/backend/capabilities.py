@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from eqnet.backend.protocol import Capabilities
 from eqnet.backend.refusals import Kind, Refusal
-from eqnet.spec.profile import EngineRules, HardwareProfile
+from eqnet.spec.hardware.profile import EngineRules, HardwareProfile
 
 OPSET = 21  # of the neutral graph and so of every model.onnx; no exporter converts it
 

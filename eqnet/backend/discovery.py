@@ -6,7 +6,7 @@ from importlib import metadata
 
 from eqnet.backend.protocol import Exporter
 from eqnet.spec.errors import MissingExtraError, ProfileError, UsageError, unknown
-from eqnet.spec.profile import HardwareProfile
+from eqnet.spec.hardware.profile import HardwareProfile
 
 GROUP = "eqnet.exporters"
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from eqnet.backend.decisions import decide, margins
 from eqnet.spec.comparison import FloatComparison
-from eqnet.spec.profile import ParityRules
+from eqnet.spec.hardware.profile import ParityRules
 from eqnet.spec.reports import Check, Verdict
 
 Logits = NDArray[np.float32]

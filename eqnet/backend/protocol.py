@@ -16,8 +16,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from eqnet.backend.isa import Cpu, this_cpu
-from eqnet.spec.profile import HardwareProfile
+from eqnet.backend.machine.isa import Cpu, this_cpu
+from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.scheme import Granularity, Symmetry
 
 if TYPE_CHECKING:

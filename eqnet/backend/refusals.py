@@ -7,7 +7,7 @@ from typing import Literal
 
 from eqnet.backend.protocol import Exporter
 from eqnet.spec.errors import ProfileError
-from eqnet.spec.profile import HardwareProfile
+from eqnet.spec.hardware.profile import HardwareProfile
 
 Kind = Literal["impossible", "slow", "float"]
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
-from eqnet.cli import (
+from eqnet.cli.commands import (
     bench,
     demo,
     evaluate,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eqnet.spec.errors import ArtifactError, OutputError, UsageError, unknown
-from eqnet.spec.limits import THREADS
+from eqnet.spec.hardware.limits import THREADS
 
 if TYPE_CHECKING:
     from eqnet.spec.inputs import Inputs
@@ -231,7 +231,7 @@ def _symmetry(option: str, text: str) -> Symmetry:
 
 def parse_budgets(texts: Sequence[str]) -> dict[str, float]:
     """`avg_weight_bits=4` and the like as a mapping. Raises UsageError."""
-    from eqnet.spec.profile import BUDGETS
+    from eqnet.spec.hardware.profile import BUDGETS
 
     budgets: dict[str, float] = {}
     for text in texts:

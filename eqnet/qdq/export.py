@@ -22,8 +22,8 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from eqnet.backend.onnx_operators import LAYER_OPS
-from eqnet.backend.quantizer_names import PARTS, ROLES, part_name, point_name
+from eqnet.backend.graph.names import PARTS, ROLES, part_name, point_name
+from eqnet.backend.graph.operators import LAYER_OPS
 from eqnet.qdq.naming import name_everything
 from eqnet.qdq.rewrites import (
     module_of_node,

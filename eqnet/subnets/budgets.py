@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from eqnet.spec.costs import REMAINDER_BITS, size_kib
 from eqnet.spec.errors import InfeasibleError
+from eqnet.spec.hardware.costs import REMAINDER_BITS, size_kib
+from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.network import NetworkInfo
-from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
 
 ROUNDING = 1e-9

@@ -6,9 +6,9 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from eqnet.spec.hardware.load import load_profile
+from eqnet.spec.hardware.profile import ActivationRules, HardwareProfile, OpGroup, Placement
 from eqnet.spec.network import NetworkInfo, TensorInfo
-from eqnet.spec.profile import ActivationRules, HardwareProfile, OpGroup, Placement
-from eqnet.spec.profiles import load_profile
 from eqnet.spec.scheme import BITS, CARRIER_BITS, STORAGE_BITS, Form, Scales, Symmetry
 from eqnet.spec.subnet import REMAINDER, SubnetSpec, WeightChoice
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from eqnet.spec.errors import ProfileError, UsageError
+from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.network import NetworkInfo
-from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.subnet import REMAINDER, SubnetSpec, WeightChoice
 from eqnet.subnets.budgets import COST, no_uniform, quantities, within
 from eqnet.subnets.build import Style, build_spec

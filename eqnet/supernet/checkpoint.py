@@ -15,6 +15,15 @@ from torch import Tensor
 
 from eqnet.backend.files import write_file
 from eqnet.capture.channel_scale import expect_channel_scales
+from eqnet.capture.rebuild import (
+    CHECK,
+    MODEL,
+    RebuildError,
+    check_images,
+    fill_model,
+    graph_tensors,
+    with_model_values,
+)
 from eqnet.models.loader import LIBRARIES, load_model
 from eqnet.models.outside import seeded, set_values
 from eqnet.models.weights import valid
@@ -24,15 +33,6 @@ from eqnet.spec.fields import first_problem
 from eqnet.spec.manifest import Preprocessing
 from eqnet.spec.scheme import Frozen
 from eqnet.supernet.float_checks import MAX_DIFFERENCE, relative_difference
-from eqnet.supernet.rebuild import (
-    CHECK,
-    MODEL,
-    RebuildError,
-    check_images,
-    fill_model,
-    graph_tensors,
-    with_model_values,
-)
 from eqnet.supernet.supernet import Supernet
 
 SCHEMA_VERSION = 1

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from eqnet.capture.capture import capture
+from eqnet.capture.rebuild import plain_values
 from eqnet.quant.layers import ELASTIC, BatchNorm, ElasticLayer
 from eqnet.quant.quantizers import QUANTIZERS, ActivationQuantizer, WeightQuantizer
 from eqnet.spec.errors import CaptureError, CheckpointError, DataError
 from eqnet.spec.network import NetworkInfo
 from eqnet.spec.scheme import Scales
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
-from eqnet.supernet.rebuild import plain_values
 
 
 class Supernet:

@@ -10,10 +10,10 @@ import onnx
 import onnx_ir as ir
 
 from eqnet.backend.decisions import decide, margins
-from eqnet.backend.graphs import layers_of
+from eqnet.backend.graph.reading import layers_of
 from eqnet.backend.protocol import Array, Exporter
-from eqnet.spec.profile import HardwareProfile
-from eqnet.testing.cases import Case
+from eqnet.spec.hardware.profile import HardwareProfile
+from eqnet.testing.nets.cases import Case
 from eqnet.testing.oracle import TOUCHED, compare_integers, different, evaluate, prone
 from eqnet.testing.subnets import Subnet
 

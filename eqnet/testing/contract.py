@@ -10,17 +10,17 @@ import onnx_ir as ir
 import pytest
 
 from eqnet.backend.discovery import find_exporter
-from eqnet.backend.graphs import layers_of, strip_qdq
+from eqnet.backend.graph.reading import layers_of, strip_qdq
 from eqnet.backend.protocol import Capabilities, Exporter
 from eqnet.backend.refusals import Refusal
 from eqnet.spec.errors import ArtifactError, EqnetError, MissingExtraError
+from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.manifest import MODEL, REFERENCE
-from eqnet.spec.profile import HardwareProfile
 from eqnet.testing import checks
-from eqnet.testing.cases import Case, all_cases, changed, executed, pairwise_cases, undeclared
 from eqnet.testing.checks import Made
 from eqnet.testing.host import for_this_cpu
-from eqnet.testing.nets import NETS
+from eqnet.testing.nets.cases import Case, all_cases, changed, executed, pairwise_cases, undeclared
+from eqnet.testing.nets.networks import NETS
 from eqnet.testing.oracle import TOUCHED, TOUCHED_ON_POWERS
 from eqnet.testing.subnets import subnet_of
 

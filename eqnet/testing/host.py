@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from eqnet.backend.protocol import Exporter, host_limit
-from eqnet.spec.profile import HardwareProfile
+from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.scheme import STORAGE_BITS
 
 

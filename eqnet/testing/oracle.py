@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from eqnet.backend.graphs import quantizers
+from eqnet.backend.graph.reading import quantizers
 from eqnet.backend.protocol import Array
 from eqnet.testing.subnets import Trace
 from eqnet.testing.template import name_of

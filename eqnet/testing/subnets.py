@@ -11,17 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch import fx
 
+from eqnet.backend.graph.names import is_point
 from eqnet.backend.protocol import Array
-from eqnet.backend.quantizer_names import is_point
+from eqnet.ptq.equalize import equalize
 from eqnet.quant.quantizers import QUANTIZERS
-from eqnet.spec.profile import HardwareProfile
+from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
 from eqnet.subnets.profiled import Target
 from eqnet.supernet.calibrate import calibrate
-from eqnet.supernet.equalize import equalize
 from eqnet.supernet.extract import extract
 from eqnet.supernet.supernet import Supernet
-from eqnet.testing import nets
+from eqnet.testing.nets import networks as nets
 from eqnet.testing.template import specialize, template_of
 
 BATCH = 7

@@ -8,20 +8,20 @@ from pathlib import Path
 import onnx_ir as ir
 
 from eqnet.backend.capabilities import capability_refusals
-from eqnet.backend.isa import Cpu, promises_no_vnni, this_cpu
+from eqnet.backend.machine.isa import Cpu, promises_no_vnni, this_cpu
 from eqnet.backend.protocol import Capabilities, HostLimit, Runner
 from eqnet.backend.refusals import Refusal
+from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.manifest import MODEL
-from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.reports import LoweringNote
 from eqnet.spec.scheme import Granularity, Symmetry
-from eqnet_exporters import ort
+from eqnet_exporters.ort import session as ort
+from eqnet_exporters.ort.guard_requantization import guard_requantization
+from eqnet_exporters.ort.keep_float_weights import keep_float_weights
+from eqnet_exporters.ort.own_zero_points import own_zero_points
 from eqnet_exporters.passes.activation_storage import activation_storage
 from eqnet_exporters.passes.fold_activations import fold_activations
-from eqnet_exporters.passes.guard_requantization import guard_requantization
 from eqnet_exporters.passes.integer_bias import integer_bias
-from eqnet_exporters.passes.keep_float_weights import keep_float_weights
-from eqnet_exporters.passes.own_zero_points import own_zero_points
 from eqnet_exporters.passes.rewrite import Rewrite, apply, notes_of
 from eqnet_exporters.passes.share_quantizers import share_quantizers
 from eqnet_exporters.passes.tidy import tidy

@@ -16,24 +16,24 @@ from pathlib import Path
 import onnx_ir as ir
 
 from eqnet.backend.capabilities import capability_refusals
-from eqnet.backend.isa import Cpu, onednn_cpu, promises_no_vnni
+from eqnet.backend.machine.isa import Cpu, onednn_cpu, promises_no_vnni
 from eqnet.backend.protocol import Capabilities, HostLimit, Runner
 from eqnet.backend.refusals import Refusal
 from eqnet.spec.errors import MissingExtraError, OutputError
+from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.manifest import MODEL
-from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.reports import LoweringNote
 from eqnet.spec.scheme import Granularity, Symmetry
-from eqnet_exporters import ov_run
+from eqnet_exporters.ov import run as ov_run
+from eqnet_exporters.ov.expand_by_value import expand_by_value
+from eqnet_exporters.ov.hoist_quantizers import hoist_quantizers
+from eqnet_exporters.ov.quantize_transposed import quantize_transposed
+from eqnet_exporters.ov.reduce_in_float import reduce_in_float
+from eqnet_exporters.ov.split_norms import split_norms
+from eqnet_exporters.ov.whole_swish import whole_swish
 from eqnet_exporters.passes.activation_storage import activation_storage
-from eqnet_exporters.passes.expand_by_value import expand_by_value
-from eqnet_exporters.passes.hoist_quantizers import hoist_quantizers
-from eqnet_exporters.passes.quantize_transposed import quantize_transposed
-from eqnet_exporters.passes.reduce_in_float import reduce_in_float
 from eqnet_exporters.passes.rewrite import Rewrite, apply, notes_of
-from eqnet_exporters.passes.split_norms import split_norms
 from eqnet_exporters.passes.tidy import tidy
-from eqnet_exporters.passes.whole_swish import whole_swish
 
 IR_XML, IR_BIN = "model.xml", "model.bin"
 

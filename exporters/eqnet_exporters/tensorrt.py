@@ -20,19 +20,24 @@ from eqnet.backend.capabilities import capability_refusals
 from eqnet.backend.files import write_file
 from eqnet.backend.protocol import Capabilities, Runner
 from eqnet.spec.errors import ArtifactError, EqnetError
+from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.manifest import MODEL, BuildReport
-from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.reports import Check, LoweringNote
 from eqnet.spec.scheme import Granularity, Symmetry
-from eqnet_exporters import trt_build, trt_float16, trt_log, trt_lower, trt_report, trt_rules
 from eqnet_exporters.passes.rewrite import apply, notes_of
 from eqnet_exporters.passes.tidy import tidy
-from eqnet_exporters.trt_build import Batches
-from eqnet_exporters.trt_cuda import Cuda, gpu_problem
-from eqnet_exporters.trt_report import WITHOUT_INT8_CONVOLUTION
-from eqnet_exporters.trt_run import TensorRtRunner
-from eqnet_exporters.trt_shipped import BUILD_SUMS, engine_name, load_shipped, read_sums
-from eqnet_exporters.trt_worker import build_all
+from eqnet_exporters.trt import build as trt_build
+from eqnet_exporters.trt import float16 as trt_float16
+from eqnet_exporters.trt import log as trt_log
+from eqnet_exporters.trt import lower as trt_lower
+from eqnet_exporters.trt import report as trt_report
+from eqnet_exporters.trt import rules as trt_rules
+from eqnet_exporters.trt.build import Batches
+from eqnet_exporters.trt.cuda import Cuda, gpu_problem
+from eqnet_exporters.trt.report import WITHOUT_INT8_CONVOLUTION
+from eqnet_exporters.trt.run import TensorRtRunner
+from eqnet_exporters.trt.shipped import BUILD_SUMS, engine_name, load_shipped, read_sums
+from eqnet_exporters.trt.worker import build_all
 
 FLOAT16_MODEL = "model.fp16.onnx"
 REWRITES = (trt_lower.to_signed_zero, tidy)

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from eqnet.backend.host import same_machine
+from eqnet.backend.machine.host import same_machine
 from eqnet.spec.errors import UsageError
 from eqnet.spec.fields import first_problem
+from eqnet.spec.hardware.profile import BenchRules
 from eqnet.spec.manifest import Manifest
-from eqnet.spec.profile import BenchRules
 from eqnet.spec.reports import BenchReport
 from eqnet.stages.bench.measure import float_precision
 

@@ -12,13 +12,13 @@ import numpy as np
 import onnx_ir as ir
 
 from eqnet.backend.artifact import read_parity
-from eqnet.backend.graphs import strip_qdq
+from eqnet.backend.graph.reading import strip_qdq
 from eqnet.backend.judge import clear_agreement
+from eqnet.backend.machine.timing import in_turns
 from eqnet.backend.preprocess import preprocess
 from eqnet.backend.protocol import Array, Exporter
-from eqnet.backend.timing import in_turns
+from eqnet.spec.hardware.profile import BenchRules, HardwareProfile
 from eqnet.spec.manifest import MODEL, REFERENCE, Manifest
-from eqnet.spec.profile import BenchRules, HardwareProfile
 from eqnet.spec.progress import Progress
 from eqnet.spec.reports import FloatPrecision
 

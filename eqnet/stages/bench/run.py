@@ -8,14 +8,14 @@ import numpy as np
 
 from eqnet.backend.artifact import check_files, read_manifest
 from eqnet.backend.discovery import find_exporter
-from eqnet.backend.host import describe
-from eqnet.backend.isa import foreign_isa
+from eqnet.backend.machine.host import describe
+from eqnet.backend.machine.isa import foreign_isa
+from eqnet.backend.machine.timing import paired_ratio, summarize
 from eqnet.backend.protocol import HostLimit, cpu_of, host_limit
-from eqnet.backend.timing import paired_ratio, summarize
 from eqnet.spec.errors import UsageError, VerificationError
-from eqnet.spec.limits import BATCH, REPEATS, THREADS
+from eqnet.spec.hardware.limits import BATCH, REPEATS, THREADS
+from eqnet.spec.hardware.profile import BenchRules
 from eqnet.spec.manifest import Manifest
-from eqnet.spec.profile import BenchRules
 from eqnet.spec.progress import Progress, Silent
 from eqnet.spec.reports import BenchReport
 from eqnet.stages.bench.gate import gate, read_baseline

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from eqnet.spec.errors import CheckpointError
-from eqnet.spec.profile import HardwareProfile
+from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.subnet import SubnetSpec, load_subnet
 from eqnet.subnets.membership import first_difference
 from eqnet.subnets.profiled import Target

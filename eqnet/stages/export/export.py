@@ -16,6 +16,8 @@ from eqnet.backend.protocol import BuildReports, Exporter
 from eqnet.backend.refusals import accepted_refusals, keeps_int8
 from eqnet.qdq.export import to_onnx
 from eqnet.spec.errors import ArtifactError, OutputError
+from eqnet.spec.hardware.load import load_profile
+from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.manifest import (
     MANIFEST,
     MODEL,
@@ -25,8 +27,6 @@ from eqnet.spec.manifest import (
     ModelInfo,
     ParitySet,
 )
-from eqnet.spec.profile import HardwareProfile
-from eqnet.spec.profiles import load_profile
 from eqnet.spec.progress import Progress, Silent
 from eqnet.spec.version import __version__
 from eqnet.stages.export.chosen import Subnet, choose_subnet

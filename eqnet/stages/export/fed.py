@@ -12,9 +12,9 @@ from typing import Any
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from eqnet.backend.graphs import Quantizer, constant, quantizers
+from eqnet.backend.graph.names import point_of
+from eqnet.backend.graph.reading import Quantizer, constant, quantizers
 from eqnet.backend.protocol import Array
-from eqnet.backend.quantizer_names import point_of
 
 FED = ".fed"
 

@@ -10,13 +10,13 @@ from typing import Any
 
 from eqnet.backend.artifact import check_files, foreign_content, read_manifest
 from eqnet.backend.discovery import exporter_of
-from eqnet.backend.host import describe
+from eqnet.backend.machine.host import describe
 from eqnet.backend.refusals import accepted_refusals
 from eqnet.chain import SEARCHES, Chain, Source, run_all
 from eqnet.spec.errors import ArtifactError, OutputError, UsageError
+from eqnet.spec.hardware.load import load_profile
+from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.inputs import Inputs
-from eqnet.spec.profile import HardwareProfile
-from eqnet.spec.profiles import load_profile
 from eqnet.spec.progress import Progress, Silent
 from eqnet.spec.reports import BenchReport
 from eqnet.spec.scheme import Frozen

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from eqnet.backend.discovery import exporter_of
 from eqnet.spec.errors import CheckpointError, UsageError, unknown
-from eqnet.spec.profile import HardwareProfile
+from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.subnet import load_subnet
 from eqnet.stages.search.duration import expected_seconds
 from eqnet.stages.search.space import Space

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from eqnet.backend.machine.timing import in_turns
 from eqnet.backend.protocol import Exporter
-from eqnet.backend.timing import in_turns
 from eqnet.qdq.export import to_onnx
 from eqnet.spec.errors import MissingExtraError
-from eqnet.spec.profile import HardwareProfile
+from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.progress import Progress
 from eqnet.spec.subnet import SubnetSpec
 from eqnet.supernet.extract import extract

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from eqnet.spec.costs import Cost
+from eqnet.spec.hardware.costs import Cost
 from eqnet.spec.subnet import SubnetSpec
 from eqnet.stages.search.space import Genome, Space
 from eqnet.subnets.budgets import COST, quantities, require

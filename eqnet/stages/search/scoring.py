@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from eqnet.spec.costs import Cost
+from eqnet.spec.hardware.costs import Cost
 from eqnet.spec.subnet import SubnetSpec
 from eqnet.stages.search.features import encode
 from eqnet.stages.search.genetic import Evaluation

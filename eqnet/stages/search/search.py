@@ -10,9 +10,9 @@ from typing import NamedTuple
 from eqnet.backend.discovery import exporter_of
 from eqnet.backend.files import write_file
 from eqnet.backend.refusals import accepted_refusals
-from eqnet.spec.costs import REMAINDER_BITS, Cost, CostSite
 from eqnet.spec.errors import InfeasibleError, ProfileError
-from eqnet.spec.profiles import load_profile, profiles_dir
+from eqnet.spec.hardware.costs import REMAINDER_BITS, Cost, CostSite
+from eqnet.spec.hardware.load import load_profile, profiles_dir
 from eqnet.spec.progress import Progress, Silent
 from eqnet.spec.reports import FrontPoint, SearchReport
 from eqnet.spec.subnet import Score, SubnetSpec

@@ -17,6 +17,9 @@ from eqnet.data.folders import STRAY
 from eqnet.models.loader import LIBRARIES, load_model
 from eqnet.models.outside import seeded
 from eqnet.models.weights import WeightFile
+from eqnet.ptq.equalize import equalize
+from eqnet.ptq.reconstruct import PARTIAL
+from eqnet.ptq.reconstruct import reconstruct as fit_rounding
 from eqnet.spec.errors import CaptureError, CheckpointError, DataError, UsageError, one_line
 from eqnet.spec.inputs import Inputs
 from eqnet.spec.progress import Progress, Silent
@@ -24,7 +27,6 @@ from eqnet.stages.train.elastic import pick_device
 from eqnet.stages.train.inputs import Chosen, implied, with_inputs
 from eqnet.supernet.calibrate import calibrate
 from eqnet.supernet.checkpoint import Header, require_restorable, save_supernet
-from eqnet.supernet.equalize import equalize
 from eqnet.supernet.float_checks import (
     FloatRun,
     require_repeatable,
@@ -34,8 +36,6 @@ from eqnet.supernet.float_checks import (
     same_run,
 )
 from eqnet.supernet.measure import batch_size
-from eqnet.supernet.reconstruct import PARTIAL
-from eqnet.supernet.reconstruct import reconstruct as fit_rounding
 from eqnet.supernet.supernet import Supernet
 
 CHECK_IMAGES = 4

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from eqnet.spec.errors import ProfileError, unknown
 from eqnet.spec.fields import first_problem
-from eqnet.spec.profiles import read_yaml
+from eqnet.spec.hardware.load import read_yaml
 from eqnet.spec.scheme import BITS, Form, Frozen
 from eqnet.stages.train.losses import TERMS
 

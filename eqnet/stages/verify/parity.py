@@ -8,10 +8,10 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from eqnet.backend import host
 from eqnet.backend.artifact import Parity, check_files, read_manifest, read_parity
-from eqnet.backend.graphs import layers_of
+from eqnet.backend.graph.reading import layers_of
 from eqnet.backend.judge import clear_agreement, compare_with_float, float_checks
+from eqnet.backend.machine import host
 from eqnet.backend.protocol import Array, ExtraChecks
 from eqnet.spec.comparison import FloatComparison
 from eqnet.spec.errors import EqnetError

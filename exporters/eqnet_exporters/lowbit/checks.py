@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from eqnet.backend.artifact import Parity, read_manifest
-from eqnet.backend.graphs import constant, dequantized
+from eqnet.backend.graph.reading import constant, dequantized
 from eqnet.backend.judge import clear_agreement
 from eqnet.backend.lowbit.integer import INTEGER, PACKED, load_integer
 from eqnet.backend.lowbit.packed import read_packed, real_values

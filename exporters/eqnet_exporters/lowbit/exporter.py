@@ -14,8 +14,8 @@ from pathlib import Path
 from eqnet.backend.artifact import Parity
 from eqnet.backend.capabilities import capability_refusals
 from eqnet.backend.protocol import Capabilities, HostLimit
+from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.manifest import BuildReport
-from eqnet.spec.profile import HardwareProfile
 from eqnet.spec.reports import Check
 from eqnet.spec.scheme import BITS, Granularity, Symmetry
 from eqnet_exporters.lowbit.checks import file_checks

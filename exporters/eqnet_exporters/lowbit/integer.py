@@ -17,9 +17,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import ShapeInferencePass
 
-from eqnet.backend.graphs import Quantizer, quantizers
+from eqnet.backend.graph.operators import operator_of
+from eqnet.backend.graph.reading import Quantizer, quantizers
 from eqnet.backend.lowbit.integer import FORMAT, PACKED, VERSION
-from eqnet.backend.onnx_operators import operator_of
 from eqnet_exporters.lowbit.integer_parts import (
     INT32,
     NotIntegerOnlyError,

@@ -13,9 +13,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from eqnet.backend.graphs import constant, quantizer_of
+from eqnet.backend.graph.operators import LAYER_OPS
+from eqnet.backend.graph.reading import constant, quantizer_of
 from eqnet.backend.lowbit.packed import PackedTensor, Shared
-from eqnet.backend.onnx_operators import LAYER_OPS
 from eqnet.spec.scheme import BITS, CARRIER_BITS
 from eqnet_exporters.passes.integer_bias import bias_steps
 

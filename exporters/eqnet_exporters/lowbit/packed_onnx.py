@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from eqnet.backend.graphs import Quantizer, quantizers
+from eqnet.backend.graph.reading import Quantizer, quantizers
 from eqnet.backend.lowbit.bits import int_range
 from eqnet_exporters.lowbit.layers import Weight, layers
 from eqnet_exporters.passes._build import graph_of, initializer, prefix

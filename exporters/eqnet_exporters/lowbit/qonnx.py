@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from eqnet.backend.graphs import Quantizer, dequantized, quantizers
+from eqnet.backend.graph.reading import Quantizer, dequantized, quantizers
 from eqnet.backend.lowbit.bits import int_range
 from eqnet.spec.scheme import BITS
 from eqnet_exporters.lowbit.layers import Weight, weight_of

@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import ArrayLike
 
-from eqnet.backend.graphs import STORAGE, Quantizer
-from eqnet.backend.quantizer_names import part_name, point_of
+from eqnet.backend.graph.names import part_name, point_of
+from eqnet.backend.graph.reading import STORAGE, Quantizer
 
 LEAST = float(np.finfo(np.float32).min)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from eqnet.backend.graphs import STORAGE, Quantizer, quantizers
+from eqnet.backend.graph.reading import STORAGE, Quantizer, quantizers
 from eqnet_exporters.passes._build import graph_of, initializer, prefix, set_bounds
 from eqnet_exporters.passes.rewrite import RANGES, Notes, Rewrite, changed
 

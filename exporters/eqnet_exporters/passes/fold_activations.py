@@ -14,7 +14,7 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from eqnet.backend.graphs import Quantizer, constant, quantizer_at
+from eqnet.backend.graph.reading import Quantizer, constant, quantizer_at
 from eqnet_exporters.passes._build import graph_of, set_bounds
 from eqnet_exporters.passes.rewrite import TYPES, Notes, changed, left, rewrite
 

@@ -11,8 +11,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from eqnet.backend.graphs import constant, quantizer_of
-from eqnet.backend.onnx_operators import operator_of
+from eqnet.backend.graph.operators import operator_of
+from eqnet.backend.graph.reading import constant, quantizer_of
 from eqnet_exporters.passes._build import graph_of, initializer
 from eqnet_exporters.passes.rewrite import RANGES, TYPES, Notes, changed, left, rewrite
 

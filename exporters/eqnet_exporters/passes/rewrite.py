@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import onnx_ir as ir
 
-from eqnet.backend.graphs import Quantizer, layers_of, quantizers
+from eqnet.backend.graph.reading import Quantizer, layers_of, quantizers
 from eqnet.spec.reports import LoweringNote
 from eqnet_exporters.passes._build import prefix
 

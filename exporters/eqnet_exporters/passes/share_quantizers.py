@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from eqnet.backend.graphs import STORAGE, Quantizer, quantizer_at, quantizer_of
-from eqnet.backend.onnx_operators import operator_of
+from eqnet.backend.graph.operators import operator_of
+from eqnet.backend.graph.reading import STORAGE, Quantizer, quantizer_at, quantizer_of
 from eqnet_exporters.passes._build import prefix, quantize_like, set_bounds
 from eqnet_exporters.passes.rewrite import TYPES, Notes, changed, left, rewrite
 

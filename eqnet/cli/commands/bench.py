@@ -1,0 +1,144 @@
+"""`eqnet bench`: latency against the float model, and against a baseline for CI."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from eqnet.cli.options import Json, Quiet, Seed, Threads
+from eqnet.spec.hardware.limits import BATCH
+
+if TYPE_CHECKING:
+    from eqnet.spec.reports import BenchReport, Latency
+
+FORMATS = ("github-action", "bencher")
+HELP = """Measure an artifact's latency against the float model of the same net and runtime.
+
+Both run interleaved, so the ratio holds on a busy machine. With --baseline (the bench.json of
+an earlier run on the same machine) a worse ratio than --max-regression allows exits with 12.
+
+\b
+Examples:
+  eqnet bench artifacts/openvino_asym
+  eqnet bench artifacts/openvino_asym --baseline main/bench.json \\
+    --max-regression 5%
+  eqnet bench artifacts/onnxruntime_x86 --batch 8 --threads 4 --json
+  eqnet bench artifacts/openvino_asym --format github-action > bench-ci.json"""
+
+
+def bench(
+    artifact: Annotated[Path, typer.Argument(help="Folder that 'eqnet export' wrote.")],
+    baseline: Annotated[Path | None, typer.Option(help="A bench.json of the same machine.")] = None,
+    max_regression: Annotated[
+        str, typer.Option(help="How much slower than the baseline is allowed.")
+    ] = "5%",
+    repeats: Annotated[
+        int | None, typer.Option(min=5, help="Timed pairs.", show_default="the profile's")
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(min=BATCH[0], max=BATCH[1], help="Images.", show_default="the profile's"),
+    ] = None,
+    threads: Threads = None,
+    seed: Seed = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File for the report.", show_default="ARTIFACT/bench.json"),
+    ] = None,
+    ci_format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="Print JSON for a service: github-action (github-action-benchmark) or bencher.",
+        ),
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure one artifact."""
+    from eqnet.backend.files import write_file
+    from eqnet.cli.options import parse_percent, require_artifact, require_writable
+    from eqnet.cli.output import print_json, to_json
+    from eqnet.cli.progress import progress
+    from eqnet.spec.errors import RegressionError, UsageError, unknown
+
+    allowed = parse_percent("--max-regression", max_regression)
+    if ci_format not in (None, *FORMATS):
+        raise UsageError(f"--format: {unknown('format', str(ci_format), FORMATS)}")
+    if ci_format is not None and as_json:
+        raise UsageError("--json and --format: each prints a document (allowed: one of them)")
+    require_artifact(artifact)
+    if baseline is not None and not baseline.is_file():
+        raise UsageError(f"--baseline: {baseline}: no such file")
+    target = out or artifact / "bench.json"
+    if baseline is not None and target.resolve() == baseline.resolve():
+        raise UsageError(
+            f"--baseline: {baseline} would be overwritten (allowed: another file for --out)"
+        )
+    require_writable(target, folder=False)
+    from eqnet.stages.bench import bench as run
+
+    with progress(quiet) as listener:
+        report = run(
+            artifact,
+            baseline=baseline,
+            max_regression=allowed,
+            repeats=repeats,
+            batch=batch,
+            threads=threads,
+            seed=seed,
+            progress=listener,
+        )
+    write_file(target, to_json(report))
+    if ci_format is not None:
+        print_json(_for_service(report, ci_format))
+    elif as_json:
+        print_json(report)
+    else:
+        _print(report, target)
+    if report.verdict == "failed":
+        raise RegressionError(f"{artifact}: {report.reason}")
+
+
+def _for_service(report: BenchReport, name: str) -> list[Any] | dict[str, Any]:
+    from eqnet.stages.bench.formats import to_bencher, to_github_action
+
+    return to_github_action(report) if name == "github-action" else to_bencher(report)
+
+
+def _print(report: BenchReport, target: Path) -> None:
+    from eqnet.cli.output import console, facts, table, verdict
+    from eqnet.stages.report.wording import ratio_text
+
+    columns = ("model", "median ms", "p90", "p99", "min", "mean", "images/s")
+    made = table(
+        f"{report.profile}: batch {report.batch}, {report.threads} threads", columns, columns[1:]
+    )
+    for name, latency in (
+        ("quantized", report.quantized),
+        (report.float_precision, report.float32),
+    ):
+        if latency is not None:
+            made.add_row(name, *_row(latency))
+    out = console()
+    if made.row_count:
+        out.print(made)
+    out.print(
+        facts(
+            {
+                "against float": None
+                if report.ratio is None
+                else ratio_text(report.ratio, report.ratio_interval),
+                "reason": report.reason or None,
+                "report": str(target),
+            }
+        )
+    )
+    out.print(verdict(report.verdict))
+
+
+def _row(latency: Latency) -> list[str]:
+    times = (latency.median, latency.p90, latency.p99, latency.minimum, latency.mean)
+    return [f"{value:.3f}" for value in times] + [f"{latency.throughput:.0f}"]

@@ -1,0 +1,170 @@
+"""`eqnet export`: a subnet in the form that its target runs fastest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from eqnet.cli.options import AllowCode, Data, Json, Profile, Quiet, Supernet
+
+if TYPE_CHECKING:
+    from eqnet.spec.manifest import Manifest
+    from eqnet.spec.reports import LoweringNote
+
+HELP = """Export a subnet as a deployable artifact for one hardware profile.
+
+Without --subnet it takes runs/search/PROFILE/subnet.json where that was searched in this
+supernet under the profile as it is now, else the default subnet (one pair of bits throughout,
+the widest within the budgets), and says which. The artifact is complete and verifiable on any
+machine. How far the subnet is from the float model is said at once, with a warning where that
+is less than the profile demands (`parity`).
+
+\b
+Examples:
+  eqnet export --profile tensorrt_int8
+  eqnet export --profile custom_lowbit \\
+    --subnet runs/search/custom_lowbit/subnet.json
+  eqnet export -p openvino_asym --supernet runs/mine --out deploy/mine
+  eqnet export -p onnxruntime_x86 --explain"""
+
+RANDOM_WEIGHTS = (
+    "the supernet has random weights: the artifact shows that the pipeline works, and its accuracy "
+    "means nothing"
+)
+
+
+def export(
+    profile: Profile,
+    supernet: Supernet = None,
+    subnet: Annotated[
+        Path | None,
+        typer.Option(help="A subnet.json.", show_default="the last search's, or the default one"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Artifact folder.", show_default="artifacts/PROFILE")
+    ] = None,
+    data: Data = None,
+    allow_code: AllowCode = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace an artifact of another supernet or profile.")
+    ] = False,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="Say what the exporter changed in the graph and what it left, and why.",
+        ),
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Export one artifact."""
+    from eqnet.cli.options import require_folder, require_writable
+    from eqnet.cli.output import print_json
+    from eqnet.cli.progress import progress
+    from eqnet.spec.errors import CheckpointError, DataError
+    from eqnet.spec.hardware.load import load_profile
+
+    name = load_profile(profile).name
+    require_folder("--supernet", supernet, CheckpointError)
+    require_folder("--data", data, DataError)
+    if subnet is not None and not subnet.is_file():
+        raise CheckpointError(f"--subnet: {subnet}: no such file")
+    folder = out or Path("artifacts") / name
+    require_writable(folder, folder=True)
+    from eqnet.stages.export.export import export as run
+
+    with progress(quiet) as listener:
+        manifest = run(
+            profile=profile,
+            supernet=supernet,
+            subnet=subnet,
+            out=out,
+            data=data,
+            allow_code=allow_code,
+            force=force,
+            progress=listener,
+        )
+    if manifest.model.random_weights:
+        typer.echo(f"warning: {RANDOM_WEIGHTS}", err=True)
+    notes = _explained(folder) if explain else None
+    if as_json:
+        document = manifest.model_dump(mode="json")
+        if notes is not None:
+            document["lowering"] = [note.model_dump(mode="json") for note in notes]
+        print_json(document)
+    else:
+        _print(manifest, folder)
+        _print_notes(notes)
+    _warn(manifest)
+
+
+def _explained(folder: Path) -> list[LoweringNote]:
+    from eqnet.stages.export.explain import explain
+
+    return explain(folder)
+
+
+def _print_notes(notes: list[LoweringNote] | None) -> None:
+    """What was left, node by node, and how many nodes each rewrite changed in which way."""
+    from collections import Counter
+
+    from eqnet.cli.output import console, table
+
+    if notes is None:
+        return
+    changed = Counter((note.rewrite, note.text) for note in notes if note.changed)
+    done = table("what the exporter changed in the graph", ("rewrite", "nodes", "what"), ("nodes",))
+    for (rewrite, text), count in changed.items():
+        done.add_row(rewrite, str(count), text)
+    console().print(done)
+    left = table("what it left, and why", ("rewrite", "node", "why"))
+    for note in notes:
+        if not note.changed:
+            left.add_row(note.rewrite, note.node, note.text)
+    console().print(left)
+
+
+def _warn(manifest: Manifest) -> None:
+    """Say at once where the PyTorch subnet is worse than the profile demands of an artifact."""
+    from eqnet.backend.judge import float_checks
+    from eqnet.cli.output import note
+
+    for check in float_checks(manifest.parity.against_float, manifest.profile.parity):
+        if check.verdict == "failed":
+            note(
+                f"warning: {check.name}: {check.reason}: the subnet in PyTorch is that far from "
+                "the float model, and eqnet verify will fail the artifact"
+            )
+
+
+def _print(manifest: Manifest, folder: Path) -> None:
+    from eqnet.cli.output import against_float, build_table, console, facts, share
+
+    subnet, model = manifest.subnet, manifest.model
+    accuracy = manifest.parity.accuracy
+    if manifest.build is not None:
+        console().print(build_table(manifest.build))
+    console().print(
+        facts(
+            {
+                "artifact": str(folder),
+                "subnet": f"{manifest.subnet_origin}: {subnet.avg_weight_bits:.2f} weight bits, "
+                f"{subnet.avg_activation_bits:.2f} activation bits on average",
+                "form": subnet.form.label(),
+                "model": f"{model.source}, input {list(model.input_shape)}",
+                "int8": f"{len(manifest.int8_layers)} of {len(manifest.layers)} layers promised",
+                "slow": "; ".join(manifest.slow) or None,
+                "weights": f"{manifest.weight_bytes / 1024:.1f} KiB",
+                "accuracy": None
+                if accuracy is None
+                else f"{share(accuracy)} in PyTorch, on {manifest.parity.images} parity images",
+                "against float": against_float(manifest.parity.against_float),
+                "files": ", ".join(sorted(manifest.files)),
+                **(manifest.build.facts if manifest.build else {}),
+                "next": f"eqnet verify {folder}",
+            }
+        )
+    )

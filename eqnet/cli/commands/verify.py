@@ -1,0 +1,122 @@
+"""`eqnet verify`: the artifact in its real runtime against PyTorch and the float model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from eqnet.cli.options import Json, Quiet
+from eqnet.spec.hardware.limits import THREADS
+
+if TYPE_CHECKING:
+    from eqnet.spec.reports import VerifyReport
+
+HELP = """Run an artifact in its real runtime and judge it twice; needs no torch.
+
+Is the export right? The files' hashes, top-1 agreement and the error of the logits against those
+of PyTorch's subnet, and that the promised layers really ran in int8; with --data also the
+accuracy. Is the quantization good? Top-1 agreement with the float model and the accuracy lost
+against it. Prints the report, then exits with 11 if a check failed.
+
+\b
+Examples:
+  eqnet verify artifacts/tensorrt_int8
+  eqnet verify artifacts/openvino_asym --data /usr/share/datasets/fashion-mnist --json"""
+
+
+def verify(
+    artifact: Annotated[Path, typer.Argument(help="Folder that 'eqnet export' wrote.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with the dataset, whose test set is classified too: Fashion-MNIST IDX "
+            "files, or one folder of images a class.",
+            show_default="none, the stored images alone",
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=THREADS[0],
+            max=THREADS[1],
+            help="Threads of the runtime.",
+            show_default="the runtime's own choice",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File for the report.", show_default="ARTIFACT/verify.json"),
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Verify one artifact."""
+    from eqnet.backend.files import write_file
+    from eqnet.cli.options import require_artifact, require_folder, require_writable
+    from eqnet.cli.output import print_json, to_json
+    from eqnet.cli.progress import progress
+    from eqnet.spec.errors import DataError, VerificationError
+    from eqnet.spec.progress import Stages
+
+    require_artifact(artifact)
+    require_folder("--data", data, DataError)
+    target = out or artifact / "verify.json"
+    require_writable(target, folder=False)
+    from eqnet.stages.verify import verify as run
+
+    with progress(quiet) as listener:
+        stages = Stages(listener)
+        report = run(artifact, data=data, threads=threads, progress=stages)
+        stages.close()
+    write_file(target, to_json(report))
+    if as_json:
+        print_json(report)
+    else:
+        _print_build(artifact)
+        _print(report, target)
+    if report.verdict == "failed":
+        failed = [check.name for check in report.checks if check.verdict == "failed"]
+        raise VerificationError(f"{artifact}: verification failed: {', '.join(failed)}")
+
+
+def _print_build(artifact: Path) -> None:
+    """The table that the target's own compiler left in the artifact, where it has one."""
+    from eqnet.backend.artifact import read_manifest
+    from eqnet.cli.output import build_table, console
+
+    build = read_manifest(artifact).build
+    if build is not None:
+        console().print(build_table(build))
+
+
+def _print(report: VerifyReport, target: Path) -> None:
+    from eqnet.cli.output import against_float, checks_table, console, facts, share, verdict
+
+    out = console()
+    out.print(checks_table(f"{report.profile} in {report.runtime}", report.checks))
+    proved = report.int8_layers
+    out.print(
+        facts(
+            {
+                "against PyTorch": None
+                if report.top1_agreement is None
+                else f"{share(report.top1_agreement)} of {report.images} images agree",
+                "against float": against_float(report.against_float),
+                "accuracy": None if report.accuracy is None else share(report.accuracy),
+                "test accuracy": None
+                if report.test_accuracy is None
+                else f"{share(report.test_accuracy)} on {report.test_images} images",
+                "int8": None if proved is None else f"{proved} of {report.layers} layers",
+                "report": str(target),
+            }
+        )
+    )
+    for name, answer in (
+        ("export", report.export_verdict),
+        ("quantization", report.quantization_verdict),
+    ):
+        if answer is not None:
+            out.print(f"{name}:", verdict(answer))
+    out.print(verdict(report.verdict))

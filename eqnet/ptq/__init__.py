@@ -1,0 +1,1 @@
+"""Post-training: equalization of channels, and reconstruction of roundings."""

@@ -1,0 +1,1 @@
+"""Hardware profiles: their form, their files, their cost models."""

@@ -1,0 +1,146 @@
+"""Finding and reading hardware profiles: built in by name, or any YAML file by path."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from eqnet.spec.errors import ProfileError, one_line, unknown
+from eqnet.spec.fields import first_problem
+from eqnet.spec.hardware.profile import SCHEMA_VERSION, HardwareProfile
+
+MAX_BYTES = 64 * 1024
+MAX_EXTENDS = 8
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Safe YAML without aliases, which profiles do not need and bombs are made of, and without
+    keys that are given twice, of which plain YAML silently keeps the last."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # of PyYAML
+            raise yaml.YAMLError(f"line {mark.line + 1}: aliases are not allowed")
+        return super().compose_node(parent, index)
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        first: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in first:
+                    line = key.start_mark.line + 1
+                    raise yaml.YAMLError(f"line {line}: key '{key.value}' is given twice")
+                first.add((key.tag, key.value))
+        return node
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a small YAML mapping. Raises ProfileError with one line."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ProfileError(f"{path}: cannot read: {error.strerror}") from error
+    if len(raw) > MAX_BYTES:
+        raise ProfileError(f"{path}: {len(raw)} bytes (allowed: at most {MAX_BYTES})")
+    try:
+        content = yaml.load(raw, Loader=_PlainLoader)  # noqa: S506  (a SafeLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ProfileError(f"{path}: not valid YAML: {_yaml_line(error)}") from error
+    if not isinstance(content, dict):
+        raise ProfileError(f"{path}: found {type(content).__name__} (allowed: a mapping of keys)")
+    return content
+
+
+def _yaml_line(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:
+        return f"line {mark.line + 1}: {getattr(error, 'problem', 'syntax error')}"
+    return one_line(error)
+
+
+def profiles_dir() -> Path:
+    """Folder of the built-in profiles: inside a wheel, or beside the package in a checkout."""
+    package = Path(__file__).resolve().parents[2]
+    inside = package / "hw_profiles"
+    return inside if inside.is_dir() else package.parent / "hw_profiles"
+
+
+def builtin_profiles() -> list[str]:
+    """Names of the built-in profiles, sorted."""
+    return sorted(path.stem for path in profiles_dir().glob("*.yaml"))
+
+
+def load_profile(name_or_path: str) -> HardwareProfile:
+    """Load a profile by built-in name or by path of a YAML file.
+
+    Raises ProfileError naming the file, the key, what was found and what is allowed.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        if name_or_path not in builtin_profiles():
+            raise ProfileError(unknown("profile", name_or_path, builtin_profiles()))
+        path = profiles_dir() / f"{name_or_path}.yaml"
+    return _validate(path, _resolve(path, MAX_EXTENDS, path.parent))
+
+
+def _resolve(path: Path, depth: int, home: Path) -> dict[str, Any]:
+    """Read a profile and lay it over the one that it extends, key by key.
+
+    home: the folder of the profile that is loaded, from which its lookup table is sought.
+    """
+    content = read_yaml(path)
+    _move_table(content, path.parent, home)
+    base = content.pop("extends", None)
+    if base is None:
+        return content
+    if depth == 0:
+        raise ProfileError(f"{path}: extends: more than {MAX_EXTENDS} levels, or a circle")
+    beside = path.parent / f"{base}.yaml"
+    parent = beside if beside.is_file() else profiles_dir() / f"{base}.yaml"
+    if not parent.is_file():
+        raise ProfileError(f"{path}: extends: {unknown('profile', str(base), builtin_profiles())}")
+    return _merge(_resolve(parent, depth - 1, home), content)
+
+
+def _move_table(content: dict[str, Any], folder: Path, home: Path) -> None:
+    """Name a lookup table of a profile in `folder` as it is found from `home`.
+
+    The name stays relative, so that a profile has the same hash wherever its files lie.
+    """
+    cost = content.get("cost")
+    table = cost.get("table") if isinstance(cost, dict) else None
+    if isinstance(cost, dict) and isinstance(table, str) and folder != home:
+        content["cost"] = {**cost, "table": os.path.relpath(folder / table, home)}
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = (
+            _merge(merged[key], value) if both and not _is_other(value, merged[key]) else value
+        )
+    return merged
+
+
+def _is_other(value: dict[str, Any], base: dict[str, Any]) -> bool:
+    """Whether a cost model is another than the base's, whose parameters it then lacks."""
+    return value.get("model", base.get("model")) != base.get("model")
+
+
+def _validate(path: Path, content: dict[str, Any]) -> HardwareProfile:
+    version = content.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise ProfileError(
+            f"{path}: schema_version: found {version}, made for a newer eqnet "
+            f"(allowed: {SCHEMA_VERSION})"
+        )
+    try:
+        return HardwareProfile.model_validate(content)
+    except ValidationError as error:
+        raise ProfileError(f"{path}: {first_problem(error)}") from error

@@ -1,0 +1,1 @@
+"""ONNX Runtime: running it, and the rewrites that it alone needs."""

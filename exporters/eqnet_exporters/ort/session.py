@@ -1,0 +1,144 @@
+"""What every exporter that executes with ONNX Runtime shares: sessions, and the int8 proof."""
+
+from __future__ import annotations
+
+import platform
+import re
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from eqnet.backend.machine.isa import this_cpu
+from eqnet.backend.protocol import Array, HostLimit
+from eqnet.spec.errors import ArtifactError, MissingExtraError, one_line
+from eqnet.spec.hardware.profile import HardwareProfile
+
+INT8_OPS = ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat", "ConvInteger")
+X86 = ("x86_64", "AMD64", "i686", "i386")
+
+# Layout transformation renames `conv1` to `conv1_token_7`.
+TOKEN = re.compile(r"_token_\d+$")
+
+
+def unavailable() -> str | None:
+    """Why ONNX Runtime cannot execute here, or None."""
+    try:
+        import onnxruntime  # noqa: F401  (the import is the test)
+    except ImportError as error:
+        return f"onnxruntime cannot be imported: {error}"
+    return None
+
+
+def version() -> str:
+    """Name and version of the runtime."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError(
+            "the package 'onnxruntime' is not installed (install it: pip install onnxruntime)"
+        ) from error
+    return f"onnxruntime {onnxruntime.__version__}"
+
+
+@dataclass(frozen=True)
+class OrtRunner:
+    """A session with one input and one output."""
+
+    session: Any
+    input: str
+
+    def __call__(self, inputs: Array) -> Array:
+        """Run float32 inputs [N, C, H, W] and return float32 logits [N, classes]."""
+        logits: Array = self.session.run(None, {self.input: inputs})[0]
+        return logits.astype(np.float32, copy=False)
+
+
+def session_options(optimize: bool, threads: int | None, int8_activations: bool) -> Any:
+    """Options under which the integers are those that the graph says, on every CPU."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    level = ort.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    options.inter_op_num_threads = 1
+    # Threads that spin after a run slow down whatever runs next, such as the model compared with.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if int8_activations:
+        # ONNX Runtime's default on ARM; on x86 this lets the same graph fuse as it does there.
+        options.add_session_config_entry("session.qdqisint8allowed", "1")
+    elif platform.machine() in X86 and this_cpu().missing("vnni") is not None:
+        # Without VNNI the uint8 x int8 kernels saturate 16-bit sums; this takes uint8 x uint8.
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    return options
+
+
+def host_limit(profile: HardwareProfile) -> HostLimit | None:
+    """Without VNNI, uint8 activations with 8-bit weights need the exact kernels, which are slow.
+
+    int8 activations with int8 weights have exact kernels on every CPU.
+    """
+    wide = not profile.weights.reduce_range and profile.activations.storage == "uint8"
+    if not wide or not this_cpu().adds_in_16_bits():
+        return None
+    return HostLimit(
+        f"{this_cpu().missing('vnni')}: eqnet runs ONNX Runtime with session.x64quantprecision=1, "
+        "exact but slow, without which weights in 8 bits overflow sums of 16 bits "
+        "(remedy: profile onnxruntime_avx2, or weights.reduce_range)",
+        exact=True,
+    )
+
+
+def has_int8_activations(model: onnx.ModelProto) -> bool:
+    """Whether any QuantizeLinear of the graph stores int8."""
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    zeros = [n.input[2] for n in model.graph.node if n.op_type == "QuantizeLinear" if n.input[2:]]
+    return any(types.get(name) == onnx.TensorProto.INT8 for name in zeros)
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    try:
+        return onnx.load(path)
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot read: {error.strerror}") from error
+    except Exception as error:  # protobuf's DecodeError has no public base
+        raise ArtifactError(f"{path}: not an ONNX file: {one_line(error)}") from error
+
+
+def open_model(
+    path: Path, *, optimize: bool, threads: int | None, save_optimized: Path | None = None
+) -> OrtRunner:
+    """Load an ONNX file. Raises ArtifactError with one line if it is none or will not load."""
+    import onnxruntime as ort
+
+    options = session_options(optimize, threads, has_int8_activations(_read(path)))
+    if save_optimized is not None:
+        options.optimized_model_filepath = str(save_optimized)
+    try:
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions have no common base
+        raise ArtifactError(
+            f"{path}: ONNX Runtime cannot load the graph: {one_line(error)}"
+        ) from error
+    return OrtRunner(session, session.get_inputs()[0].name)
+
+
+def int8_layers(path: Path, layers: Iterable[str]) -> list[str]:
+    """Those of `layers` that ONNX Runtime's own optimized graph runs with integer kernels.
+
+    The graph is read back as ONNX Runtime writes it after all optimizations, where a fused
+    layer keeps its node's name. Raises ArtifactError if the graph does not load.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        optimized = Path(folder) / "optimized.onnx"
+        open_model(path, optimize=True, threads=1, save_optimized=optimized)
+        nodes = list(onnx.load(optimized, load_external_data=False).graph.node)
+    proved = {TOKEN.sub("", node.name) for node in nodes if node.op_type in INT8_OPS}
+    return [layer for layer in layers if layer in proved]

@@ -1,0 +1,1 @@
+"""OpenVINO: running it, and the rewrites that it alone needs."""

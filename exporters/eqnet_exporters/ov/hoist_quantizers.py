@@ -1,0 +1,72 @@
+"""Move a quantizer from behind a data mover to in front of it, onto the layer that computes.
+
+MaxPool and the reshaping ops select or reorder values. Quantization is monotone, so it commutes
+with them exactly: behind the layer it is part of the layer's kernel, and the mover then moves
+integers instead of floats. So does Concat of channels, whose operands then share the scale. A
+Concat along another axis, of tokens, has its quantizer behind it: OpenVINO 2026.4 takes the second
+axis to be channels, finds scales of its own for the operands, and cannot compile the matrix
+product that reads them.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from eqnet.backend.graph.names import part_name
+from eqnet.backend.graph.reading import Quantizer
+from eqnet_exporters.passes._build import graph_of, prefix
+from eqnet_exporters.passes.rewrite import RANGES, TYPES, Notes, changed, left, rewrite
+from eqnet_exporters.passes.share_quantizers import (
+    is_mover,
+    only_quantizer,
+    quantize_operands,
+    quantize_source,
+    why_not_quantized,
+)
+
+IMAGE_RANK, CHANNELS = 4, 1
+
+
+@rewrite(RANGES, TYPES)
+def hoist_quantizers(model: ir.Model) -> Notes:
+    """Move quantizers over data movers, chains of them too, in place."""
+    for node in reversed(list(model.graph)):
+        if is_mover(node) and (pair := quantize_source(node)) is not None:
+            _replace(*pair, node)
+            yield changed(node, "moves integers: the quantizer behind it stands in front")
+        elif is_mover(node) and (why := why_not_quantized(node)) is not None:
+            yield left(node, why)
+        elif joins_channels(node) and (behind := quantize_operands(node)) is not None:
+            _take_out(behind, node)
+            yield changed(node, "joins integers of the scale that was behind it")
+        elif node.op_type == "Concat" and only_quantizer(node) is not None:
+            yield left(node, "joins floats: OpenVINO takes any axis that it joins for channels")
+
+
+def joins_channels(node: ir.Node) -> bool:
+    """Whether a node joins maps [N, C, H, W] along their channels, as far as shapes tell."""
+    if node.op_type != "Concat":
+        return False
+    shape = node.outputs[0].shape
+    axis = node.attributes.get_int("axis")
+    if shape is None:
+        return axis == CHANNELS
+    return len(shape) == IMAGE_RANK and axis % IMAGE_RANK == CHANNELS
+
+
+def _replace(front: Quantizer, behind: Quantizer, node: ir.Node) -> None:
+    """Give the quantizer in front the place and the name of the one behind."""
+    name = prefix(behind)
+    _take_out(behind, node)
+    for part in (front.quantize, front.clip, front.dequantize):
+        if part is not None:
+            part.name = part_name(name, part.op_type)
+            part.outputs[0].name = f"{part.name}.output"
+
+
+def _take_out(behind: Quantizer, node: ir.Node) -> None:
+    """Let the readers of a quantizer read the data mover in front of it."""
+    behind.output.replace_all_uses_with(node.outputs[0])
+    for old in (behind.dequantize, behind.clip, behind.quantize):
+        if old is not None:
+            graph_of(node).remove(old, safe=True)

@@ -1,0 +1,1 @@
+"""TensorRT: what TensorRtExporter is made of."""

@@ -1,0 +1,110 @@
+"""TensorRT's rules for explicit quantization, checked on the ONNX graph without TensorRT.
+
+Source: TensorRT developer guide, "Working with Quantized Types". Checking here gives one clear
+line on any machine, and it is stricter than the parser: TensorRT for RTX 1.7 refuses non-zero
+zero-points, but takes uint8 activations and integer Clips without a word and runs int8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx_ir as ir
+
+from eqnet.backend.graph.operators import LAYER_OPS, channel_axis
+from eqnet.backend.graph.reading import constant, storage_type
+from eqnet.spec.errors import ProfileError
+
+OPSETS = range(9, 26)
+
+
+def problems(model: ir.Model) -> list[str]:
+    """One line for every rule that the graph breaks; empty when TensorRT can take it."""
+    found = list(_opset(model))
+    for node in model.graph:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            found += [f"node '{node.name}': {text}" for text in _quantization(node)]
+        if node.op_type in LAYER_OPS:
+            found += [f"layer '{node.name}': {text}" for text in _layer(node)]
+    return found
+
+
+def require(model: ir.Model) -> None:
+    """Raise ProfileError with the first broken rule, and how many more there are."""
+    found = problems(model)
+    if found:
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise ProfileError(f"TensorRT refuses this graph: {found[0]}{more}")
+
+
+def _opset(model: ir.Model) -> Iterator[str]:
+    opset = model.opset_imports.get("", 0)
+    if opset not in OPSETS:
+        yield f"opset {opset} (allowed: {OPSETS[0]} to {OPSETS[-1]})"
+
+
+def _quantization(node: ir.Node) -> Iterator[str]:
+    source = node.inputs[0]
+    integers = constant(source) if node.op_type == "DequantizeLinear" else None
+    yield from _scale(node, is_weight=integers is not None or constant(source) is not None)
+    yield from _zero_point(node)
+    if integers is not None:
+        if integers.dtype != np.int8:
+            yield f"integers of type {integers.dtype} (allowed: int8 weights, float biases)"
+        return
+    if node.op_type == "QuantizeLinear" and storage_type(node) != ir.DataType.INT8:
+        yield f"activation stored as {storage_type(node).name.lower()} (allowed: int8)"
+    yield from _pairing(node)
+
+
+def _pairing(node: ir.Node) -> Iterator[str]:
+    """Every activation's Q goes straight into a DQ; nothing may compute on integers."""
+    if node.op_type == "QuantizeLinear":
+        others = sorted({r.op_type for r in node.outputs[0].consumers()} - {"DequantizeLinear"})
+        if others:
+            yield f"integers are read by {', '.join(others)} (allowed: DequantizeLinear)"
+    else:
+        source = node.inputs[0]
+        maker = source.producer() if source is not None else None
+        if maker is None or maker.op_type != "QuantizeLinear":
+            kind = "a graph input" if maker is None else maker.op_type
+            yield f"integers come from {kind} (allowed: QuantizeLinear or a constant)"
+
+
+def _scale(node: ir.Node, *, is_weight: bool) -> Iterator[str]:
+    scale = constant(node.inputs[1])
+    if scale is None:
+        yield "its scale is computed (allowed: a constant)"
+        return
+    values = scale.astype(np.float64)
+    bad = values[~(np.isfinite(values) & (values > 0))]
+    if bad.size:
+        yield f"scale {bad.flat[0]:g} (allowed: finite and above 0)"
+    if scale.size > 1 and not is_weight:
+        yield f"{scale.size} scales on an activation (allowed: one for the tensor)"
+
+
+def _zero_point(node: ir.Node) -> Iterator[str]:
+    value = node.inputs[2] if len(node.inputs) > 2 else None
+    if value is None:
+        return
+    zero = constant(value)
+    if zero is None:
+        yield "its zero-point is computed (allowed: the constant 0)"
+    elif zero.astype(np.int64).any():
+        yield f"zero-point {int(zero.flat[np.flatnonzero(zero)[0]])} (allowed: 0)"
+
+
+def _layer(node: ir.Node) -> Iterator[str]:
+    weight, bias = (node.inputs[i] if i < len(node.inputs) else None for i in (1, 2))
+    maker = bias.producer() if bias is not None else None
+    if maker is not None and maker.op_type == "DequantizeLinear":
+        yield "its bias comes from DequantizeLinear (allowed: a float constant)"
+    maker = weight.producer() if weight is not None else None
+    if maker is None or maker.op_type != "DequantizeLinear":
+        return
+    scale, axis = constant(maker.inputs[1]), maker.attributes.get_int("axis", 1)
+    wanted = channel_axis(node)
+    if scale is not None and scale.size > 1 and axis != wanted:
+        yield f"weight scales along axis {axis} (allowed: axis {wanted}, the output channels)"

@@ -1,0 +1,94 @@
+"""Building several engines at once, half of them in a second process.
+
+    python -m eqnet_exporters.trt.worker MODEL OUT LEAST BEST MOST TARGET...
+
+TensorRT for RTX fails when two threads of one process build for different compute capabilities
+(seen: 1.7), so the second process is a process. It writes OUT/TARGET.engine and OUT/TARGET.log,
+or one line on stderr.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from eqnet.spec.errors import EqnetError, one_line
+from eqnet_exporters.trt import build as trt_build
+from eqnet_exporters.trt.build import Batches, Engine
+
+# Below this a second process takes longer to start than it saves.
+WORTHWHILE_BYTES = 8 << 20
+
+
+def build_all(trt: Any, model: Path, targets: Sequence[str], batches: Batches) -> list[Engine]:
+    """An engine for each target, in their order. Raises EqnetError as `trt_build.build` does."""
+    onnx = model.read_bytes()
+    helped = len(targets) > 1 and (os.cpu_count() or 1) > 1 and len(onnx) >= WORTHWHILE_BYTES
+    others = tuple(targets[1::2]) if helped and sys.executable else ()
+    with tempfile.TemporaryDirectory() as scratch:
+        worker = _start(model, Path(scratch), batches, others) if others else None
+        try:
+            made = {
+                target: trt_build.build(trt, onnx, target=target, batches=batches)
+                for target in targets
+                if target not in others
+            }
+            if worker is not None:
+                made |= _collect(worker, Path(scratch), others)
+        finally:
+            if worker is not None:
+                worker.kill()
+                worker.wait()
+    return [made[target] for target in targets]
+
+
+def _start(
+    model: Path, out: Path, batches: Batches, targets: Sequence[str]
+) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", __name__, str(model), str(out)]
+    paths = os.pathsep.join(path for path in sys.path if path)
+    return subprocess.Popen(  # noqa: S603  # this interpreter, arguments of our own
+        [*command, *map(str, batches), *targets],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )  # fmt: skip
+
+
+def _collect(worker: subprocess.Popen[str], out: Path, targets: Sequence[str]) -> dict[str, Engine]:
+    _, said = worker.communicate()
+    if worker.returncode != 0:
+        lines = said.strip().splitlines() or [f"it ended with code {worker.returncode}"]
+        raise EqnetError(f"building for {', '.join(targets)} failed: {lines[-1]}")
+    return {
+        target: Engine(
+            target,
+            (out / f"{target}.engine").read_bytes(),
+            (out / f"{target}.log").read_text(encoding="utf-8"),
+        )
+        for target in targets
+    }
+
+
+def main(arguments: Sequence[str]) -> int:
+    """What the second process does; its exit code."""
+    model, out, least, best, most, *targets = arguments
+    batches = Batches(int(least), int(best), int(most))
+    try:
+        trt, onnx = trt_build.find_tensorrt(), Path(model).read_bytes()
+        for target in targets:
+            engine = trt_build.build(trt, onnx, target=target, batches=batches)
+            (Path(out) / f"{target}.engine").write_bytes(engine.plan)
+            (Path(out) / f"{target}.log").write_text(engine.log, encoding="utf-8")
+    except (EqnetError, OSError) as error:
+        print(one_line(error), file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
