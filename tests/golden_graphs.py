@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-from eqnet.backend.graphs import constant
-from eqnet.spec.profiles import builtin_profiles, load_profile
-from eqnet_exporters.trt_float16 import to_float16
+from eqnet_exporters.trt.float16 import to_float16
 from nets import small_supernet
 
 from eqnet.backend.discovery import find_exporter
+from eqnet.backend.graph.reading import constant
 from eqnet.qdq.export import to_onnx
+from eqnet.spec.hardware.load import builtin_profiles, load_profile
 from eqnet.spec.subnet import SubnetSpec
 from eqnet.subnets.profiled import Target
 from eqnet.supernet.checkpoint import load_supernet
