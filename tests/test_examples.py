@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from eqnet.backend import discovery
+from eqnet.spec.errors import UsageError
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -68,3 +71,15 @@ def test_the_elastic_step_trains_in_ones_own_loop(monkeypatch, capsys):
     shares = [float(line.split()[1].rstrip("%")) for line in told.splitlines() if "W" in line[:1]]
     assert len(shares) == 3
     assert min(shares) > 30  # of ten classes
+
+
+def test_a_hardware_target_of_ones_own(tmp_path, monkeypatch, capsys, bundled_data_only):
+    monkeypatch.setattr(discovery, "_registered", {})
+    run(monkeypatch, "own_exporter.py", "--out", str(tmp_path))
+    told = capsys.readouterr().out
+    assert told.startswith("my_npu simulator 0.1: passed, accuracy 0.9")
+    assert "stored as int8" in told
+    with pytest.MonkeyPatch.context() as elsewhere:
+        elsewhere.setattr(discovery, "_registered", {})
+        with pytest.raises(UsageError, match="unknown backend 'my_npu'"):
+            discovery.find_exporter("my_npu")

@@ -9,22 +9,33 @@ from eqnet.spec.errors import MissingExtraError, ProfileError, UsageError, unkno
 from eqnet.spec.hardware.profile import HardwareProfile
 
 GROUP = "eqnet.exporters"
+_registered: dict[str, type[Exporter]] = {}
+
+
+def register(exporter: type[Exporter]) -> None:
+    """Let this process find an exporter that no installed package has an entry point for.
+
+    For trying one out; it comes before an installed one of its name.
+    """
+    _registered[exporter.name] = exporter
 
 
 def exporter_names() -> list[str]:
     """Names of all installed exporters, sorted."""
-    return sorted({entry.name for entry in metadata.entry_points(group=GROUP)})
+    return sorted({entry.name for entry in metadata.entry_points(group=GROUP)} | set(_registered))
 
 
 def find_exporter(name: str) -> Exporter:
-    """Load the exporter registered under `name` in the group ``eqnet.exporters``.
+    """The exporter of that name: one registered here, or of the group ``eqnet.exporters``.
 
     Raises UsageError for an unknown name (with the nearest and all valid names) or for an entry
     that is no exporter, and MissingExtraError when a package that it needs is not installed.
     """
+    if name in _registered:
+        return _registered[name]()
     entries = {entry.name: entry for entry in metadata.entry_points(group=GROUP)}
     if name not in entries:
-        raise UsageError(unknown("backend", name, entries))
+        raise UsageError(unknown("backend", name, exporter_names()))
     entry = entries[name]
     try:
         made = entry.load()()

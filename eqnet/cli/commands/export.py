@@ -124,7 +124,8 @@ def _print_notes(notes: list[LoweringNote] | None) -> None:
     for note in notes:
         if not note.changed:
             left.add_row(note.rewrite, note.node, note.text)
-    console().print(left)
+    if left.row_count:
+        console().print(left)
 
 
 def _warn(manifest: Manifest) -> None:
