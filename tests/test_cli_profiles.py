@@ -28,7 +28,7 @@ def profile(tmp_path: Path) -> Path:
         ("schema_version: 1", "schema_version: 2", "newer eqnet"),
         ("per_channel", "per_group", "granularity"),
         ("cost: {model: size}", "cost: {model: guess}", "cost.model"),
-        ("cost: {model: size}", "cost: {model: lookup}", "needs 'table'"),
+        ("cost: {model: size}", "cost: {model: lookup}", "cost.lookup.table: Field required"),
         ("cost: {model: size}", "cost: {model: size", "not valid YAML"),
         ("name: my_chip", "name: &a my_chip\ndescription: *a", "aliases are not allowed"),
         ("name: my_chip", "name: !!python/name:os.system x", "not valid YAML"),
