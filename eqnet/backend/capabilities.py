@@ -22,6 +22,7 @@ def capability_refusals(profile: HardwareProfile, can: Capabilities) -> list[str
         ("activations.symmetry", profile.activations.symmetry, can.activation_symmetries),
         ("activations.storage", profile.activations.storage, can.storages),
         ("activations.zero_point", profile.activations.zero_point, can.zero_points),
+        ("activations.unsigned", profile.activations.unsigned, can.unsigned),
         ("opset", str(profile.opset), (str(OPSET),)),
         ("remainder", profile.remainder, can.remainders),
         *(("device", kind, can.devices) for kind in profile.device_kinds()),

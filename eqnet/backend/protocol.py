@@ -33,7 +33,8 @@ class Capabilities:
     """The forms that a target executes with its fast kernels.
 
     A profile that asks for more is refused at search and export, never silently changed.
-    zero_points: values of the profile's ``activations.zero_point`` that `lower` keeps exactly.
+    zero_points, unsigned: values of these keys of the profile's ``activations`` that `lower`
+        keeps exactly.
     devices: kinds that the profile's `device` may name.
     engines: whether `finish` builds engines ahead of time, by the profile's ``engines``.
     slow, in_float: keys of the profile whose other values `lower` keeps exactly too, in slower
@@ -47,6 +48,7 @@ class Capabilities:
     min_bits: int
     remainders: frozenset[str]
     zero_points: frozenset[str] = frozenset({"free"})
+    unsigned: frozenset[str] = frozenset({"halved"})
     devices: frozenset[str] = frozenset({"CPU"})
     engines: bool = False
     slow: frozenset[str] = frozenset()

@@ -14,6 +14,7 @@ from eqnet.capture.bounds import bounds
 from eqnet.capture.canonical import canonicalize
 from eqnet.capture.insert import insert_layers, insert_quantizers
 from eqnet.capture.max_pools import pool_by_max
+from eqnet.capture.offsets import is_shiftable
 from eqnet.capture.operators import (
     elements_of,
     module_of,
@@ -124,6 +125,7 @@ def _describe(
                 beside=beside.get(node, ()),
                 ends=readers.ended_conv(node),
                 read=readers.read_convs(node),
+                shiftable=low >= 0 and is_shiftable(graph, node),
             )
         )
     output = next(node for node in graph.graph.nodes if node.op == "output")

@@ -36,6 +36,7 @@ class TensorInfo:
     beside: the convolutions whose output it is added to, absorbed by them.
     ends: the convolution whose output it is, where an operation outside the groups reads it.
     read: the convolutions whose outputs it consists of, where `layers` read it.
+    shiftable: the layers around it, which are all that make or read it, can take an offset.
     """
 
     name: str
@@ -48,6 +49,7 @@ class TensorInfo:
     beside: tuple[str, ...] = ()
     ends: str | None = None
     read: tuple[str, ...] = ()
+    shiftable: bool = False
 
 
 @dataclass(frozen=True)

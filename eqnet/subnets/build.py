@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from eqnet.spec.hardware.load import load_profile
@@ -29,9 +29,15 @@ class Style:
         """The style of a hardware profile."""
         return cls(profile.name, profile.placement, profile.activations)
 
-    def stored_bits(self, bits: int, tensor: TensorInfo) -> int:
-        """Bits of a tensor in this style's storage (b - 1 where half of it would stay empty)."""
+    def stored_bits(self, bits: int, tensor: TensorInfo, quantized: Collection[str]) -> int:
+        """Bits of a tensor in this style's storage (b - 1 where half of it would stay empty).
+
+        quantized: the layers that are not in the remainder.
+        """
         halved = tensor.non_negative and self.activations.zero_point == "zero"
+        all_quantized = all(layer in quantized for layer in tensor.layers)
+        if self.activations.unsigned == "shifted" and tensor.shiftable and all_quantized:
+            halved = False
         return max(BITS[0], bits - 1) if halved else bits
 
 
@@ -69,7 +75,7 @@ def build_spec(
     """
     quantized = {name for name, bits in weights.items() if bits != REMAINDER}
     narrow = {
-        tensor.name: style.stored_bits(activation_bits[tensor.name], tensor)
+        tensor.name: style.stored_bits(activation_bits[tensor.name], tensor, quantized)
         for tensor in info.read_tensors()
         if quantized.intersection(tensor.layers)
     }
@@ -105,7 +111,7 @@ def _carriers(
         elif _is_shared(tensor, style, narrow) or _wants_carrier(
             tensor, style.placement, quantized
         ):
-            found[tensor.name] = style.stored_bits(CARRIER_BITS, tensor)
+            found[tensor.name] = style.stored_bits(CARRIER_BITS, tensor, quantized)
     return found
 
 

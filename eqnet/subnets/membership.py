@@ -102,10 +102,11 @@ def _layers(target: Target, spec: SubnetSpec) -> str | None:
 def _pairs(target: Target, spec: SubnetSpec, layer: LayerInfo) -> list[Pair]:
     """The profile's pairs that give a free layer its weights and its stored activations."""
     tensor, style = target.info.tensor(layer.input), Style.of(target.profile)
+    quantized = set(spec.quantized_layers())
     read = {
         bits
         for bits in {pair[1] for pair in target.profile.bits}
-        if style.stored_bits(bits, tensor) == spec.activations.get(tensor.name)
+        if style.stored_bits(bits, tensor, quantized) == spec.activations.get(tensor.name)
         and all(
             (spec.weights[name], bits) in target.profile.bits
             for name in tensor.layers

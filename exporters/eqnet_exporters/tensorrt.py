@@ -36,11 +36,12 @@ from eqnet_exporters.trt.build import Batches
 from eqnet_exporters.trt.cuda import Cuda, gpu_problem
 from eqnet_exporters.trt.report import WITHOUT_INT8_CONVOLUTION
 from eqnet_exporters.trt.run import TensorRtRunner
+from eqnet_exporters.trt.shift_unsigned import shift_unsigned
 from eqnet_exporters.trt.shipped import BUILD_SUMS, engine_name, load_shipped, read_sums
 from eqnet_exporters.trt.worker import build_all
 
 FLOAT16_MODEL = "model.fp16.onnx"
-REWRITES = (trt_lower.to_signed_zero, tidy)
+REWRITES = (shift_unsigned, trt_lower.to_signed_zero, tidy)
 BUILD_LOG = "build.log"
 SECTION = "===== engine for "
 # An int8 weight takes 1 byte, and 2 or more if it was expanded; scales and padding need the rest.
@@ -60,6 +61,7 @@ class TensorRtExporter:
         min_bits=8,
         remainders=frozenset({"float32", "float16"}),
         zero_points=frozenset({"zero"}),
+        unsigned=frozenset({"halved", "shifted"}),
         devices=frozenset({"GPU"}),
         engines=True,
     )

@@ -67,12 +67,15 @@ class ActivationRules(Frozen):
     storage ``by_sign``: symmetric tensors that go below zero in int8, all others in uint8; with
     ``symmetry: symmetric`` every zero-point then is 0.
     With ``zero_point: zero`` in signed storage a non-negative tensor of b bits is held as the
-    unsigned form of b - 1 bits, because its negative half would stay empty.
+    unsigned form of b - 1 bits, because its negative half would stay empty. With ``unsigned:
+    shifted`` it has all b bits where the layers around it can take an offset into their biases:
+    where a layer makes it and only layers without padding read it.
     """
 
     symmetry: Symmetry
     storage: Literal["uint8", "int8", "by_sign"] = "uint8"
     zero_point: Literal["free", "zero"] = "free"
+    unsigned: Literal["halved", "shifted"] = "halved"
     scales: Scales = Scales.FREE
 
     @model_validator(mode="after")
@@ -81,6 +84,8 @@ class ActivationRules(Frozen):
             raise ValueError("zero_point 'zero' needs symmetry 'symmetric'")
         if self.zero_point == "zero" and self.storage != "int8":
             raise ValueError("zero_point 'zero' needs storage 'int8'")
+        if self.unsigned == "shifted" and self.zero_point != "zero":
+            raise ValueError("unsigned 'shifted' needs zero_point 'zero'")
         return self
 
 
@@ -281,11 +286,13 @@ class HardwareProfile(Frozen):
     def sha256(self) -> str:
         """Hash of the canonical form of the resolved profile.
 
-        It has the parameters of all cost models, so that what was searched before each had its
-        own is still known as this profile's.
+        It has the parameters of all cost models, and no key that came later where that has its
+        default, so that what was searched with an earlier version is still known as this profile's.
         """
         content = self.model_dump(mode="json")
         content["cost"] = COST_DEFAULTS | content["cost"]
+        if self.activations.unsigned == "halved":
+            content["activations"].pop("unsigned")
         text = json.dumps(content, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
