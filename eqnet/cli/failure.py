@@ -32,7 +32,7 @@ _EXTRA_OF = {
 def exit_code_of(error: BaseException) -> int:
     """Say on stderr, in one line, what went wrong; returns the exit code for it."""
     if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+        return _code_of(error)
     if isinstance(error, BrokenPipeError):
         return _close_stdout()
     if os.environ.get("EQNET_DEBUG") == "1":
@@ -50,6 +50,15 @@ def exit_code_of(error: BaseException) -> int:
         return _say(f"error: {error.filename}: {error.strerror}", 1)
     text = f"error: unexpected {type(error).__name__}: {error} (EQNET_DEBUG=1 shows where)"
     return _say(text, 1)
+
+
+def _code_of(error: SystemExit) -> int:
+    """What the interpreter makes of `sys.exit`: no code is success, a text is failure."""
+    if isinstance(error.code, int):
+        return error.code
+    if error.code is None:
+        return 0
+    return 1
 
 
 def missing_extra(error: ImportError) -> MissingExtraError | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 def page(text: str) -> str:
     """Join the lines of each paragraph, but for those that begin with a backspace mark."""
-    paragraphs = text.strip("\n").split("\n\n")
-    return "\n\n".join(
-        part if part.startswith("\b") else " ".join(part.split()) for part in paragraphs
-    )
+    paragraphs = []
+    for paragraph in text.strip("\n").split("\n\n"):
+        if not paragraph.startswith("\b"):
+            paragraph = " ".join(paragraph.split())
+        paragraphs.append(paragraph)
+    return "\n\n".join(paragraphs)

@@ -97,7 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # a closed pipe is found here and not at the interpreter's exit
     except BaseException as error:
         return exit_code_of(error)
-    return result if isinstance(result, int) else 0
+    if isinstance(result, int):
+        return result
+    return 0
 
 
 def run() -> None:

@@ -146,7 +146,9 @@ def _sides(option: str, text: str | None) -> int | tuple[int, int] | None:
     match = re.fullmatch(r"(\d{1,6})(?:\s*[xX\u00d7*,]\s*(\d{1,6}))?", text.strip())
     if match is None:
         raise UsageError(f"{option}: found '{text}' (allowed: N or HxW, such as 224 or 224x160)")
-    return int(match[1]) if match[2] is None else (int(match[1]), int(match[2]))
+    if match[2] is None:
+        return int(match[1])
+    return int(match[1]), int(match[2])
 
 
 def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
@@ -168,7 +170,9 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
 
 def _ratio(text: str) -> float:
     number, slash, divisor = text.partition("/")
-    return float(number) / float(divisor) if slash else float(number)
+    if not slash:
+        return float(number)
+    return float(number) / float(divisor)
 
 
 def parse_bits(text: str) -> tuple[int, int]:
@@ -176,7 +180,9 @@ def parse_bits(text: str) -> tuple[int, int]:
     from eqnet.spec.scheme import BITS
 
     match = re.fullmatch(r"w(\d{1,2})a(\d{1,2})", text.strip().lower())
-    bits = (int(match[1]), int(match[2])) if match else (0, 0)
+    bits = (0, 0)
+    if match is not None:
+        bits = (int(match[1]), int(match[2]))
     if any(value not in BITS for value in bits):
         raise UsageError(
             f"--bits: found '{text}' (allowed: w<N>a<M> with N and M from {BITS[0]} to {BITS[-1]}, "
@@ -235,12 +241,13 @@ def parse_budgets(texts: Sequence[str]) -> dict[str, float]:
 
     budgets: dict[str, float] = {}
     for text in texts:
-        name, separator, value = (part.strip() for part in text.partition("="))
+        name, _, value = text.partition("=")
+        name = name.strip()
         if name not in BUDGETS:
             raise UsageError(f"--budget: {unknown('budget', name, BUDGETS)}")
         if name in budgets:
             raise UsageError(f"--budget: {name} is given twice (allowed: once)")
-        budgets[name] = _positive(name, value if separator else "")
+        budgets[name] = _positive(name, value.strip())
     return budgets
 
 
@@ -258,7 +265,9 @@ def _positive(name: str, text: str) -> float:
 
 def parse_percent(option: str, text: str) -> float:
     """`5%` or `0.05` as 0.05. Raises UsageError for what is not a share between 0 and 1."""
-    number, scale = (text.strip()[:-1], 100.0) if text.strip().endswith("%") else (text, 1.0)
+    number, scale = text.strip(), 1.0
+    if number.endswith("%"):
+        number, scale = number[:-1], 100.0
     try:
         value = float(number) / scale
     except ValueError:
@@ -284,8 +293,7 @@ def parse_names(option: str, text: str | None, allowed: Sequence[str]) -> list[s
 def require_folder(option: str, path: Path | None, error: type[Exception]) -> None:
     """Check early that a folder given by the user is there."""
     if path is not None and not path.is_dir():
-        what = "not a folder" if path.exists() else "no such folder"
-        raise error(f"{option}: {path}: {what}")
+        raise error(f"{option}: {path}: {_no_folder(path)}")
 
 
 def require_artifact(path: Path) -> None:
@@ -293,10 +301,14 @@ def require_artifact(path: Path) -> None:
     from eqnet.spec.manifest import MANIFEST
 
     if not path.is_dir():
-        what = "not a folder" if path.exists() else "no such folder"
+        what = _no_folder(path)
         raise ArtifactError(f"{path}: {what} (allowed: a folder that 'eqnet export' wrote)")
     if not (path / MANIFEST).is_file():
         raise ArtifactError(f"{path}: not an artifact: no {MANIFEST} in it")
+
+
+def _no_folder(path: Path) -> str:
+    return "not a folder" if path.exists() else "no such folder"
 
 
 def require_writable(path: Path, *, folder: bool) -> None:
@@ -305,8 +317,10 @@ def require_writable(path: Path, *, folder: bool) -> None:
     Nothing is left behind. Raises OutputError.
     """
     if path.exists() and path.is_dir() != folder:
-        found, allowed = ("a file", "a folder") if folder else ("a folder", "a file")
-        raise OutputError(f"{path}: is {found} (allowed: {allowed}, or a new name)")
+        present, allowed = "a folder", "a file"
+        if folder:
+            present, allowed = allowed, present
+        raise OutputError(f"{path}: is {present} (allowed: {allowed}, or a new name)")
     nearest = path if path.is_dir() else path.absolute().parent
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent

@@ -23,9 +23,9 @@ _MARK = {"passed": "✓", "failed": "✗", "skipped": "~"}
 
 def print_json(document: BaseModel | Mapping[str, Any] | Sequence[Any]) -> None:
     """Print one JSON document on stdout. Raises ValueError for an infinity or NaN in it."""
-    plain = document if isinstance(document, Mapping | list) else None
-    if plain is None:
-        plain = document.model_dump(mode="json")  # type: ignore[union-attr]  # a model, by the branch above
+    plain: Any = document
+    if not isinstance(document, Mapping | list):
+        plain = document.model_dump(mode="json")  # type: ignore[union-attr]  # a model, then
     sys.stdout.write(json.dumps(plain, indent=2, allow_nan=False) + "\n")
 
 
@@ -38,8 +38,8 @@ def console() -> Console:
     """Where tables go: stdout, wide enough that a pipe does not break the rows."""
     from rich.console import Console
 
-    terminal = sys.stdout.isatty()
-    return Console(file=sys.stdout, highlight=False, width=None if terminal else 200)
+    width = None if sys.stdout.isatty() else 200
+    return Console(file=sys.stdout, highlight=False, width=width)
 
 
 def say(text: str) -> None:
@@ -58,21 +58,21 @@ def table(title: str, columns: Iterable[str], numeric: Iterable[str] = ()) -> Ta
     from rich.table import Table
 
     right = set(numeric)
-    made = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    empty = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     for name in columns:
-        made.add_column(name, justify="right" if name in right else "left", overflow="fold")
-    return made
+        empty.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    return empty
 
 
 def facts(pairs: Mapping[str, str | None]) -> Table:
     """Two columns, name and value; a value of None is left out."""
     from rich.table import Table
 
-    made = Table.grid(padding=(0, 2))
+    rows = Table.grid(padding=(0, 2))
     for name, value in pairs.items():
         if value is not None:
-            made.add_row(f"[dim]{name}[/dim]", _plain(value))
-    return made
+            rows.add_row(f"[dim]{name}[/dim]", _plain(value))
+    return rows
 
 
 def verdict(value: str) -> Text:
@@ -85,9 +85,9 @@ def verdict(value: str) -> Text:
 def checks_table(title: str, checks: Iterable[Check]) -> Table:
     """The checks of a verification as a table."""
     columns = ("question", "check", "verdict", "value", "limit", "reason")
-    made = table(title, columns, ("value", "limit"))
-    for check in sorted(checks, key=lambda one: one.group != "export"):
-        made.add_row(
+    rows = table(title, columns, ("value", "limit"))
+    for check in sorted(checks, key=lambda check: check.group != "export"):
+        rows.add_row(
             check.group,
             check.name,
             verdict(check.verdict),
@@ -95,25 +95,29 @@ def checks_table(title: str, checks: Iterable[Check]) -> Table:
             quantity(check.limit, check.unit),
             _plain(check.reason),
         )
-    return made
+    return rows
 
 
 def build_table(report: BuildReport) -> Table:
     """What the target's own compiler made of the layers."""
-    made = table("as built by the target's compiler", report.columns)
+    rows = table("as built by the target's compiler", report.columns)
     for row in report.rows:
-        made.add_row(*(_plain(cell) for cell in row))
-    return made
+        rows.add_row(*(_plain(cell) for cell in row))
+    return rows
 
 
 def quantity(value: float | None, unit: str) -> str:
     """A number with its unit; empty where there is none."""
-    return "" if value is None else f"{value:.6g} {unit}".strip()
+    if value is None:
+        return ""
+    return f"{value:.6g} {unit}".strip()
 
 
 def share(value: float | None) -> str:
     """A number in [0, 1] as per cent with two digits."""
-    return "" if value is None else f"{100 * value:.2f} %"
+    if value is None:
+        return ""
+    return f"{100 * value:.2f} %"
 
 
 def against_float(comparison: FloatComparison | None) -> str | None:

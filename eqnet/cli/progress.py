@@ -26,7 +26,7 @@ class Bar:
         self._task = self._rich.add_task(task, total=total, info="")
 
     def advance(self, n: int = 1, **info: float | str) -> None:
-        """Move the bar and show `info` behind it."""
+        """Move the bar and show `info` after it."""
         if self._task is None:
             return
         if info:
@@ -36,10 +36,10 @@ class Bar:
 
     def finish(self) -> None:
         """Fill the bar, also where the total was not known."""
-        if self._task is None:
-            return
-        task = next(item for item in self._rich.tasks if item.id == self._task)
-        self._rich.update(self._task, total=max(task.completed, 1), completed=task.completed or 1)
+        for task in self._rich.tasks:
+            if task.id == self._task:
+                total = max(task.completed, 1)
+                self._rich.update(task.id, total=total, completed=task.completed or 1)
         self._task = None
 
 
@@ -54,7 +54,10 @@ class Lines:
     def start(self, task: str, total: int | None) -> None:
         """Say what begins."""
         self._name, self._done, self._info = task, 0, {}
-        self._write(f"{task}: 0/{total}" if total is not None else f"{task} ...")
+        if total is None:
+            self._write(f"{task} ...")
+        else:
+            self._write(f"{task}: 0/{total}")
 
     def advance(self, n: int = 1, **info: float | str) -> None:
         """Count in silence."""
@@ -63,8 +66,10 @@ class Lines:
 
     def finish(self) -> None:
         """Say that it is over."""
-        tail = describe(self._info)
-        self._write(f"{self._name}: done ({self._done}){'  ' + tail if tail else ''}")
+        text = f"{self._name}: done ({self._done})"
+        if self._info:
+            text += f"  {describe(self._info)}"
+        self._write(text)
 
     def _write(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
@@ -72,10 +77,10 @@ class Lines:
 
 def describe(info: dict[str, float | str]) -> str:
     """`loss=0.312 step=4` from the information of a step."""
-    parts = (
-        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in info.items()
-    )
+    parts = []
+    for name, value in info.items():
+        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+        parts.append(f"{name}={shown}")
     return " ".join(parts)
 
 

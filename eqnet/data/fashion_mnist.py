@@ -7,7 +7,7 @@ that calibration and parity are the same whatever is installed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +20,17 @@ from eqnet.spec.manifest import Preprocessing
 
 NAME = "fashion_mnist"
 CLASSES = (
-    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
-    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
-)  # fmt: skip
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
 SIDE = 28
 TRAIN_FILES, TEST_FILES, VALIDATION = 60_000, 10_000, 5_000
 # Where Debian's package dataset-fashion-mnist puts the files.
@@ -32,7 +40,7 @@ SYSTEM_FOLDERS = (
 )
 BUNDLE = Path(__file__).resolve().parent / "bundled" / NAME
 IMAGES, LABELS = "images-idx3-ubyte", "labels-idx1-ubyte"
-PARTS = tuple(f"{part}-{kind}" for part in ("train", "t10k") for kind in (IMAGES, LABELS))
+PARTS = (f"train-{IMAGES}", f"train-{LABELS}", f"t10k-{IMAGES}", f"t10k-{LABELS}")
 HOW_TO_GET = "install Debian's dataset-fashion-mnist, or pass a folder with its four IDX files"
 
 
@@ -108,7 +116,7 @@ def read_pair(folder: Path, prefix: str, images: int | None = None) -> tuple[Pix
 
     `images` is how many there must be. Raises DataError with one line.
     """
-    image_file, label_file = (_existing(folder, prefix + kind) for kind in (IMAGES, LABELS))
+    image_file, label_file = _existing(folder, prefix + IMAGES), _existing(folder, prefix + LABELS)
     pixels, labels = read_idx(image_file, 3), read_idx(label_file, 1)
     if pixels.shape[1:] != (SIDE, SIDE):
         size = f"{pixels.shape[1]}x{pixels.shape[2]}"
@@ -130,7 +138,7 @@ def find_folder(root: Path | None, system: Sequence[Path] = SYSTEM_FOLDERS) -> P
     and holds no complete data.
     """
     if root is None:
-        return next((folder for folder in system if not _missing(folder)), None)
+        return _installed(system)
     places = [root, root / "FashionMNIST" / "raw", root / "raw"]
     for place in places:
         if not _missing(place):
@@ -142,6 +150,13 @@ def find_folder(root: Path | None, system: Sequence[Path] = SYSTEM_FOLDERS) -> P
     if len(missing) < len(PARTS):
         raise DataError(f"{nearest}: {missing[0]} is missing (allowed: {_layout()})")
     raise DataError(f"{root}: no Fashion-MNIST files (allowed: {_layout()})")
+
+
+def _installed(system: Sequence[Path]) -> Path | None:
+    for folder in system:
+        if not _missing(folder):
+            return folder
+    return None
 
 
 def open_fashion_mnist(
@@ -158,8 +173,7 @@ def open_fashion_mnist(
 
 
 def _missing(folder: Path) -> list[str]:
-    found = partial(_find, folder)
-    return [part for part in PARTS if found(part) is None]
+    return [part for part in PARTS if _find(folder, part) is None]
 
 
 def _find(folder: Path, stem: str) -> Path | None:

@@ -25,9 +25,13 @@ PARTS = {
 }
 # What systems and archives leave beside a user's folders. Hidden folders are skipped too.
 STRAY = (
-    "__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "lost+found",
+    "__MACOSX",
+    "__pycache__",
+    "@eaDir",
+    "$RECYCLE.BIN",
+    "lost+found",
     "System Volume Information",
-)  # fmt: skip
+)
 WHOLE = "whole"
 SHOWN = 3
 
@@ -93,14 +97,15 @@ def list_images(root: Path) -> Listing:
 
 def _list(root: Path) -> Listing:
     whole = _files(root)
-    parts, notes = _parts(root, whole), []
-    notes += [f"{part.folder.name}/ has no images" for part in parts.values() if not part.files]
-    parts = {name: part for name, part in parts.items() if part.files}
+    parts: dict[str, _Part] = {}
+    notes: list[str] = []
+    for name, part in _parts(root, whole).items():
+        if part.files:
+            parts[name] = part
+        else:
+            notes.append(f"{part.folder.name}/ has no images")
     if parts:
-        inside = {part.folder.name for part in parts.values()}
-        beside = [*(name for name in whole.classes if name not in inside)]
-        beside += [path.name for path in whole.flat]
-        notes += [f"not read, beside {', '.join(sorted(inside))}: {_few(beside)}"] if beside else []
+        notes += _beside(whole, parts)
     folders = parts or {WHOLE: _Part(root, whole)}
     classes = _classes(root, folders)
     entries = {}
@@ -115,40 +120,58 @@ def _list(root: Path) -> Listing:
     return Listing(classes, None, None, None, images, folder, tuple(notes))
 
 
+def _beside(whole: _Files, parts: Mapping[str, _Part]) -> list[str]:
+    """What a folder holds beside those that divide its images, which is not read."""
+    dividing = {part.folder.name for part in parts.values()}
+    beside = [name for name in whole.classes if name not in dividing]
+    beside += [path.name for path in whole.flat]
+    if not beside:
+        return []
+    return [f"not read, beside {', '.join(sorted(dividing))}: {_few(beside)}"]
+
+
 def _parts(root: Path, whole: _Files) -> dict[str, _Part]:
     """The folders that divide the images, by part.
 
     A single folder of images that is named as a part, beside folders that are not, is a class:
     trains are among the classes of some data sets.
     """
-    names = (*whole.classes, *whole.empty)
-    parts = {}
+    folders = (*whole.classes, *whole.empty)
+    parts: dict[str, _Part] = {}
     for name, spellings in PARTS.items():
-        same = sorted(name for name in names if name.lower() in spellings)
+        same = sorted(folder for folder in folders if folder.lower() in spellings)
         if len(same) > 1:
             raise DataError(f"{root}: {' and '.join(same)} are there (allowed: one of them)")
         if same:
             parts[name] = _Part(root / same[0], _files(root / same[0]))
-    beside = set(whole.classes) - {part.folder.name for part in parts.values()}
+    beside = set(whole.classes)
+    for part in parts.values():
+        beside.discard(part.folder.name)
     divided = len(parts) > 1 or any(part.files.classes for part in parts.values())
-    return parts if divided or not beside else {}
+    if divided or not beside:
+        return parts
+    return {}
 
 
 def _classes(root: Path, folders: Mapping[str, _Part]) -> tuple[str, ...]:
     listed = root / CLASS_LIST
     if listed.is_file():
         return _read_classes(listed)
-    everywhere = {name for part in folders.values() for name in part.files.classes}
+    everywhere: set[str] = set()
+    for part in folders.values():
+        everywhere.update(part.files.classes)
     if "train" not in folders:
         return _several(everywhere)
     files = folders["train"].files
     # A class of which training has no image has its place if another part has some.
-    return _several({*files.classes, *(name for name in files.empty if name in everywhere)})
+    return _several({*files.classes, *everywhere.intersection(files.empty)})
 
 
 def _several(names: set[str]) -> tuple[str, ...]:
     """Sorted; a single folder does not tell images apart, so that it is no class."""
-    return tuple(sorted(names)) if len(names) > 1 else ()
+    if len(names) < 2:
+        return ()
+    return tuple(sorted(names))
 
 
 def _read_classes(listed: Path) -> tuple[str, ...]:
@@ -156,11 +179,20 @@ def _read_classes(listed: Path) -> tuple[str, ...]:
         names = [line.strip() for line in listed.read_text("utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{listed}: cannot read: {error}") from error
-    doubled = next((name for name in names if names.count(name) > 1), None)
-    if not names or doubled is not None:
-        problem = "it is empty" if doubled is None else f"'{doubled}' is there twice"
+    problem = _problem_of(names)
+    if problem is not None:
         raise DataError(f"{listed}: {problem} (allowed: one class folder name a line)")
     return tuple(names)
+
+
+def _problem_of(names: Sequence[str]) -> str | None:
+    """What is wrong with a list of classes, or None."""
+    if not names:
+        return "it is empty"
+    for name in names:
+        if names.count(name) > 1:
+            return f"'{name}' is there twice"
+    return None
 
 
 def _entries(part: _Part, classes: Sequence[str]) -> list[Entry]:
@@ -180,7 +212,8 @@ def _entries(part: _Part, classes: Sequence[str]) -> list[Entry]:
                 f"{folder}: unknown class folder '{name}' (allowed: the {len(classes)} classes "
                 f"of the training folder or of {CLASS_LIST}, such as {', '.join(near)})"
             )
-        entries += [Entry(path, index[name]) for path in paths]
+        for path in paths:
+            entries.append(Entry(path, index[name]))
     return entries
 
 
@@ -199,12 +232,15 @@ def _left_out(part: _Part, classes: Sequence[str]) -> list[str]:
 
 def _files(folder: Path) -> _Files:
     flat, names = _scan(folder)
-    below = {name: _below(folder / name) for name in names}
-    return _Files(
-        {name: paths for name, paths in below.items() if paths},
-        [folder / name for name in flat],
-        [name for name, paths in below.items() if not paths],
-    )
+    classes: dict[str, list[Path]] = {}
+    empty = []
+    for name in names:
+        paths = _below(folder / name)
+        if paths:
+            classes[name] = paths
+        else:
+            empty.append(name)
+    return _Files(classes, [folder / name for name in flat], empty)
 
 
 def _below(folder: Path) -> list[Path]:
@@ -214,7 +250,10 @@ def _below(folder: Path) -> list[Path]:
         current = pending.pop(0)
         flat, names = _scan(current)
         files += [current / name for name in flat]
-        pending += [current / name for name in names if not (current / name).is_symlink()]
+        for name in names:
+            below = current / name
+            if not below.is_symlink():
+                pending.append(below)
     return files
 
 
@@ -233,5 +272,7 @@ def _scan(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{', '.join(names[:SHOWN])}{more}"
+    text = ", ".join(names[:SHOWN])
+    if len(names) > SHOWN:
+        text += f" and {len(names) - SHOWN} more"
+    return text

@@ -57,9 +57,9 @@ def _parse(path: Path, stream: BufferedIOBase, dimensions: int) -> NDArray[np.ui
         raise DataError(f"{path}: its header promises {size} bytes (allowed: at most {MAX_BYTES})")
     body = stream.read(size + 1)  # one more than allowed, to notice what should not be there
     if len(body) != size:
-        found = f"{len(body)} bytes" if len(body) < size else "more"
+        length = f"{len(body)} bytes" if len(body) < size else "more"
         raise DataError(
-            f"{path}: truncated or foreign: header promises {size} bytes, found {found}"
+            f"{path}: truncated or foreign: header promises {size} bytes, found {length}"
         )
     return np.frombuffer(body, np.uint8).reshape(shape)
 

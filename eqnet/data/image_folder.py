@@ -124,10 +124,9 @@ def _divide(
     listing: Listing, seed: int
 ) -> tuple[list[Entry], list[Entry], list[Entry], tuple[str, ...]]:
     """Training, validation and test images in a seeded order, and what is to be said of them."""
-    train, validation, test = (
-        None if part is None else _shuffled(part, seed)
-        for part in (listing.train, listing.validation, listing.test)
-    )
+    train = _part(listing.train, seed)
+    validation = _part(listing.validation, seed)
+    test = _part(listing.test, seed)
     if train is None and validation is None and test is None:
         return _divide_all(listing, seed)
     notes: tuple[str, ...] = ()
@@ -147,17 +146,21 @@ def _divide_all(
     images = _shuffled(listing.whole, seed)
     if len(images) < DIVISIBLE:
         blind = _blind(images)
-        few = f"{len(images)} image{'s' if len(images) > 1 else ''}"
-        notes = (f"{few}: too few to hold some out, so all serve everything, without labels",)
-        return images, blind, blind, notes
+        noun = "images" if len(images) > 1 else "image"
+        note = (
+            f"{len(images)} {noun}: too few to hold some out, so all serve everything, "
+            "without labels"
+        )
+        return images, blind, blind, (note,)
     fifth = len(images) // 5
     train, validation = _hold_out(images[:-fifth], fifth)
+    test = images[-fifth:]
     if listing.part is None:
-        return train, validation, images[-fifth:], ()
-    known = "; the network may have been trained on them" if listing.part != "test" else ""
-    return train, validation, images[-fifth:], (
-        f"only {listing.part}/ is there: a fifth of its images are test images{known}",
-    )  # fmt: skip
+        return train, validation, test, ()
+    note = f"only {listing.part}/ is there: a fifth of its images are test images"
+    if listing.part != "test":
+        note += "; the network may have been trained on them"
+    return train, validation, test, (note,)
 
 
 def _hold_out(images: list[Entry], count: int) -> tuple[list[Entry], list[Entry]]:
@@ -171,6 +174,13 @@ def _hold_out(images: list[Entry], count: int) -> tuple[list[Entry], list[Entry]
 def _blind(entries: Sequence[Entry]) -> list[Entry]:
     """Without labels: accuracy is never taken on images that scales were set on."""
     return [Entry(entry.path, UNKNOWN) for entry in entries]
+
+
+def _part(entries: Sequence[Entry] | None, seed: int) -> list[Entry] | None:
+    """The images of a part in a seeded order; None where the folder does not have it."""
+    if entries is None:
+        return None
+    return _shuffled(entries, seed)
 
 
 def _shuffled(entries: Sequence[Entry], seed: int) -> list[Entry]:

@@ -60,16 +60,17 @@ def _write(
 ) -> list[Path]:
     pixels, labels = data
     chosen = pick(labels, candidates, SIZES[name], SEED)
-    paths = [target / f"{name}-{kind}.gz" for kind in (IMAGES, LABELS)]
-    write_idx(paths[0], pixels[chosen, 0])
-    write_idx(paths[1], labels[chosen].astype(np.uint8))
-    return paths
+    image_file, label_file = target / f"{name}-{IMAGES}.gz", target / f"{name}-{LABELS}.gz"
+    write_idx(image_file, pixels[chosen, 0])
+    write_idx(label_file, labels[chosen].astype(np.uint8))
+    return [image_file, label_file]
 
 
 def main() -> None:
     """Make the bundle in the checkout from the data that the system has."""
+    root = Path(sys.argv[1]) if len(sys.argv) > 1 else None
     try:
-        source = find_folder(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
+        source = find_folder(root)
         if source is None:
             raise DataError("Fashion-MNIST was not found: pass the folder with its four IDX files")
         for path in make_bundle(source, BUNDLE):

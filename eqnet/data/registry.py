@@ -37,4 +37,6 @@ def open_dataset(
         dataset = open_image_folder(root, split_seed=split_seed)
     else:
         raise DataError(unknown("dataset", name, DATASETS))
-    return dataset if inputs is None else dataset.with_inputs(inputs)
+    if inputs is None:
+        return dataset
+    return dataset.with_inputs(inputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import zipfile
 from pathlib import Path
@@ -13,10 +14,10 @@ Kind = Literal["safetensors", "pytorch"]
 ALLOWED = "safetensors, or a PyTorch file of tensors alone, such as a state dict"
 PYTORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl")
 HEAD = 1024
+GIT_LFS = "a Git LFS pointer, not the file it stands for (`git lfs pull` fetches that)"
 # (offset, bytes, what begins so)
 MAGIC: tuple[tuple[int, bytes, str], ...] = (
-    (0, b"version https://git-lfs", "a Git LFS pointer, not the file it stands for (`git lfs pull` "
-        "fetches that)"),
+    (0, b"version https://git-lfs", GIT_LFS),
     (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes"),
     (4, b"TFL3", "a TensorFlow Lite model"),
     (0, b"model_checkpoint_path:", "a TensorFlow checkpoint's index"),
@@ -35,17 +36,19 @@ MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x89PNG", "a picture"),
     (0, b"\xff\xd8\xff", "a picture"),
     (0, b"%PDF", "a PDF"),
-)  # fmt: skip
+)
 TABLE_END = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # of TensorFlow's tables of variables
 SHARD = re.compile(r"\.(data-\d+-of-\d+|index)$")
 # An ONNX ModelProto: its version, then a string or a message of the model.
 ONNX = re.compile(rb"\x08[\x01-\x20][\x12\x1a\x22\x3a\x42]", re.DOTALL)
+# Signs that a text does not have: all below the space but tabs and ends of lines and pages.
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f]")
 ZIPPED = (
     ("constants.pkl", "a TorchScript archive, which is code (allowed: its model's state dict)"),
     ("model.json", "a PyTorch export archive, which is code (allowed: its model's state dict)"),
     ("config.json", "a Keras archive"),
     (".npy", "a NumPy archive"),
-)  # fmt: skip
+)
 
 
 def kind_of(path: Path) -> Kind:
@@ -78,8 +81,9 @@ def kind_of(path: Path) -> Kind:
 
 
 def _refused(path: Path, what: str) -> CheckpointError:
-    allowed = "" if "(allowed:" in what else f" (allowed: {ALLOWED})"
-    return CheckpointError(f"{path}: {what}, no weights{allowed}" if allowed else f"{path}: {what}")
+    if "(allowed:" in what:
+        return CheckpointError(f"{path}: {what}")
+    return CheckpointError(f"{path}: {what}, no weights (allowed: {ALLOWED})")
 
 
 def _foreign(path: Path, head: bytes, tail: bytes) -> str | None:
@@ -99,11 +103,12 @@ def _foreign(path: Path, head: bytes, tail: bytes) -> str | None:
 
 
 def _text(head: bytes) -> str | None:
+    errors = "strict" if len(head) < HEAD else "ignore"  # a head may end within a character
     try:
-        text = head.decode("utf-8", "strict" if len(head) < HEAD else "ignore").lstrip("\ufeff")
+        text = head.decode("utf-8", errors).lstrip("\ufeff")
     except UnicodeDecodeError:
         return None
-    if not text.strip() or any(ord(sign) < 32 and sign not in "\t\n\r\f" for sign in text):
+    if not text.strip() or CONTROL.search(text):
         return None
     start = text.lstrip().lower()
     if start.startswith(("<!doctype html", "<html", "<head", "<body")):
@@ -133,17 +138,21 @@ def _zip(path: Path) -> Kind:
             raise _refused(path, what)
     if any(name.endswith("/data.pkl") or name == "data.pkl" for name in names):
         return "pytorch"
-    shown = f" of '{names[0]}' and other files" if names else ""
-    raise _refused(path, f"a zip archive{shown} (unpack it)")
+    content = ""
+    if names:
+        content = f" of '{names[0]}' and other files"
+    raise _refused(path, f"a zip archive{content} (unpack it)")
 
 
 def _folder(path: Path) -> str:
     """What a folder is: those of TensorFlow and of model hubs hold files of weights."""
     try:
-        names = sorted(item.name for item in path.iterdir())
+        names = sorted(os.listdir(path))
     except OSError:
         names = []
     if "saved_model.pb" in names:
         return "a folder with a TensorFlow SavedModel"
-    found = [name for name in names if name.endswith((".safetensors", ".bin", ".pth", ".pt"))]
-    return f"a folder (give '{found[0]}' of it)" if found else "a folder"
+    for name in names:
+        if name.endswith((".safetensors", ".bin", ".pth", ".pt")):
+            return f"a folder (give '{name}' of it)"
+    return "a folder"

@@ -35,9 +35,13 @@ class InputConfig:
     def rules(self) -> Preprocessing:
         """As preprocessing of images."""
         return Preprocessing(
-            mean=self.mean, std=self.std, size=self.size, resize=box_around(self.size, self.crop),
-            fit=self.fit, interpolation=self.interpolation,
-        )  # fmt: skip
+            mean=self.mean,
+            std=self.std,
+            size=self.size,
+            resize=box_around(self.size, self.crop),
+            fit=self.fit,
+            interpolation=self.interpolation,
+        )
 
 
 IMAGENET = InputConfig("ImageNet's usual preparation")
@@ -53,13 +57,17 @@ def configured_inputs(source: str) -> InputConfig | None:
     library, _, name = source.partition(":")
     if library == "timm":
         return _of_timm(name)
-    return _of_torchvision(name) if library == "torchvision" else None
+    if library == "torchvision":
+        return _of_torchvision(name)
+    return None
 
 
 def inputs_of_network(net: nn.Module) -> InputConfig | None:
     """The configuration that a network carries as timm's do; None where it has none."""
-    carried = getattr(net, "pretrained_cfg", None)
-    return _of_config("the network's pretrained_cfg", carried) if carried else None
+    config = getattr(net, "pretrained_cfg", None)
+    if not config:
+        return None
+    return _of_config("the network's pretrained_cfg", config)
 
 
 def _of_timm(name: str) -> InputConfig | None:
@@ -73,8 +81,9 @@ def _of_timm(name: str) -> InputConfig | None:
         return None  # as above, of a tag that is not there
     if config is None:
         return None
-    tag = f".{config.tag}" if config.tag and "." not in name else ""
-    return _of_config(f"timm's configuration of {name}{tag}", dict(vars(config)))
+    if config.tag and "." not in name:
+        name = f"{name}.{config.tag}"
+    return _of_config(f"timm's configuration of {name}", dict(vars(config)))
 
 
 def _of_config(origin: str, config: Mapping[str, Any]) -> InputConfig:

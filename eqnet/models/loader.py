@@ -59,7 +59,9 @@ def _build(
         return LIBRARIES[library](name, classes, in_channels)
     if not allow_code:
         near = difflib.get_close_matches(library, LIBRARIES, n=1, cutoff=0.7)
-        hint = f"; did you mean '{near[0]}:{name}'?" if near else ""
+        hint = ""
+        if near:
+            hint = f"; did you mean '{near[0]}:{name}'?"
         raise UsageError(
             f"model source '{source}' would run code of your own module '{library}'{hint} "
             "(allowed: eqnet:NAME, torchvision:NAME, timm:NAME, or module:callable together with "
@@ -82,7 +84,9 @@ def _torchvision(name: str, classes: int | None, in_channels: int | None) -> nn.
     names = models.list_models(module=models)
     if name not in names:
         raise _unknown_name("torchvision", name, names)
-    options = {} if classes is None else {"num_classes": classes}
+    options: dict[str, Any] = {}
+    if classes is not None:
+        options["num_classes"] = classes
     model: nn.Module = models.get_model(name, weights=None, **options)
     if in_channels is not None:
         _set_in_channels(name, model, in_channels)
@@ -97,10 +101,13 @@ def _timm(name: str, classes: int | None, in_channels: int | None) -> nn.Module:
     names = timm.list_models()
     if name.partition(".")[0] not in names:  # after the dot stands a tag of pretrained weights
         raise _unknown_name("timm", name, names)
-    options = {"num_classes": classes, "in_chans": in_channels}
-    given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
+    options: dict[str, Any] = {}
+    if classes is not None:
+        options["num_classes"] = classes
+    if in_channels is not None:
+        options["in_chans"] = in_channels
     try:
-        model: nn.Module = timm.create_model(name, pretrained=False, **given)
+        model: nn.Module = timm.create_model(name, pretrained=False, **options)
     except (RuntimeError, TypeError, ValueError) as error:
         raise UsageError(f"timm:{name}: {' '.join(str(error).split())}") from error
     return model
@@ -108,7 +115,7 @@ def _timm(name: str, classes: int | None, in_channels: int | None) -> nn.Module:
 
 def _set_in_channels(name: str, model: nn.Module, in_channels: int) -> None:
     """Rebuild the first convolution, which is where torchvision fixes three channels."""
-    path, first = next((p, m) for p, m in model.named_modules() if isinstance(m, nn.Conv2d))
+    path, first = _first_convolution(model)
     if first.in_channels == in_channels:
         return
     if first.groups != 1:
@@ -126,12 +133,20 @@ def _set_in_channels(name: str, model: nn.Module, in_channels: int) -> None:
     setattr(model.get_submodule(parent), attribute, replacement)
 
 
+def _first_convolution(model: nn.Module) -> tuple[str, nn.Conv2d]:
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            return path, module
+    raise AssertionError("every classifier of torchvision has a convolution")
+
+
 def _unknown_name(library: str, name: str, names: Iterable[str]) -> UsageError:
-    known = list(names)
-    near = difflib.get_close_matches(name, known, n=5, cutoff=0.3)
-    shown = ", ".join(near or known[:5])
+    classifiers = list(names)
+    near = difflib.get_close_matches(name, classifiers, n=5, cutoff=0.3)
+    shown = ", ".join(near or classifiers[:5])
     return UsageError(
-        f"unknown {library} model '{name}' (allowed: its {len(known)} classifiers, such as {shown})"
+        f"unknown {library} model '{name}' "
+        f"(allowed: its {len(classifiers)} classifiers, such as {shown})"
     )
 
 

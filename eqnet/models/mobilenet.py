@@ -45,8 +45,8 @@ class SmallMobileNet(nn.Module):
         self.stem.append(nn.ReLU6())
         blocks, channels = [], STEM
         for outputs, count, stride in STAGES:
-            for index in range(count):
-                blocks.append(InvertedResidual(channels, outputs, stride if index == 0 else 1))
+            for block_stride in (stride, *[1] * (count - 1)):
+                blocks.append(InvertedResidual(channels, outputs, block_stride))
                 channels = outputs
         self.blocks = nn.Sequential(*blocks)
         self.head = nn.Sequential(conv_bn(channels, HEAD, 1, 1))

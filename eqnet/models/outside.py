@@ -23,27 +23,31 @@ def outside_tensors(model: nn.Module) -> dict[str, Tensor]:
     in lists, tuples and dicts of such. A second name of a tensor of the state dict is none.
     """
     held = {id(tensor) for tensor in model.state_dict(keep_vars=True).values()}
-    found: dict[str, Tensor] = {}
+    outside: dict[str, Tensor] = {}
     for path, module in model.named_modules():
-        plain = {key: one for key, one in vars(module).items() if key not in REGISTERED}
+        plain = {name: value for name, value in vars(module).items() if name not in REGISTERED}
         for name, tensor in _tensors({**module._buffers, **plain}, DEPTH):
             if id(tensor) not in held:
-                found[f"{path}.{name}" if path else name] = tensor
+                dotted = f"{path}.{name}" if path else name
+                outside[dotted] = tensor
                 held.add(id(tensor))
-    return found
+    return outside
 
 
 def _tensors(value: Any, depth: int) -> Iterator[tuple[str, Tensor]]:
+    if depth == 0:
+        return
     items: Any = ()
     if isinstance(value, Mapping):
         items = value.items()
     elif isinstance(value, (list, tuple)):
         items = enumerate(value)
-    for key, item in items if depth else ():
+    for key, item in items:
         if isinstance(item, Tensor):
             yield str(key), item
-        else:
-            yield from ((f"{key}.{name}", tensor) for name, tensor in _tensors(item, depth - 1))
+            continue
+        for name, tensor in _tensors(item, depth - 1):
+            yield f"{key}.{name}", tensor
 
 
 @torch.no_grad()

@@ -32,28 +32,32 @@ class DictStandIn:
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Any:
         """An empty dictionary that says what it stands for."""
-        made: OrderedDict[Any, Any] = OrderedDict()
-        made.__dict__[OBJECT] = getattr(cls, OBJECT)
-        return made
+        mapping: OrderedDict[Any, Any] = OrderedDict()
+        mapping.__dict__[OBJECT] = getattr(cls, OBJECT)
+        return mapping
 
 
-def stand_ins(error: str, known: dict[str, type]) -> dict[str, type]:
+def stand_ins(error: str, classes: dict[str, type]) -> dict[str, type]:
     """The classes that let the unpickler go on after `error`, by name; none if nothing can.
 
-    known: those that it had.
+    classes: those that it had.
     """
-    found = UNKNOWN.search(error)
-    if found is not None and found.group(1) not in known:
-        name = found.group(1)
-        made = type(name, (StandIn,), {OBJECT: name})
-        return {name: made} if "." in name else {name: made, f"builtins.{name}": made}
+    unknown = UNKNOWN.search(error)
+    if unknown is not None and unknown.group(1) not in classes:
+        return _in_place_of(unknown.group(1))
+    mappings: dict[str, type] = {}
     if SETS_ITEMS.search(error):
-        return {
-            name: type(name, (DictStandIn,), {OBJECT: name})
-            for name, kind in known.items()
-            if issubclass(kind, StandIn) and f"got {kind}" in error
-        }
-    return {}
+        for name, kind in classes.items():
+            if issubclass(kind, StandIn) and f"got {kind}" in error:
+                mappings[name] = type(name, (DictStandIn,), {OBJECT: name})
+    return mappings
+
+
+def _in_place_of(name: str) -> dict[str, type]:
+    stand_in = type(name, (StandIn,), {OBJECT: name})
+    if "." in name:
+        return {name: stand_in}
+    return {name: stand_in, f"builtins.{name}": stand_in}
 
 
 def is_stand_in(value: Any) -> bool:

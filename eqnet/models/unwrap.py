@@ -31,14 +31,17 @@ def _inner(module: nn.Module) -> nn.Module | None:
     """What a wrapper wraps; None for any other module."""
     if not isinstance(module, _wrappers()):
         return None
-    found = [module._modules[name] for name in ATTRIBUTES if module._modules.get(name) is not None]
-    return found[0] if found else None
+    for name in ATTRIBUTES:
+        inner = module._modules.get(name)
+        if inner is not None:
+            return inner
+    return None
 
 
 def _wrappers() -> tuple[type[nn.Module], ...]:
-    known: list[type[nn.Module]] = [nn.DataParallel, nn.parallel.DistributedDataParallel]
-    known.append(AveragedModel)
+    wrappers: list[type[nn.Module]] = [nn.DataParallel, nn.parallel.DistributedDataParallel]
+    wrappers.append(AveragedModel)
     compiler = sys.modules.get("torch._dynamo.eval_frame")  # where nothing is compiled it is not
     if compiler is not None:
-        known.append(compiler.OptimizedModule)
-    return tuple(known)
+        wrappers.append(compiler.OptimizedModule)
+    return tuple(wrappers)

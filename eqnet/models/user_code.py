@@ -31,8 +31,8 @@ def build_from_code(
         except Exception as error:  # the user's own code may raise anything
             raise UsageError(f"model source '{source}' raised {_line(error)}") from error
     if not isinstance(model, nn.Module):
-        found = type(model).__name__
-        raise UsageError(f"model source '{source}' returned {found} (allowed: torch.nn.Module)")
+        kind = type(model).__name__
+        raise UsageError(f"model source '{source}' returned {kind} (allowed: torch.nn.Module)")
     return model
 
 
@@ -43,21 +43,21 @@ def _find(source: str, module: str, attribute: str) -> Any:
         raise UsageError(
             f"model source '{source}': importing '{module}': {_line(error)}"
         ) from error
-    found = getattr(loaded, attribute, None)
-    if not callable(found):
+    build = getattr(loaded, attribute, None)
+    if not callable(build):
         names = [n for n, v in vars(loaded).items() if callable(v) and not n.startswith("_")]
         raise UsageError(f"model source '{source}': {unknown('callable', attribute, names)}")
-    return found
+    return build
 
 
 def _arguments(build: Any, **wanted: int | None) -> dict[str, int]:
     parameters = inspect.signature(build).parameters
     takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    return {
-        name: value
-        for name, value in wanted.items()
-        if value is not None and (takes_all or name in parameters)
-    }
+    arguments = {}
+    for name, value in wanted.items():
+        if value is not None and (takes_all or name in parameters):
+            arguments[name] = value
+    return arguments
 
 
 @contextmanager

@@ -14,10 +14,28 @@ from eqnet.spec.errors import CheckpointError, unknown
 
 # Averages of the weights over training come first, as in timm's loader: they are what its
 # authors evaluate. The rest is in the order of how sure a key is to mean the network.
-AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "params_ema", "ema", "ema_model",
-            "model_ema_state_dict", "averaged_model")  # fmt: skip
-USUAL = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "params",
-         "weights", "module", "backbone")  # fmt: skip
+AVERAGED = (
+    "state_dict_ema",
+    "model_ema",
+    "ema_state_dict",
+    "params_ema",
+    "ema",
+    "ema_model",
+    "model_ema_state_dict",
+    "averaged_model",
+)
+USUAL = (
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "net",
+    "network",
+    "params",
+    "weights",
+    "module",
+    "backbone",
+)
 KEYS = (*AVERAGED, *USUAL)
 DEPTH = 3
 
@@ -35,8 +53,9 @@ class Layout:
     def __init__(self, path: Path, content: Any, key: str | None = None) -> None:
         """`key`: of a nested mapping, or of what names begin with. Raises CheckpointError."""
         self._path = path
-        found = dict(_mappings(content, (), DEPTH))
-        self._sets = {".".join(keys): tensors for keys, tensors in found.items()}
+        self._sets: dict[str, dict[str, Tensor]] = {}
+        for keys, tensors in _mappings(content, (), DEPTH):
+            self._sets[".".join(keys)] = tensors
         if len(self._sets) > 1:
             self._sets.pop("", None)
         if not self._sets:
@@ -48,15 +67,21 @@ class Layout:
         if key in self._sets:
             return self._sets[key]
         for tensors in self._sets.values():
-            start = f"{key}."
-            under = {name: one for name, one in tensors.items() if name.startswith(start)}
+            under = _under(f"{key}.", tensors)
             if under:
-                return {name.removeprefix(start): one for name, one in under.items()}
-        keys = [one for one in self._sets if one]
-        first = {name.partition(".")[0] for one in self._sets.values() for name in one}
-        raise CheckpointError(
-            f"{self._path}: {unknown('key of weights', key, keys or sorted(first)[:10])}"
-        )
+                return under
+        raise CheckpointError(f"{self._path}: {unknown('key of weights', key, self._keys())}")
+
+    def _keys(self) -> list[str]:
+        """What `key` may be: a nested mapping's key, or else what names begin with."""
+        keys = [key for key in self._sets if key]
+        if keys:
+            return keys
+        first: set[str] = set()
+        for tensors in self._sets.values():
+            for name in tensors:
+                first.add(name.partition(".")[0])
+        return sorted(first)[:10]
 
     def choose(self, names: Names) -> Chosen:
         """The weights of a model. Raises CheckpointError that says which names do not fit."""
@@ -66,7 +91,9 @@ class Layout:
         if not good:
             raise CheckpointError(f"{self._path}: {_misfit(keys[0], fits[keys[0]])}")
         best = fits[good[0]]
-        remarks = [f"{self._path.name}: {best.remark}"] if best.remark else []
+        remarks = []
+        if best.remark:
+            remarks.append(f"{self._path.name}: {best.remark}")
         if len(good) > 1:
             others = ", ".join(f"'{key}'" for key in good[1:])
             averaged = " (averaged weights)" if _is_averaged(good[0]) else ""
@@ -75,6 +102,15 @@ class Layout:
                 "(--weights-key takes others)"
             )
         return Chosen(best.tensors, tuple(remarks))
+
+
+def _under(start: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin so, by the rest of their names."""
+    under = {}
+    for name, tensor in tensors.items():
+        if name.startswith(start):
+            under[name.removeprefix(start)] = tensor
+    return under
 
 
 def _mappings(
@@ -93,23 +129,28 @@ def _mappings(
 
 def _rank(key: str) -> int:
     """The place of a dotted key among those that are known; others come last, in their order."""
-    places = [KEYS.index(part) for part in key.split(".") if part in KEYS]
-    return min(places, default=len(KEYS))
+    place = len(KEYS)
+    for part in key.split("."):
+        if part in KEYS:
+            place = min(place, KEYS.index(part))
+    return place
 
 
 def _is_averaged(key: str) -> bool:
     return any(part in AVERAGED for part in key.split("."))
 
 
-def _misfit(key: str, found: Fit) -> str:
+def _misfit(key: str, attempt: Fit) -> str:
     where = f" (under '{key}')" if key else ""
-    if found.choices:
+    if attempt.choices:
         return (
-            f"several networks{where} fit this model: {few(found.choices, 6)} (allowed: one of "
+            f"several networks{where} fit this model: {few(attempt.choices, 6)} (allowed: one of "
             "them, by --weights-key)"
         )
-    hint = f"; {found.hint}" if found.hint else ""
-    return f"not weights of this model{where}: {misfits(found)}{hint}"
+    text = f"not weights of this model{where}: {misfits(attempt)}"
+    if attempt.hint:
+        text += f"; {attempt.hint}"
+    return text
 
 
 def _why_none(content: Any) -> str:

@@ -10,9 +10,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 # Modules around a module that compute nothing: DataParallel, torch.compile, FSDP, checkpointing.
-WRAPPERS = frozenset(
-    ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-)  # fmt: skip
+WRAPPERS = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
 # What scripts call the network among other things that they train or average.
 NETWORKS = frozenset(("model", "net", "network", "backbone", "classifier", *WRAPPERS))
 # Of batch norm and of averaged models: inference needs neither.
@@ -84,10 +82,10 @@ def fit(names: Names, tensors: Mapping[str, Tensor]) -> Fit:
     if first.fits:
         return first
     for rename in (_plain, _modern):
-        for attempt in (_exactly, _without_prefix, _with_prefix):
-            found = attempt(names, tensors, rename)
-            if found.fits or found.choices:
-                return found
+        for way in (_exactly, _without_prefix, _with_prefix):
+            attempt = way(names, tensors, rename)
+            if attempt.fits or attempt.choices:
+                return attempt
     return first._replace(hint=_hint(names, tensors, first))
 
 
@@ -98,7 +96,8 @@ def _same(name: str) -> str:
 def _plain(name: str) -> str:
     """A name without the parts that wrappers add, such as `module.`."""
     *path, last = name.split(".")
-    return ".".join([*(part for part in path if part not in WRAPPERS), last])
+    path = [part for part in path if part not in WRAPPERS]
+    return ".".join([*path, last])
 
 
 def _modern(name: str) -> str:
@@ -111,13 +110,17 @@ def _modern(name: str) -> str:
 
 def _of_file(tensors: Mapping[str, Tensor], rename: Rename) -> dict[str, str]:
     """Renamed -> name; empty where two names would become one."""
-    found = {rename(name): name for name in tensors}
-    return found if len(found) == len(tensors) else {}
+    names = {rename(name): name for name in tensors}
+    if len(names) < len(tensors):
+        return {}
+    return names
 
 
 def _of_model(tensors: Mapping[str, Tensor], rename: Rename) -> dict[str, str]:
     """As `_of_file`: a model of today has no old names."""
-    return _of_file(tensors, _same if rename is _same else _plain)
+    if rename is not _same:
+        rename = _plain
+    return _of_file(tensors, rename)
 
 
 def _exactly(names: Names, tensors: Mapping[str, Tensor], rename: Rename) -> Fit:
@@ -126,22 +129,33 @@ def _exactly(names: Names, tensors: Mapping[str, Tensor], rename: Rename) -> Fit
 
 def _under(prefix: str, names: Names, tensors: Mapping[str, Tensor], rename: Rename) -> Fit:
     """The fit of what stands under a prefix of the file; the rest is left out and told."""
-    own, found = _of_model(names.all, rename), _of_file(tensors, rename)
-    inside = {name[len(prefix) :]: raw for name, raw in found.items() if name.startswith(prefix)}
-    fitting = {own[name]: tensors[raw] for name, raw in inside.items() if name in own}
+    of_model = _of_model(names.all, rename)
+    fitting: dict[str, Tensor] = {}
+    foreign, left = [], []
+    for renamed, raw in _of_file(tensors, rename).items():
+        name = renamed.removeprefix(prefix)
+        if not renamed.startswith(prefix):
+            left.append(raw)
+        elif name in of_model:
+            fitting[of_model[name]] = tensors[raw]
+        elif not is_counter(raw):
+            foreign.append(raw)
     missing = tuple(name for name in names.required if name not in fitting)
-    foreign = tuple(raw for name, raw in inside.items() if name not in own and not is_counter(raw))
-    left = [raw for name, raw in found.items() if not name.startswith(prefix)]
     remark = f"left out {few(left)}, outside of '{prefix}'" if left else ""
-    return Fit(fitting, missing, foreign, remark=remark)
+    return Fit(fitting, missing, tuple(foreign), remark=remark)
 
 
 def _without_prefix(names: Names, tensors: Mapping[str, Tensor], rename: Rename) -> Fit:
     """`model.conv.weight` in the file is `conv.weight` of the model."""
     anchor = next(iter(_of_model(names.required, rename)), "")
-    ends = [name for name in _of_file(tensors, rename) if name.endswith(f".{anchor}")]
-    fits = {end: _under(end, names, tensors, rename) for end in (e[: -len(anchor)] for e in ends)}
-    fits = {prefix: one for prefix, one in fits.items() if one.fits}
+    fits: dict[str, Fit] = {}
+    for name in _of_file(tensors, rename):
+        if not name.endswith(f".{anchor}"):
+            continue
+        prefix = name[: -len(anchor)]
+        attempt = _under(prefix, names, tensors, rename)
+        if attempt.fits:
+            fits[prefix] = attempt
     return _best(fits, names)
 
 
@@ -150,40 +164,57 @@ def _best(fits: dict[str, Fit], names: Names) -> Fit:
     if not fits:
         return Fit({}, missing=tuple(names.required))
 
-    def shapes(one: Fit) -> int:
-        return sum(names.all[name].shape == tensor.shape for name, tensor in one.tensors.items())
-
-    most = max(shapes(one) for one in fits.values())
-    best = {prefix: one for prefix, one in fits.items() if shapes(one) == most}
+    counts = {prefix: _equal_shapes(names, attempt) for prefix, attempt in fits.items()}
+    most = max(counts.values())
+    best = [prefix for prefix, count in counts.items() if count == most]
+    if len(best) == 1:
+        return fits[best[0]]
     usual = [prefix for prefix in best if NETWORKS.issuperset(prefix[:-1].split("."))]
-    if len(best) > 1 and len(usual) != 1:
-        return Fit({}, choices=tuple(prefix[:-1] for prefix in best))
-    return best[usual[0]] if len(best) > 1 else next(iter(best.values()))
+    if len(usual) == 1:
+        return fits[usual[0]]
+    return Fit({}, choices=tuple(prefix[:-1] for prefix in best))
+
+
+def _equal_shapes(names: Names, attempt: Fit) -> int:
+    """How many tensors of a fit have the shapes of the model's."""
+    count = 0
+    for name, tensor in attempt.tensors.items():
+        if tensor.shape == names.all[name].shape:
+            count += 1
+    return count
 
 
 def _with_prefix(names: Names, tensors: Mapping[str, Tensor], rename: Rename) -> Fit:
     """`conv.weight` in the file is `model.conv.weight` of the model."""
-    own, found = _of_model(names.all, rename), _of_file(tensors, rename)
-    anchor = next((name for name, raw in found.items() if not is_counter(raw)), "")
-    ends = [name for name in own if name.endswith(f".{anchor}")] if anchor else []
-    for prefix in (end[: -len(anchor)] for end in ends):
-        moved = {f"{prefix}{name}": tensors[raw] for name, raw in found.items()}
-        one = _exactly(names, moved, _plain)
-        if one.fits:
-            return one
+    of_model, of_file = _of_model(names.all, rename), _of_file(tensors, rename)
+    anchor = _first_weight(of_file)
+    for name in of_model:
+        if not anchor or not name.endswith(f".{anchor}"):
+            continue
+        prefix = name.removesuffix(anchor)
+        moved = {f"{prefix}{inner}": tensors[raw] for inner, raw in of_file.items()}
+        attempt = _exactly(names, moved, _plain)
+        if attempt.fits:
+            return attempt
     return Fit({}, missing=tuple(names.required))
+
+
+def _first_weight(of_file: Mapping[str, str]) -> str:
+    """The first name, renamed, of what is no counter; empty where there is none."""
+    for renamed, raw in of_file.items():
+        if not is_counter(raw):
+            return renamed
+    return ""
 
 
 def _hint(names: Names, tensors: Mapping[str, Tensor], first: Fit) -> str:
     """How many names would fit without the prefix that suits most, where that is more."""
-    own, counts = _of_model(names.all, _plain), Counter[str]()
+    of_model, counts = _of_model(names.all, _plain), Counter[str]()
     for name in _of_file(tensors, _modern):
         parts = name.split(".")
-        counts.update(
-            ".".join(parts[:cut])
-            for cut in range(1, len(parts))
-            if ".".join(parts[cut:]) in own
-        )  # fmt: skip
+        for cut in range(1, len(parts)):
+            if ".".join(parts[cut:]) in of_model:
+                counts[".".join(parts[:cut])] += 1
     if not counts:
         return ""
     prefix, count = counts.most_common(1)[0]
@@ -194,14 +225,20 @@ def _hint(names: Names, tensors: Mapping[str, Tensor], first: Fit) -> str:
     return f"without the prefix '{prefix}.' {told}"
 
 
-def misfits(found: Fit) -> str:
+def misfits(attempt: Fit) -> str:
     """What does not fit, in words: `lacks a, b; has unknown c`."""
-    parts = (("lacks", found.missing), ("has unknown", found.foreign))
-    return "; ".join(f"{verb} {few(some)}" for verb, some in parts if some)
+    parts = []
+    if attempt.missing:
+        parts.append(f"lacks {few(attempt.missing)}")
+    if attempt.foreign:
+        parts.append(f"has unknown {few(attempt.foreign)}")
+    return "; ".join(parts)
 
 
 def few(names: Iterable[str], shown: int = 3) -> str:
     """The first names of many, and how many more there are."""
     listed = list(names)
-    more = f" and {len(listed) - shown} more" if len(listed) > shown else ""
-    return f"{', '.join(listed[:shown])}{more}"
+    text = ", ".join(listed[:shown])
+    if len(listed) > shown:
+        text += f" and {len(listed) - shown} more"
+    return text

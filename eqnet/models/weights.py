@@ -46,51 +46,58 @@ class WeightFile:
     def load(self, model: nn.Module) -> tuple[str, ...]:
         """Load into `model`, in place; remarks for the user. Raises CheckpointError."""
         chosen, outside = self.chosen(model), outside_tensors(model)
-        own = {**outside, **_tensors_of(model)}
-        ready = {
-            name: self._converted(name, tensor, own[name])
-            for name, tensor in chosen.tensors.items()
-        }
-        model.load_state_dict(
-            {name: tensor for name, tensor in ready.items() if name not in outside}, strict=False
-        )
+        of_model = {**outside, **_tensors_of(model)}
+        ready: dict[str, Tensor] = {}
+        for name, tensor in chosen.tensors.items():
+            ready[name] = self._converted(name, tensor, of_model[name])
+        state = {name: tensor for name, tensor in ready.items() if name not in outside}
+        model.load_state_dict(state, strict=False)
         for name in outside.keys() & ready.keys():
             set_values(outside[name], ready[name])
         return chosen.remarks
 
-    def _converted(self, name: str, tensor: Tensor, own: Tensor) -> Tensor:
-        """A tensor of the file in the type of the model's, if no value is lost by it."""
-        if tensor.shape != own.shape:
-            raise self._error(name, f"shape {list(tensor.shape)}", str(list(own.shape)))
-        allowed: tuple[torch.dtype, ...] = FLOATS if own.is_floating_point() else INTEGERS
-        if own.is_complex() or own.dtype is torch.bool:
-            allowed = (own.dtype,)
-        if tensor.dtype not in allowed or tensor.layout is not torch.strided:
-            kind = str(tensor.dtype if tensor.dtype not in allowed else tensor.layout)
-            names = ", ".join(_plain(dtype) for dtype in allowed)
-            raise self._error(name, _plain(kind), names)
-        converted = tensor.detach().to(own.dtype)
-        if own.is_floating_point() or own.is_complex():
-            if not bool(valid(converted, own).all()):
+    def _converted(self, name: str, tensor: Tensor, target: Tensor) -> Tensor:
+        """A tensor of the file in the type of `target`, the model's, if no value is lost by it."""
+        if tensor.shape != target.shape:
+            raise self._error(name, f"shape {list(tensor.shape)}", str(list(target.shape)))
+        allowed = _allowed_for(target)
+        names = ", ".join(_plain(dtype) for dtype in allowed)
+        if tensor.dtype not in allowed:
+            raise self._error(name, _plain(tensor.dtype), names)
+        if tensor.layout is not torch.strided:
+            raise self._error(name, _plain(tensor.layout), names)
+        converted = tensor.detach().to(target.dtype)
+        if target.is_floating_point() or target.is_complex():
+            if not bool(valid(converted, target).all()):
                 large = bool(torch.isfinite(tensor).all())
-                what = f"values too large for {_plain(own.dtype)}" if large else "NaN or infinity"
+                kind = _plain(target.dtype)
+                what = f"values too large for {kind}" if large else "NaN or infinity"
                 raise CheckpointError(f"{self.path}: {name}: holds {what}")
         elif not torch.equal(converted.to(tensor.dtype), tensor):
-            raise self._error(name, "values out of range", _plain(own.dtype))
+            raise self._error(name, "values out of range", _plain(target.dtype))
         return converted
 
     def _error(self, name: str, what: str, allowed: str) -> CheckpointError:
         return CheckpointError(f"{self.path}: {name}: {what} (allowed: {allowed})")
 
 
-def valid(tensor: Tensor, own: Tensor) -> Tensor:
+def _allowed_for(target: Tensor) -> tuple[torch.dtype, ...]:
+    """The types in which a file may hold a tensor of the model."""
+    if target.is_complex() or target.dtype is torch.bool:
+        return (target.dtype,)
+    if target.is_floating_point():
+        return FLOATS
+    return INTEGERS
+
+
+def valid(tensor: Tensor, built: Tensor) -> Tensor:
     """Which elements of a tensor are finite, or infinite as in the model as it is built.
 
     Masks of attention hold minus infinity.
     """
     if not (tensor.is_floating_point() or tensor.is_complex()):
         return torch.ones((), dtype=torch.bool)
-    return torch.isfinite(tensor) | (tensor == own.to(tensor.device))
+    return torch.isfinite(tensor) | (tensor == built.to(tensor.device))
 
 
 def load_weights(model: nn.Module, path: Path, key: str | None = None) -> tuple[str, ...]:
@@ -106,7 +113,8 @@ def load_weights(model: nn.Module, path: Path, key: str | None = None) -> tuple[
 
 
 def _tensors_of(model: nn.Module) -> dict[str, Tensor]:
-    return {name: one for name, one in model.state_dict().items() if isinstance(one, Tensor)}
+    state = model.state_dict()
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
 
 def _plain(kind: Any) -> str:
@@ -125,21 +133,21 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_pytorch(path: Path) -> Any:
     """The content of a file; an object of any class but those of tensors is a stand-in."""
-    known: dict[str, type] = {}
+    classes: dict[str, type] = {}
     while True:
-        allowed: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-            (kind, name) for name, kind in known.items()
-        ]
+        allowed: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = []
+        for name, kind in classes.items():
+            allowed.append((kind, name))
         try:
             with torch.serialization.safe_globals(allowed):
                 return torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
-            more = stand_ins(str(error), known)
-            if not more or len(known) >= MAX_CLASSES:
+            more = stand_ins(str(error), classes)
+            if not more or len(classes) >= MAX_CLASSES:
                 raise CheckpointError(
                     f"{path}: not a file of tensors alone, loading it could run code "
                     f"(allowed: {ALLOWED})"
                 ) from error
-            known |= more
+            classes |= more
         except Exception as error:  # whatever a damaged file may lead to
             raise CheckpointError(f"{path}: damaged PyTorch file: {one_line(error)}") from error

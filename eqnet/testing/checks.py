@@ -36,31 +36,31 @@ class Made:
 
 def reference(subnet: Subnet) -> None:
     """reference.onnx computes PyTorch's integers, as ONNX's reference evaluator sees it."""
-    found = evaluate(subnet.reference, subnet.images)
+    computed = evaluate(subnet.reference, subnet.images)
     names = [point.name for point in subnet.trace.points]
-    assert sorted(found.points) == sorted(names), "reference.onnx has other quantizers"
+    assert sorted(computed.points) == sorted(names), "reference.onnx has other quantizers"
     _same_integers(subnet, subnet.reference, "reference.onnx")
 
 
-def lowered(made: Made) -> None:
+def lowered(lowering: Made) -> None:
     """model.onnx still means those integers: each that kept its name, and the logits."""
-    _same_integers(made.subnet, made.lowered, "the lowered graph")
+    _same_integers(lowering.subnet, lowering.lowered, "the lowered graph")
 
 
 def _same_integers(subnet: Subnet, model: ir.Model, what: str) -> None:
-    found = evaluate(model, subnet.images)
-    result = compare_integers(subnet.trace, found.points)
+    computed = evaluate(model, subnet.images)
+    result = compare_integers(subnet.trace, computed.points)
     assert not result.wrong, f"{what}: " + "; ".join(result.wrong)
     touched = int(result.touched.sum())
     assert touched <= TOUCHED, f"{what}: ties in {touched} images (allowed: {TOUCHED})"
-    off = different(found.logits, subnet.trace.logits) & ~result.touched
+    off = different(computed.logits, subnet.trace.logits) & ~result.touched
     assert not off.any(), (
-        f"{what}: equal integers, but other logits: {_worst(found.logits, subnet)}"
+        f"{what}: equal integers, but other logits: {_worst(computed.logits, subnet)}"
     )
 
 
-def _worst(found: Array, subnet: Subnet) -> str:
-    error = np.abs(found - subnet.trace.logits).max()
+def _worst(logits: Array, subnet: Subnet) -> str:
+    error = np.abs(logits - subnet.trace.logits).max()
     return f"{error:.3g} of a range of {np.ptp(subnet.trace.logits):.3g}"
 
 
@@ -95,9 +95,9 @@ def _same_classes(logits: Array, expected: Array, margin: float, what: str) -> N
     assert not changed.any(), f"{what}: images {np.flatnonzero(changed)} are of another class"
 
 
-def well_formed(made: Made) -> None:
+def well_formed(lowering: Made) -> None:
     """model.onnx is valid ONNX of opset 21 with the neutral graph's input, output and layers."""
-    before, after = made.subnet.reference, made.lowered
+    before, after = lowering.subnet.reference, lowering.lowered
     assert after.opset_imports.get("", 0) == OPSET, f"opset {after.opset_imports}"
     (source,), (target,) = after.graph.inputs, after.graph.outputs
     assert (source.name, target.name) == ("input", "logits")
@@ -105,18 +105,18 @@ def well_formed(made: Made) -> None:
     assert source.shape is not None
     batch, *image = source.shape
     assert isinstance(batch, ir.SymbolicDim), f"the batch is fixed to {batch}"
-    assert image == list(made.subnet.images.shape[1:])
+    assert image == list(lowering.subnet.images.shape[1:])
     lost = set(layers_of(before)) - set(layers_of(after))
     assert not lost, f"layers lost their names: {sorted(lost)}"
     onnx.checker.check_model(ir.to_proto(after), full_check=True)
 
 
-def repeatable(exporter: Exporter, made: Made) -> None:
+def repeatable(exporter: Exporter, lowering: Made) -> None:
     """`lower` leaves its input as it is, and gives the same bytes again."""
-    source = made.subnet.reference_bytes
-    again = exporter.lower(made.subnet.reference, made.profile)
-    assert _bytes(made.subnet.reference) == source, "lower() changed the graph it was given"
-    assert _bytes(again) == _bytes(made.lowered), "lower() gave another graph the second time"
+    reference, source = lowering.subnet.reference, lowering.subnet.reference_bytes
+    again = exporter.lower(reference, lowering.profile)
+    assert _bytes(reference) == source, "lower() changed the graph it was given"
+    assert _bytes(again) == _bytes(lowering.lowered), "lower() gave another graph the second time"
 
 
 def _bytes(model: ir.Model) -> bytes:
@@ -126,8 +126,8 @@ def _bytes(model: ir.Model) -> bytes:
 
 def content(folder: Path) -> dict[str, bytes]:
     """Every file below a folder, by its path relative to it."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            files[str(path.relative_to(folder))] = path.read_bytes()
+    return files

@@ -19,7 +19,15 @@ from eqnet.spec.manifest import MODEL, REFERENCE
 from eqnet.testing import checks
 from eqnet.testing.checks import Made
 from eqnet.testing.host import for_this_cpu
-from eqnet.testing.nets.cases import Case, all_cases, changed, executed, pairwise_cases, undeclared
+from eqnet.testing.nets.cases import (
+    Case,
+    all_cases,
+    changed,
+    executed,
+    pairwise_cases,
+    refusal_of,
+    undeclared,
+)
 from eqnet.testing.nets.networks import NETS
 from eqnet.testing.oracle import TOUCHED, TOUCHED_ON_POWERS
 from eqnet.testing.subnets import subnet_of
@@ -62,16 +70,18 @@ class ExporterContract:
         """Give each check its cases."""
         can = self.exporter.capabilities
         cases = pairwise_cases(executed(can), self.nets)
-        demands = [(key, value) for key, values in undeclared(can).items() for value in values]
+        demands = []
+        for key, values in undeclared(can).items():
+            demands += [(key, value) for value in values]
         compiled = cases[:1] if self.compiles_slowly else cases
-        for name, values, label in (
+        for name, choices, label in (
             ("case", cases, str),
             ("compiled_case", compiled, str),
             ("net", self.nets, str),
             ("demand", demands, lambda demand: f"{demand[0]}={demand[1]}"),
         ):
             if name in metafunc.fixturenames:
-                metafunc.parametrize(name, values, ids=label)
+                metafunc.parametrize(name, choices, ids=label)
 
     # What is made once for each case.
 
@@ -104,10 +114,10 @@ class ExporterContract:
             folder = folders.mktemp(self.exporter.name)
             ir.save(subnet.reference, folder / REFERENCE)
             ir.save(lowered, folder / MODEL)
-            made = Made(case, profile, subnet, lowered, folder)
+            lowering = Made(case, profile, subnet, lowered, folder)
             if finish:
-                self.check_files(made)
-            self._kept[key] = made
+                self.check_files(lowering)
+            self._kept[key] = lowering
         return self._kept[key]
 
     def require_runtime(self) -> None:
@@ -120,10 +130,10 @@ class ExporterContract:
 
     def test_it_is_found_by_its_name(self) -> None:
         """The entry point under its name makes an exporter of this type."""
-        found = find_exporter(self.exporter.name)
-        assert type(found) is type(self.exporter)
-        assert isinstance(found, Exporter)
-        assert isinstance(found.capabilities, Capabilities)
+        exporter = find_exporter(self.exporter.name)
+        assert type(exporter) is type(self.exporter)
+        assert isinstance(exporter, Exporter)
+        assert isinstance(exporter.capabilities, Capabilities)
 
     def test_it_says_whether_its_runtime_is_there(self) -> None:
         """A reason of one line where it cannot execute, else the name and version of what does."""
@@ -136,11 +146,11 @@ class ExporterContract:
 
     def test_every_declared_form_is_accepted(self) -> None:
         """No form inside the capabilities is refused."""
-        refused = {
-            str(case): lines
-            for case in all_cases(self.exporter.capabilities, self.nets[:1])
-            if (lines := self.exporter.refusals(self._profile(case)))
-        }
+        refused = {}
+        for case in all_cases(self.exporter.capabilities, self.nets[:1]):
+            lines = self.exporter.refusals(self._profile(case))
+            if lines:
+                refused[str(case)] = lines
         assert not refused
 
     def test_what_is_not_declared_is_refused(
@@ -151,13 +161,11 @@ class ExporterContract:
         It may be accepted by the profile only where the capabilities call it slow.
         """
         key, value = demand
-        can = self.exporter.capabilities
         lines = self.exporter.refusals(changed(profile, key, value))
         (line,) = [line for line in lines if line.startswith(key)]
         assert "\n" not in line
         kind = line.kind if isinstance(line, Refusal) else "impossible"
-        expected = "float" if key in can.in_float else "slow" if key in can.slow else "impossible"
-        assert kind == expected
+        assert kind == refusal_of(self.exporter.capabilities, key)
 
     # Graphs: what is computed, in ONNX's reference evaluator.
 
@@ -193,25 +201,27 @@ class ExporterContract:
         self.require_runtime()
         self.check_run(made, optimize=True, batch=batch)
 
-    def check_run(self, made: Made, *, optimize: bool, batch: int) -> None:
+    def check_run(self, lowering: Made, *, optimize: bool, batch: int) -> None:
         """Run the first `batch` images of a case in the runtime."""
+        case, subnet = lowering.case, lowering.subnet
         runner = self.exporter.open(
-            made.folder / MODEL, optimize=optimize, threads=1, profile=made.profile
+            lowering.folder / MODEL, optimize=optimize, threads=1, profile=lowering.profile
         )
-        what = f"{self.exporter.name}, optimizations {'on' if optimize else 'off'}"
-        touched = TOUCHED if made.case.activation_scales == "free" else TOUCHED_ON_POWERS
-        logits = runner(made.subnet.images[:batch])
-        checks.executed(logits, made.subnet, made.case.bits[1], what, touched)
+        state = "on" if optimize else "off"
+        touched = TOUCHED if case.activation_scales == "free" else TOUCHED_ON_POWERS
+        logits = runner(subnet.images[:batch])
+        what = f"{self.exporter.name}, optimizations {state}"
+        checks.executed(logits, subnet, case.bits[1], what, touched)
 
     def test_the_promised_layers_run_in_int8(self, compiled: Made) -> None:
         """By the runtime's own word: every layer with integer weights, and no other."""
         self.check_int8(compiled)
 
-    def check_int8(self, made: Made) -> None:
+    def check_int8(self, lowering: Made) -> None:
         """Hold `int8_layers` to the promise, where the runtime can tell."""
-        layers = layers_of(made.lowered)
+        layers, promised = layers_of(lowering.lowered), lowering.subnet.promised
         try:
-            proved = self.exporter.int8_layers(made.folder, layers, made.profile)
+            proved = self.exporter.int8_layers(lowering.folder, layers, lowering.profile)
         except EqnetError as error:
             if self.exporter.unavailable() is None:
                 raise
@@ -220,13 +230,13 @@ class ExporterContract:
             assert proved is None, "the runtime can tell after all: take `proves_int8` out"
             return
         assert proved is not None, "the runtime cannot tell: set `proves_int8 = False`"
-        assert set(proved) <= set(made.subnet.promised), "a float layer is claimed to be int8"
-        missing = [layer for layer in made.subnet.promised if layer not in proved]
-        can = self.exporter.capabilities
-        if made.case.outside(can) & can.in_float:
+        assert set(proved) <= set(promised), "a float layer is claimed to be int8"
+        missing = [layer for layer in promised if layer not in proved]
+        case, can = lowering.case, self.exporter.capabilities
+        if case.outside(can) & can.in_float:
             return  # such a form may leave layers in float, and need not
-        if made.case.net in self.in_float:
-            assert missing, f"'{made.case.net}' runs in int8 now: take it out of `in_float`"
+        if case.net in self.in_float:
+            assert missing, f"'{case.net}' runs in int8 now: take it out of `in_float`"
         else:
             assert not missing, f"not in int8: {missing}"
 
@@ -244,14 +254,14 @@ class ExporterContract:
 
     # Files.
 
-    def check_files(self, made: Made) -> None:
+    def check_files(self, lowering: Made) -> None:
         """`finish` writes the files it names, whole, and touches no other."""
-        before = checks.content(made.folder)
+        before = checks.content(lowering.folder)
         try:
-            written = self.exporter.finish(made.folder, made.profile)
+            written = self.exporter.finish(lowering.folder, lowering.profile)
         except MissingExtraError as error:
             pytest.skip(str(error))
-        after = checks.content(made.folder)
+        after = checks.content(lowering.folder)
         assert {name: after.get(name) for name in before} == before, "finish() changed a file"
         assert sorted(set(after) - set(before)) == sorted(written), "finish() wrote other files"
         assert all(after[name] for name in written), "finish() wrote an empty file"
@@ -288,12 +298,12 @@ class ExporterContract:
             self._kept.clear()
         assert not failures, f"{len(failures)} forms fail:\n" + "\n".join(failures)
 
-    def _check_all(self, made: Made) -> None:
-        checks.reference(made.subnet)
-        checks.lowered(made)
-        checks.well_formed(made)
-        checks.repeatable(self.exporter, made)
+    def _check_all(self, lowering: Made) -> None:
+        checks.reference(lowering.subnet)
+        checks.lowered(lowering)
+        checks.well_formed(lowering)
+        checks.repeatable(self.exporter, lowering)
         if self.exporter.unavailable() is None:
             for optimize, batch in ((False, 1), (False, 7), (True, 1), (True, 7)):
-                self.check_run(made, optimize=optimize, batch=batch)
-        self.check_int8(made)
+                self.check_run(lowering, optimize=optimize, batch=batch)
+        self.check_int8(lowering)

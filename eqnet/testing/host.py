@@ -13,7 +13,9 @@ def for_this_cpu(exporter: Exporter, profile: HardwareProfile) -> HardwareProfil
     What a runtime is expected to compute must not rest on one CPU.
     """
     limit = host_limit(exporter, profile)
-    return profile if limit is None or limit.exact else narrowed(profile)
+    if limit is None or limit.exact:
+        return profile
+    return narrowed(profile)
 
 
 def narrowed(profile: HardwareProfile) -> HardwareProfile:
@@ -23,5 +25,6 @@ def narrowed(profile: HardwareProfile) -> HardwareProfile:
     content["weights"]["reduce_range"] = True
     content["bits"] = [[min(weights, most), read] for weights, read in profile.bits]
     for pin in content["pinned"]:
-        pin["bits"] = pin["bits"] if pin["bits"] == "remainder" else min(pin["bits"], most)
+        if pin["bits"] != "remainder":
+            pin["bits"] = min(pin["bits"], most)
     return HardwareProfile.model_validate(content)

@@ -18,7 +18,7 @@ from eqnet.testing.template import name_of
 # steps: float32 sums of products in another order differ by a few units in the last place, and
 # an integer of 8 bits has a last place of 2^-16 steps.
 TIE = 2.0**-13
-# Of the 7 images of a case, those that a tie may touch. Everything behind a tie may differ, so
+# Of the 7 images of a case, those that a tie may touch. Everything after a tie may differ, so
 # the rest must be equal in every integer for the case to show anything.
 TOUCHED = 2
 # On grids of powers of two sums are exact and halves common. What changes such a value by less
@@ -52,17 +52,16 @@ def evaluate(model: ir.Model, images: Array) -> Evaluation:
     """
     from onnx.reference import ReferenceEvaluator
 
-    found = {name_of(quantizer): quantizer for quantizer in quantizers(model)}
+    by_name = {name_of(quantizer): quantizer for quantizer in quantizers(model)}
     proto: onnx.ModelProto = ir.to_proto(model)
-    integers = {name: _held(quantizer.dequantize) for name, quantizer in found.items()}
+    integers = [_held(quantizer.dequantize) for quantizer in by_name.values()]
     evaluator = ReferenceEvaluator(proto)
     input_name = proto.graph.input[0].name
     outputs = [value.name for value in proto.graph.output]
-    logits, *values = _run(evaluator, [*outputs, *integers.values()], {input_name: images})
-    points = {
-        name: Steps(quantizer.scale, value.astype(np.int32) - quantizer.zero_point)
-        for (name, quantizer), value in zip(found.items(), values, strict=True)
-    }
+    logits, *values = _run(evaluator, [*outputs, *integers], {input_name: images})
+    points: dict[str, Steps] = {}
+    for (name, quantizer), value in zip(by_name.items(), values, strict=True):
+        points[name] = Steps(quantizer.scale, value.astype(np.int32) - quantizer.zero_point)
     return Evaluation(points, logits)
 
 
@@ -79,14 +78,14 @@ def _run(evaluator: object, names: list[str], feeds: dict[str, Array]) -> list[A
 
 @dataclass(frozen=True)
 class Comparison:
-    """wrong: one line for each difference that is no tie. touched: images behind a tie."""
+    """wrong: one line for each difference that is no tie. touched: images with a tie."""
 
     wrong: list[str]
     touched: NDArray[np.bool_]
     ties: int
 
 
-def compare_integers(trace: Trace, found: dict[str, Steps]) -> Comparison:
+def compare_integers(trace: Trace, computed: dict[str, Steps]) -> Comparison:
     """Hold a graph's integers to PyTorch's, quantizer by quantizer in the order of execution.
 
     In an image that no tie has touched yet, an integer may differ by one where PyTorch's own
@@ -98,7 +97,7 @@ def compare_integers(trace: Trace, found: dict[str, Steps]) -> Comparison:
     wrong: list[str] = []
     ties = 0
     for point in trace.points:
-        other = found.get(point.name)
+        other = computed.get(point.name)
         if other is None or other.integers.shape != point.integers.shape:
             continue
         if not np.isclose(other.scale, point.scale, rtol=1e-6, atol=0):
@@ -125,14 +124,14 @@ def _near_middle(values: Array) -> NDArray[np.bool_]:
 
 def prone(trace: Trace) -> NDArray[np.bool_]:
     """Images [N] in which some value lies so close to the middle that it may round either way."""
-    found = np.zeros(len(trace.logits), dtype=bool)
+    images = np.zeros(len(trace.logits), dtype=bool)
     for point in trace.points:
-        found |= _near_middle(point.values).reshape(len(found), -1).any(axis=1)
-    return found
+        images |= _near_middle(point.values).reshape(len(images), -1).any(axis=1)
+    return images
 
 
-def different(found: Array, expected: Array) -> NDArray[np.bool_]:
+def different(logits: Array, expected: Array) -> NDArray[np.bool_]:
     """Images [N] whose logits differ by more than the rounding of the last sums."""
     largest = np.abs(expected).max(axis=1)
-    result: NDArray[np.bool_] = np.abs(found - expected).max(axis=1) > ROUNDING * largest
+    result: NDArray[np.bool_] = np.abs(logits - expected).max(axis=1) > ROUNDING * largest
     return result

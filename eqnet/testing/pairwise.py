@@ -23,12 +23,14 @@ def cover(rows: Sequence[Row]) -> list[int]:
     valid combination has is not asked for. Greedy: each step takes the first of the rows with
     the most pairs that are still missing, so the result is the same on every machine.
     """
-    known: dict[Pair, int] = {}
-    numbered = [[known.setdefault(pair, len(known)) for pair in pairs_of(row)] for row in rows]
-    if not known:
+    numbers: dict[Pair, int] = {}
+    numbered = []
+    for row in rows:
+        numbered.append([numbers.setdefault(pair, len(numbers)) for pair in pairs_of(row)])
+    if not numbers:
         return list(range(min(1, len(rows))))
     table = np.array(numbered)
-    missing = np.ones(len(known), dtype=bool)
+    missing = np.ones(len(numbers), dtype=bool)
     chosen = []
     while missing.any():
         best = int(missing[table].sum(axis=1).argmax())

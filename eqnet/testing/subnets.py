@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 
 import numpy as np
 import onnx_ir as ir
@@ -85,26 +85,27 @@ def _trace(net: fx.GraphModule, images: Array) -> Trace:
     hooks = []
     for name, module in net.get_submodule(QUANTIZERS).named_modules():
         if is_point(name):
-
-            def keep(point: torch.nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor,
-                     name: str = name) -> None:  # fmt: skip
-                scale = point.scale
-                assert isinstance(scale, torch.Tensor)
-                points.append(
-                    Point(
-                        name,
-                        float(scale),
-                        (inputs[0] / scale).numpy(),
-                        torch.round(output / scale).to(torch.int32).numpy(),
-                    )
-                )
-
-            hooks.append(module.register_forward_hook(keep))
+            hooks.append(module.register_forward_hook(partial(_record, points, name)))
     with torch.no_grad():
         logits = net(torch.from_numpy(images)).numpy()
     for hook in hooks:
         hook.remove()
     return Trace(tuple(points), logits)
+
+
+def _record(
+    points: list[Point],
+    name: str,
+    quantizer: torch.nn.Module,
+    inputs: tuple[torch.Tensor],
+    output: torch.Tensor,
+) -> None:
+    """Forward hook of a quantizer: add what it did to `points`."""
+    scale = quantizer.scale
+    assert isinstance(scale, torch.Tensor)
+    values = (inputs[0] / scale).numpy()
+    integers = torch.round(output / scale).to(torch.int32).numpy()
+    points.append(Point(name, float(scale), values, integers))
 
 
 @cache

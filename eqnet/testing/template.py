@@ -109,17 +109,22 @@ def _set_grid(model: ir.Model, quantizer: Quantizer, point: QuantizationPoint) -
 def _set_layer(node: ir.Node, module: nn.Module) -> None:
     weight, bias = module.weight, module.bias
     if isinstance(weight, nn.Module):
-        maker = node.inputs[1].producer() if node.inputs[1] is not None else None
-        assert maker is not None, f"{node.name}: the template has an integer weight"
+        value = node.inputs[1]
+        assert value is not None
+        dequantize = value.producer()
+        assert dequantize is not None, f"{node.name}: the template has an integer weight"
         for index, part in enumerate((weight.integers, weight.scale, weight.zero_point)):
             assert isinstance(part, Tensor)
-            turned = node.op_type == "MatMul" and index == 0
-            _put(maker, index, np.ascontiguousarray(part.numpy().T) if turned else part.numpy())
+            array = part.numpy()
+            if node.op_type == "MatMul" and index == 0:
+                array = np.ascontiguousarray(array.T)
+            _put(dequantize, index, array)
     else:
         assert isinstance(weight, Tensor)
         _put(node, 1, weight.detach().numpy())
     if isinstance(bias, Tensor):
-        apart = node.op_type == "MatMul"  # its bias is added by the node behind it
-        adder, index = (node.outputs[0].consumers()[0], 1) if apart else (node, 2)
+        adder, index = node, 2
+        if node.op_type == "MatMul":  # its bias is added by the node after it
+            adder, index = node.outputs[0].consumers()[0], 1
         assert len(adder.inputs) == index + 1, f"{node.name}: the template has a bias"
         _put(adder, index, bias.detach().numpy())

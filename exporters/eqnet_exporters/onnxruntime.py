@@ -40,7 +40,7 @@ class OnnxRuntimeExporter:
         storages=frozenset({"uint8", "int8"}),
         min_bits=8,
         remainders=frozenset({"float32"}),
-        # Fewer bits run as 8-bit integers behind a Clip: exact, and no faster than 8.
+        # Fewer bits run as 8-bit integers with a Clip: exact, and no faster than 8.
         slow=frozenset({"bits", "pinned"}),
     )
 

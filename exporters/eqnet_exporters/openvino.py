@@ -54,8 +54,11 @@ class OpenVinoExporter:
 
     def unavailable(self, profile: HardwareProfile | None = None) -> str | None:
         """Why OpenVINO cannot run here, or not on the profile's device, or None."""
+        device = ov_run.CPU
+        if profile is not None and profile.device:
+            device = profile.device
         try:
-            return ov_run.absent_device((profile.device if profile else None) or ov_run.CPU)
+            return ov_run.absent_device(device)
         except MissingExtraError as error:
             return str(error)
 
@@ -70,18 +73,18 @@ class OpenVinoExporter:
         between them: with both operands quantized, 5% to 27% of a sum's integers came out one
         step off (ResNet-20 and a single block), against rounding ties alone with one.
         """
-        found = capability_refusals(profile, self.capabilities)
+        refusals = capability_refusals(profile, self.capabilities)
         if profile.placement.add == "both":
-            found.append(
+            refusals.append(
                 "placement.add: both makes OpenVINO round sums differently (allowed: skip, none)"
             )
         if "other" in profile.placement.carriers:
-            found.append(
+            refusals.append(
                 "placement.carriers: other makes OpenVINO round differences differently "
                 "(allowed: pool, concat, mul, activation)"
             )
         if "conv_transpose" in profile.placement.quantize:
-            found.append(
+            refusals.append(
                 Refusal(
                     "placement.quantize: conv_transpose runs in float where its input has a "
                     "zero-point, and always where it is depthwise (allowed: without it)",
@@ -89,13 +92,13 @@ class OpenVinoExporter:
                 )
             )
         if profile.remainder == "float16" and ov_run.may_use_cpu(profile.device or ov_run.CPU):
-            found.append("remainder: float16 on the CPU (allowed: float32, bfloat16)")
+            refusals.append("remainder: float16 on the CPU (allowed: float32, bfloat16)")
         if promises_no_vnni(profile.isa) and not profile.weights.reduce_range:
-            found.append(
+            refusals.append(
                 f"weights.reduce_range: false overflows OpenVINO's 16-bit sums on '{profile.isa}' "
                 "(allowed: true, as in openvino_avx2)"
             )
-        return found
+        return refusals
 
     def cpu(self) -> Cpu:
         """What oneDNN uses of this CPU: all, but for ``ONEDNN_MAX_CPU_ISA``."""
@@ -115,7 +118,7 @@ class OpenVinoExporter:
     def lower(self, reference: ir.Model, profile: HardwareProfile) -> ir.Model:
         """A copy with the same integers, its activations in the profile's storage.
 
-        A quantizer behind max pooling or reshaping moves in front of it, into the layer's kernel.
+        A quantizer after max pooling or reshaping moves before it, into the layer's kernel.
         """
         model = reference.clone()
         apply(model, _rewrites(profile))
@@ -177,10 +180,7 @@ class OpenVinoExporter:
 
 
 def _rewrites(profile: HardwareProfile) -> tuple[Rewrite, ...]:
-    storage = profile.activations.storage
-    # The neutral graph is stored by sign.
-    stored = () if storage == "by_sign" else (activation_storage(storage),)
-    return (
+    rewrites = [
         tidy,
         hoist_quantizers,
         quantize_transposed,
@@ -188,12 +188,16 @@ def _rewrites(profile: HardwareProfile) -> tuple[Rewrite, ...]:
         split_norms,
         whole_swish,
         reduce_in_float,
-        *stored,
-        tidy,
-    )
+    ]
+    storage = profile.activations.storage
+    if storage != "by_sign":  # as the neutral graph is stored already
+        rewrites.append(activation_storage(storage))
+    return (*rewrites, tidy)
 
 
 def _shipped(model: Path) -> Path:
     """The IR beside an artifact's ``model.onnx``; any other file, or one without IR, itself."""
     xml = model.with_name(IR_XML)
-    return xml if model.name == MODEL and xml.is_file() else model
+    if model.name == MODEL and xml.is_file():
+        return xml
+    return model

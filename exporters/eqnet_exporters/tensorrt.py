@@ -22,7 +22,7 @@ from eqnet.backend.protocol import Capabilities, Runner
 from eqnet.spec.errors import ArtifactError, EqnetError
 from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.manifest import MODEL, BuildReport
-from eqnet.spec.reports import Check, LoweringNote
+from eqnet.spec.reports import Check, LoweringNote, Verdict
 from eqnet.spec.scheme import Granularity, Symmetry
 from eqnet_exporters.passes.rewrite import apply, notes_of
 from eqnet_exporters.passes.tidy import tidy
@@ -84,19 +84,19 @@ class TensorRtExporter:
         TensorRT parses a transposed convolution with int8 weights and computes it in float16,
         which is not what the integers say.
         """
-        found = capability_refusals(profile, self.capabilities)
+        refusals = capability_refusals(profile, self.capabilities)
         if "conv_transpose" in profile.placement.quantize:
-            found.append(
+            refusals.append(
                 "placement.quantize: conv_transpose, for which TensorRT has no int8 kernels "
                 "(allowed: conv, depthwise_conv, linear)"
             )
         unbuilt = trt_build.left_out(profile.remainder)
         for target in set(profile.engines.targets) & set(unbuilt):
-            found.append(
+            refusals.append(
                 f"engines.targets: {target} with remainder {profile.remainder}: "
                 f"{unbuilt[target]} (allowed: SM80 and later, or remainder: float16)"
             )
-        return found
+        return refusals
 
     def lower(self, reference: ir.Model, profile: HardwareProfile) -> ir.Model:
         """int8 with zero-point 0 throughout, float biases. Raises ProfileError if it cannot be."""
@@ -145,16 +145,19 @@ class TensorRtExporter:
 
     def extra_checks(self, folder: Path, parity: Parity) -> list[Check]:
         """TensorRT's rules on the graph, which need no TensorRT and so hold on any machine."""
-        found = trt_rules.problems(ir.load(folder / MODEL))
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        broken = trt_rules.problems(ir.load(folder / MODEL))
+        verdict: Verdict = "passed"
+        reason = "checked on the graph, without TensorRT"
+        if broken:
+            verdict, reason = "failed", trt_rules.first_of(broken)
         return [
             Check(
                 name="tensorrt_rules",
-                verdict="failed" if found else "passed",
-                value=len(found),
+                verdict=verdict,
+                value=len(broken),
                 limit=0,
                 unit="broken",
-                reason=f"{found[0]}{more}" if found else "checked on the graph, without TensorRT",
+                reason=reason,
             )
         ]
 
@@ -179,9 +182,8 @@ class TensorRtExporter:
         trt, cuda = trt_build.find_tensorrt(), Cuda()
         if optimize and (shipped := load_shipped(trt, cuda, model)) is not None:
             return shipped
-        twin = model.with_name(FLOAT16_MODEL)
-        source = twin if model.name == MODEL and twin.is_file() else model
-        engine = trt_build.build(trt, source.read_bytes(), target="CURRENT", optimize=optimize)
+        content = _source(model).read_bytes()
+        engine = trt_build.build(trt, content, target="CURRENT", optimize=optimize)
         return TensorRtRunner(trt, engine.plan, cuda)
 
     def int8_layers(
@@ -197,12 +199,24 @@ class TensorRtExporter:
             log = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ArtifactError(f"{path}: cannot read the build log: {error}") from error
-        types = [
-            trt_log.compute_types(text, layers)
-            for target, text in _sections(log).items()
-            if target not in WITHOUT_INT8_CONVOLUTION
-        ]
-        return [name for name in layers if types and all(t.get(name) == "Int8" for t in types)]
+        types = []
+        for target, text in _sections(log).items():
+            if target not in WITHOUT_INT8_CONVOLUTION:
+                types.append(trt_log.compute_types(text, layers))
+        proved = []
+        for name in layers:
+            kinds = {of_engine.get(name) for of_engine in types}
+            if kinds == {"Int8"}:
+                proved.append(name)
+        return proved
+
+
+def _source(model: Path) -> Path:
+    """What an engine is built from: the float16 twin of an artifact's model, or the file itself."""
+    twin = model.with_name(FLOAT16_MODEL)
+    if model.name == MODEL and twin.is_file():
+        return twin
+    return model
 
 
 def trtexec(model: ir.Model, source: str, batches: Batches) -> str:
@@ -225,24 +239,23 @@ def _weights_limit(model: ir.Model) -> int:
 
     model: the graph that is built, in which a float weight has the width it keeps.
     """
-    return FIXED_BYTES + int(
-        sum(
-            layer.amount * (BYTES_PER_INT8_WEIGHT if layer.width == 1 else layer.width)
-            for layer in trt_report.layers(model)
-        )
-    )
+    size = 0.0
+    for layer in trt_report.layers(model):
+        width = BYTES_PER_INT8_WEIGHT if layer.width == 1 else layer.width
+        size += layer.amount * width
+    return FIXED_BYTES + int(size)
 
 
 def _require_int8_weights(engine: trt_build.Engine, limit: int) -> None:
-    found = trt_log.weights_memory(engine.log)
-    if found is None:
+    size = trt_log.weights_memory(engine.log)
+    if size is None:
         raise EqnetError(
             f"the build log of the {engine.target} engine does not say how much memory its "
             "weights take (wanted: a line 'Total Weights Memory'): int8 is not proved"
         )
-    if found > limit:
+    if size > limit:
         raise EqnetError(
-            f"the {engine.target} engine keeps {found} bytes of weights (allowed: {limit}, "
+            f"the {engine.target} engine keeps {size} bytes of weights (allowed: {limit}, "
             f"{BYTES_PER_INT8_WEIGHT} bytes for each int8 weight): part of the net is not in int8"
         )
 
@@ -256,21 +269,24 @@ def _sums(
         "trtexec": command,
         "weights": sum(row["weights"] for row in rows),
         "weights_bytes_limit": limit,
-        "engines": [
-            {
-                "target": engine.target,
-                "capability": _capability(engine.target),
-                "file": engine_name(engine.target),
-                "weights_bytes": trt_log.weights_memory(engine.log),
-            }
-            for engine in engines
-        ],
+        "engines": [_record(engine) for engine in engines],
         "layers": rows,
     }
 
 
+def _record(engine: trt_build.Engine) -> dict[str, Any]:
+    return {
+        "target": engine.target,
+        "capability": _capability(engine.target),
+        "file": engine_name(engine.target),
+        "weights_bytes": trt_log.weights_memory(engine.log),
+    }
+
+
 def _capability(target: str) -> str:
-    return Cuda().capability() if target == "CURRENT" else target
+    if target == "CURRENT":
+        return Cuda().capability()
+    return target
 
 
 def _left_out(profile: HardwareProfile, targets: Sequence[str]) -> dict[str, str]:
@@ -282,14 +298,16 @@ def _left_out(profile: HardwareProfile, targets: Sequence[str]) -> dict[str, str
 
 def _log(sums: Mapping[str, Any], engines: list[trt_build.Engine]) -> str:
     parts = [f"{sums['builder']}\nthe same with NVIDIA's tool: {sums['trtexec']}\n"]
-    parts += [f"no engine for {name}: {reason}\n" for name, reason in sums["left_out"].items()]
-    parts += [f"{SECTION}{engine.target} =====\n{engine.log}\n" for engine in engines]
+    for name, reason in sums["left_out"].items():
+        parts.append(f"no engine for {name}: {reason}\n")
+    for engine in engines:
+        parts.append(f"{SECTION}{engine.target} =====\n{engine.log}\n")
     return "\n".join(parts)
 
 
 def _sections(log: str) -> dict[str, str]:
-    found = {}
+    sections = {}
     for part in log.split(SECTION)[1:]:
         head, _, body = part.partition("\n")
-        found[head.split(" ", 1)[0]] = body
-    return found
+        sections[head.split(" ", 1)[0]] = body
+    return sections

@@ -105,7 +105,9 @@ def bench(
 def _for_service(report: BenchReport, name: str) -> list[Any] | dict[str, Any]:
     from eqnet.stages.bench.formats import to_bencher, to_github_action
 
-    return to_github_action(report) if name == "github-action" else to_bencher(report)
+    if name == "github-action":
+        return to_github_action(report)
+    return to_bencher(report)
 
 
 def _print(report: BenchReport, target: Path) -> None:
@@ -113,24 +115,24 @@ def _print(report: BenchReport, target: Path) -> None:
     from eqnet.stages.report.wording import ratio_text
 
     columns = ("model", "median ms", "p90", "p99", "min", "mean", "images/s")
-    made = table(
-        f"{report.profile}: batch {report.batch}, {report.threads} threads", columns, columns[1:]
-    )
+    title = f"{report.profile}: batch {report.batch}, {report.threads} threads"
+    rows = table(title, columns, columns[1:])
     for name, latency in (
         ("quantized", report.quantized),
         (report.float_precision, report.float32),
     ):
         if latency is not None:
-            made.add_row(name, *_row(latency))
+            rows.add_row(name, *_row(latency))
     out = console()
-    if made.row_count:
-        out.print(made)
+    if rows.row_count:
+        out.print(rows)
+    ratio = None
+    if report.ratio is not None:
+        ratio = ratio_text(report.ratio, report.ratio_interval)
     out.print(
         facts(
             {
-                "against float": None
-                if report.ratio is None
-                else ratio_text(report.ratio, report.ratio_interval),
+                "against float": ratio,
                 "reason": report.reason or None,
                 "report": str(target),
             }

@@ -115,11 +115,12 @@ def _print_notes(notes: list[LoweringNote] | None) -> None:
 
     if notes is None:
         return
-    changed = Counter((note.rewrite, note.text) for note in notes if note.changed)
-    done = table("what the exporter changed in the graph", ("rewrite", "nodes", "what"), ("nodes",))
-    for (rewrite, text), count in changed.items():
-        done.add_row(rewrite, str(count), text)
-    console().print(done)
+    counts = Counter((note.rewrite, note.text) for note in notes if note.changed)
+    columns = ("rewrite", "nodes", "what")
+    changed = table("what the exporter changed in the graph", columns, ("nodes",))
+    for (rewrite, text), count in counts.items():
+        changed.add_row(rewrite, str(count), text)
+    console().print(changed)
     left = table("what it left, and why", ("rewrite", "node", "why"))
     for note in notes:
         if not note.changed:
@@ -145,9 +146,14 @@ def _print(manifest: Manifest, folder: Path) -> None:
     from eqnet.cli.output import against_float, build_table, console, facts, share
 
     subnet, model = manifest.subnet, manifest.model
-    accuracy = manifest.parity.accuracy
+    built: dict[str, str] = {}
     if manifest.build is not None:
         console().print(build_table(manifest.build))
+        built |= manifest.build.facts
+    accuracy = None
+    if manifest.parity.accuracy is not None:
+        of_images = f"in PyTorch, on {manifest.parity.images} parity images"
+        accuracy = f"{share(manifest.parity.accuracy)} {of_images}"
     console().print(
         facts(
             {
@@ -159,12 +165,10 @@ def _print(manifest: Manifest, folder: Path) -> None:
                 "int8": f"{len(manifest.int8_layers)} of {len(manifest.layers)} layers promised",
                 "slow": "; ".join(manifest.slow) or None,
                 "weights": f"{manifest.weight_bytes / 1024:.1f} KiB",
-                "accuracy": None
-                if accuracy is None
-                else f"{share(accuracy)} in PyTorch, on {manifest.parity.images} parity images",
+                "accuracy": accuracy,
                 "against float": against_float(manifest.parity.against_float),
                 "files": ", ".join(sorted(manifest.files)),
-                **(manifest.build.facts if manifest.build else {}),
+                **built,
                 "next": f"eqnet verify {folder}",
             }
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,10 +56,10 @@ def list_profiles(as_json: Json = False) -> None:
     if as_json:
         print_json([profile.model_dump(mode="json") for profile in profiles])
         return
-    made = table("", ("profile", "backend", "weights", "activations", "bits", "cost", "for"))
+    rows = table("", ("profile", "backend", "weights", "activations", "bits", "cost", "for"))
     for profile in profiles:
-        made.add_row(*_row(profile))
-    console().print(made)
+        rows.add_row(*_row(profile))
+    console().print(rows)
 
 
 def _row(profile: HardwareProfile) -> tuple[str, ...]:
@@ -77,12 +78,15 @@ def _bits(pairs: tuple[tuple[int, int], ...]) -> str:
     """`w8a8` for one pair, `w2-8 a2-8` for many."""
     if len(pairs) == 1:
         return f"w{pairs[0][0]}a{pairs[0][1]}"
-    weights, activations = ({pair[side] for pair in pairs} for side in (0, 1))
+    weights, activations = zip(*pairs, strict=True)
     return f"w{_span(weights)} a{_span(activations)}"
 
 
-def _span(bits: set[int]) -> str:
-    return str(min(bits)) if len(bits) == 1 else f"{min(bits)}-{max(bits)}"
+def _span(bits: Sequence[int]) -> str:
+    fewest, most = min(bits), max(bits)
+    if fewest == most:
+        return str(fewest)
+    return f"{fewest}-{most}"
 
 
 @app.command("show", help=page(_SHOW_HELP))
@@ -124,7 +128,7 @@ def validate(
         raise ProfileError(f"{file}: not a YAML file by its name (allowed: .yaml or .yml)")
     profile = load_profile(str(file))
     try:
-        slow = [str(one) for one in accepted_refusals(exporter_of(profile), profile)]
+        slow = [str(line) for line in accepted_refusals(exporter_of(profile), profile)]
     except ProfileError as error:
         raise ProfileError(f"{file}: {error}") from error
     if as_json:

@@ -106,9 +106,14 @@ def quantize(
     from eqnet.spec.errors import DataError, VerificationError
 
     inputs = parse_inputs(
-        size=size, resize=resize, crop=crop, mean=mean, std=std, channels=channels,
+        size=size,
+        resize=resize,
+        crop=crop,
+        mean=mean,
+        std=std,
+        channels=channels,
         interpolation=interpolation,
-    )  # fmt: skip
+    )
     require_folder("--data", data, DataError)
     require_writable(out, folder=True)
     from eqnet.stages.quantize import quantize as run
@@ -159,16 +164,15 @@ def _print(result: QuantizeResult) -> None:
     out = console()
     out.print(float_table(result.rows))
     inputs, origin = result.training.get("inputs"), result.training.get("inputs_from")
-    supernet = f"{result.supernet}{', of an earlier run' if result.reused else ''}"
-    out.print(
-        facts(
-            {
-                "inputs": str(Preprocessing.model_validate(inputs)) if inputs else None,
-                "inputs from": str(origin) if origin else None,
-                "supernet": supernet,
-                **result.subnets,
-                "report": str(result.report),
-                "time": f"{result.seconds:.0f} s",
-            }
-        )
-    )
+    rows: dict[str, str | None] = {}
+    if inputs:
+        rows["inputs"] = str(Preprocessing.model_validate(inputs))
+    if origin:
+        rows["inputs from"] = str(origin)
+    rows["supernet"] = str(result.supernet)
+    if result.reused:
+        rows["supernet"] = f"{result.supernet}, of an earlier run"
+    rows |= result.subnets
+    rows["report"] = str(result.report)
+    rows["time"] = f"{result.seconds:.0f} s"
+    out.print(facts(rows))

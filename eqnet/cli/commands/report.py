@@ -46,4 +46,7 @@ def report(
         from eqnet.cli.output import console
 
         console().print(rows_table(rows))
-    say(f"report in {page}" + ("" if picture is None else f", picture in {picture}"))
+    written = f"report in {page}"
+    if picture is not None:
+        written += f", picture in {picture}"
+    say(written)

@@ -80,43 +80,48 @@ def search(
 
 
 def _print(report: SearchReport, folder: Path) -> None:
-    from eqnet.cli.output import console, facts, judged, quantity, share, table
+    from eqnet.cli.output import console, facts, judged, share, table
 
-    made = table(
-        f"Pareto front of {report.profile}",
-        ("predicted accuracy", f"cost ({report.unit})", "weight bits", "activation bits", ""),
-        ("predicted accuracy", f"cost ({report.unit})", "weight bits", "activation bits"),
-    )
+    columns = ("predicted accuracy", f"cost ({report.unit})", "weight bits", "activation bits")
+    rows = table(f"Pareto front of {report.profile}", (*columns, ""), columns)
     best = report.best.sha256()
     for point in report.front:
-        made.add_row(
+        mark = "← chosen" if point.sha256 == best else ""
+        rows.add_row(
             share(point.accuracy_predicted),
             f"{point.cost:.4g}",
             f"{point.avg_weight_bits:.2f}",
             f"{point.avg_activation_bits:.2f}",
-            "← chosen" if point.sha256 == best else "",
+            mark,
         )
-    measured = report.best.measured
+    predictor = None
+    if report.kendall_tau is not None:
+        predictor = f"Kendall tau {report.kendall_tau:.2f}"
     out = console()
-    out.print(made)
+    out.print(rows)
     out.print(
         facts(
             {
                 "chosen": f"{report.best.avg_weight_bits:.2f} weight bits, "
                 f"{report.best.avg_activation_bits:.2f} activation bits on average",
                 "accuracies": judged(report.judge),
-                "measured": None
-                if measured is None
-                else f"{share(measured.accuracy)} on {measured.images} images, "
-                f"{quantity(measured.cost, measured.unit or '')}",
+                "measured": _measured(report),
                 "slow": "; ".join(report.slow) or None,
                 "budgets": ", ".join(f"{k} <= {v:g}" for k, v in report.budgets.items()) or None,
-                "predictor": None
-                if report.kendall_tau is None
-                else f"Kendall tau {report.kendall_tau:.2f}",
+                "predictor": predictor,
                 "search": f"{report.evaluations} subnets in {report.seconds:.1f} s; "
                 f"{report.stop_reason}",
                 "files": f"{folder}/subnet.json, {folder}/search.json",
             }
         )
     )
+
+
+def _measured(report: SearchReport) -> str | None:
+    from eqnet.cli.output import quantity, share
+
+    measured = report.best.measured
+    if measured is None:
+        return None
+    cost = quantity(measured.cost, measured.unit or "")
+    return f"{share(measured.accuracy)} on {measured.images} images, {cost}"

@@ -50,9 +50,9 @@ Examples:
     --weights tiny.pth --data scans --channels 1 --size 96x128 \\
     --mean 0.5 --std 0.5 --out runs/scans"""
 
-_RECIPE_ONLY = ("resume", "static")
+_RECIPE_ONLY: tuple[str, ...] = ("resume", "static")
 _INPUTS = ("size", "resize", "crop", "mean", "std", "channels", "interpolation")
-_POST_ONLY = (
+_POST_ONLY: tuple[str, ...] = (
     "model",
     "weights",
     "reconstruct",
@@ -133,7 +133,7 @@ def train(
         "channels": channels,
         "interpolation": interpolation,
     }
-    given = {
+    set_by_user = {
         "model": model is not None,
         "weights": weights is not None,
         "weights_key": weights_key is not None,
@@ -146,7 +146,7 @@ def train(
         "device": device is not None,
         **{name: value is not None for name, value in options.items()},
     }
-    _check_mode(recipe, post_training, given)
+    _check_mode(recipe, post_training, set_by_user)
     if data is not None and not data.exists():
         raise DataError(f"--data: {data}: no such folder")
     inputs = parse_inputs(**options)
@@ -155,9 +155,15 @@ def train(
     with progress(quiet) as listener:
         if recipe is not None:
             summary = _by_recipe(
-                recipe, out, data=data, seed=seed, static=alone, resume=resume,
-                device=device or "auto", progress=listener,
-            )  # fmt: skip
+                recipe,
+                out,
+                data=data,
+                seed=seed,
+                static=alone,
+                resume=resume,
+                device=device or "auto",
+                progress=listener,
+            )
         else:
             summary = _post_training(
                 model=model,
@@ -177,17 +183,17 @@ def train(
     _print(summary, out, as_json)
 
 
-def _check_mode(recipe: Path | None, post_training: bool, given: dict[str, bool]) -> None:
+def _check_mode(recipe: Path | None, post_training: bool, set_by_user: dict[str, bool]) -> None:
     if (recipe is None) == (not post_training):
         raise UsageError("give either --recipe FILE or --post-training --model NAME")
-    if post_training and not given["model"]:
+    if post_training and not set_by_user["model"]:
         raise UsageError("--post-training needs --model, such as --model torchvision:resnet18")
-    wrong = [name for name in (_RECIPE_ONLY if post_training else _POST_ONLY) if given[name]]
-    if wrong:
-        option = "--" + wrong[0].replace("_", "-")
-        raise UsageError(
-            f"{option} has no meaning with {'--post-training' if post_training else '--recipe'}"
-        )
+    mode, foreign = "--recipe", _POST_ONLY
+    if post_training:
+        mode, foreign = "--post-training", _RECIPE_ONLY
+    for name in foreign:
+        if set_by_user[name]:
+            raise UsageError(f"--{name.replace('_', '-')} has no meaning with {mode}")
     if recipe is not None and not recipe.is_file():
         raise UsageError(f"--recipe: {recipe}: no such file")
 
@@ -209,12 +215,20 @@ def _by_recipe(
     from eqnet.stages.train.recipe import load_recipe
 
     summary = elastic(
-        recipe, out, data=data, seed=seed, static=static, resume=resume, device=device,
+        recipe,
+        out,
+        data=data,
+        seed=seed,
+        static=static,
+        resume=resume,
+        device=device,
         progress=progress,
-    )  # fmt: skip
+    )
     if static is not None:  # there is one subnet, so nothing to predict
         return summary
     plan = load_recipe(recipe)
+    if seed is None:
+        seed = plan.seed
     predictor = make_predictor(
         out,
         data=data,
@@ -222,7 +236,7 @@ def _by_recipe(
         images=plan.cqap.images,
         epochs=plan.cqap.epochs,
         members=plan.cqap.seeds,
-        seed=plan.seed if seed is None else seed,
+        seed=seed,
         device=pick_device(device),
         progress=progress,
     )
@@ -246,11 +260,12 @@ def _print(summary: dict[str, Any], out: Path, as_json: bool) -> None:
     if as_json:
         print_json({"out": str(out), **summary})
         return
-    told = {
-        name.replace("_", " "): share(value) if name.endswith("accuracy") else str(value)
-        for name, value in summary.items()
-        if name != "warning" and value is not None and not isinstance(value, list | dict)
-    }
+    told = {}
+    for name, value in summary.items():
+        if name == "warning" or value is None or isinstance(value, list | dict):
+            continue
+        shown = share(value) if name.endswith("accuracy") else str(value)
+        told[name.replace("_", " ")] = shown
     if "inputs" in summary:
         told["inputs"] = str(Preprocessing.model_validate(summary["inputs"]))
     console().print(facts({**told, "next": f"eqnet export --profile NAME --supernet {out}"}))

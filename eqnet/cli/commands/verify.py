@@ -96,23 +96,20 @@ def _print(report: VerifyReport, target: Path) -> None:
 
     out = console()
     out.print(checks_table(f"{report.profile} in {report.runtime}", report.checks))
-    proved = report.int8_layers
-    out.print(
-        facts(
-            {
-                "against PyTorch": None
-                if report.top1_agreement is None
-                else f"{share(report.top1_agreement)} of {report.images} images agree",
-                "against float": against_float(report.against_float),
-                "accuracy": None if report.accuracy is None else share(report.accuracy),
-                "test accuracy": None
-                if report.test_accuracy is None
-                else f"{share(report.test_accuracy)} on {report.test_images} images",
-                "int8": None if proved is None else f"{proved} of {report.layers} layers",
-                "report": str(target),
-            }
-        )
-    )
+    rows: dict[str, str | None] = {}
+    if report.top1_agreement is not None:
+        agreement = share(report.top1_agreement)
+        rows["against PyTorch"] = f"{agreement} of {report.images} images agree"
+    rows["against float"] = against_float(report.against_float)
+    if report.accuracy is not None:
+        rows["accuracy"] = share(report.accuracy)
+    if report.test_accuracy is not None:
+        accuracy = share(report.test_accuracy)
+        rows["test accuracy"] = f"{accuracy} on {report.test_images} images"
+    if report.int8_layers is not None:
+        rows["int8"] = f"{report.int8_layers} of {report.layers} layers"
+    rows["report"] = str(target)
+    out.print(facts(rows))
     for name, answer in (
         ("export", report.export_verdict),
         ("quantization", report.quantization_verdict),

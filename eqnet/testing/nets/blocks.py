@@ -52,7 +52,7 @@ class Residual(nn.Module):
 
 
 class Sums(nn.Module):
-    """Sums of what is behind ReLU, dropout, SiLU, a gate, and of a value that is read again."""
+    """Sums of what comes after ReLU, dropout, SiLU, a gate, and of a value that is read again."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,8 +79,8 @@ class StochasticDepth(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Any tensor, as it is outside of training."""
-        kept: Tensor = drop_in_training(x, self.training)
-        return kept
+        result: Tensor = drop_in_training(x, self.training)
+        return result
 
 
 @fx.wrap
@@ -157,8 +157,8 @@ class Split(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, 3, 12, 12] -> [N, 5]."""
-        one, two = functional.relu(self.stem(x)).chunk(2, 1)
-        x = self.right(two) - self.prelu(self.left(one))
+        first, second = functional.relu(self.stem(x)).chunk(2, 1)
+        x = self.right(second) - self.prelu(self.left(first))
         x = torch.maximum(functional.interpolate(self.down(x), scale_factor=2), x)
         logits: Tensor = self.head(x)
         return logits
@@ -178,9 +178,9 @@ class Reductions(nn.Module):
         x = functional.relu(self.stem(x))
         tokens = self.norm(self.mix(x.flatten(2).transpose(1, 2)))
         y = self.signed(x)
-        found = [tokens.mean(1), y.mean(3).mean(2), y.flatten(2).mean(-1)]
-        found += [x.amax(3).mean(2), y.amax(1).amin(2)]
-        logits: Tensor = self.fc(torch.cat(found, 1))
+        features = [tokens.mean(1), y.mean(3).mean(2), y.flatten(2).mean(-1)]
+        features += [x.amax(3).mean(2), y.amax(1).amin(2)]
+        logits: Tensor = self.fc(torch.cat(features, 1))
         return logits
 
 
@@ -211,7 +211,7 @@ class Constants(nn.Module):
 
 
 class Scaled(nn.Module):
-    """Layers behind which constants are multiplied, added and subtracted.
+    """Layers after which constants are multiplied, added and subtracted.
 
     A frozen batch norm, a layer scale, a difference with a convolution, a temperature.
     """

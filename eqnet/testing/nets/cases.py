@@ -58,13 +58,15 @@ class Case:
 
     def __str__(self) -> str:
         """A short name, such as ``concat-w4a8-per_channel-sym-asym-uint8``."""
-        parts = [
-            self.net, f"w{self.bits[0]}a{self.bits[1]}", self.granularity,
-            self.weight_symmetry[:-6], self.activation_symmetry[:-6], self.storage,
-        ]  # fmt: skip
-        parts += ["zero"] * (self.zero_point == "zero")
-        parts += ["w2^n"] * (self.weight_scales != "free")
-        parts += ["a2^n"] * (self.activation_scales != "free")
+        weights, activations = self.bits
+        symmetries = (self.weight_symmetry[:-6], self.activation_symmetry[:-6])
+        parts = [self.net, f"w{weights}a{activations}", self.granularity, *symmetries, self.storage]
+        if self.zero_point == "zero":
+            parts.append("zero")
+        if self.weight_scales != "free":
+            parts.append("w2^n")
+        if self.activation_scales != "free":
+            parts.append("a2^n")
         return "-".join(parts)
 
     def profile(
@@ -110,14 +112,16 @@ class Case:
     def outside(self, can: Capabilities) -> set[str]:
         """Keys of the case's demands that are outside the capabilities: slow, or in float."""
         missing = undeclared(can)
-        return {key for key, value in self.demands().items() if value in missing[key]} | (
-            {"bits"} if min(self.bits) < can.min_bits else set()
-        )
+        keys = {key for key, value in self.demands().items() if value in missing[key]}
+        if min(self.bits) < can.min_bits:
+            keys.add("bits")
+        return keys
 
 
 def executed(can: Capabilities) -> Capabilities:
     """The capabilities with all that the target executes exactly, fast or not."""
     keys = can.slow | can.in_float
+    min_bits = min(BITS_ALLOWED) if "bits" in keys else can.min_bits
 
     def widened(key: str, fast: frozenset[Any], all_values: frozenset[Any]) -> frozenset[Any]:
         return all_values if key in keys else fast
@@ -133,7 +137,7 @@ def executed(can: Capabilities) -> Capabilities:
         ),
         storages=widened("activations.storage", can.storages, STORAGES),
         zero_points=widened("activations.zero_point", can.zero_points, ZERO_POINTS),
-        min_bits=min(BITS_ALLOWED) if "bits" in keys else can.min_bits,
+        min_bits=min_bits,
     )
 
 
@@ -207,6 +211,15 @@ def undeclared(can: Capabilities) -> dict[str, list[Any]]:
         "bits": [(bits, 8) for bits in BITS_ALLOWED if bits < can.min_bits],
         "opset": [22, 25],
     }
+
+
+def refusal_of(can: Capabilities, key: str) -> str:
+    """The kind of refusal that a value of `undeclared` meets: impossible, slow or float."""
+    if key in can.in_float:
+        return "float"
+    if key in can.slow:
+        return "slow"
+    return "impossible"
 
 
 def changed(profile: HardwareProfile, key: str, value: Any) -> HardwareProfile:

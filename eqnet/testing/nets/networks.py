@@ -54,42 +54,71 @@ def residual_stages() -> nn.Module:
 def depthwise() -> nn.Module:
     """An inverted bottleneck of MobileNet: 1x1, depthwise 3x3, linear 1x1, with ReLU6."""
     return plain(
-        ConvBn(3, 6, stride=2), nn.ReLU6(), ConvBn(6, 12, kernel=1), nn.ReLU6(),
-        ConvBn(12, 12, groups=12), nn.ReLU6(), ConvBn(12, 8, kernel=1),
-        ConvBn(8, 12, kernel=1), nn.ReLU6(), channels=12,
-    )  # fmt: skip
+        ConvBn(3, 6, stride=2),
+        nn.ReLU6(),
+        ConvBn(6, 12, kernel=1),
+        nn.ReLU6(),
+        ConvBn(12, 12, groups=12),
+        nn.ReLU6(),
+        ConvBn(12, 8, kernel=1),
+        ConvBn(8, 12, kernel=1),
+        nn.ReLU6(),
+        channels=12,
+    )
 
 
 def groups() -> nn.Module:
     """Grouped convolutions that are not depthwise."""
     return plain(
-        ConvBn(3, 8, stride=2), nn.ReLU(), ConvBn(8, 12, groups=4), nn.ReLU(),
-        ConvBn(12, 6, kernel=1, groups=2), nn.ReLU(), channels=6,
-    )  # fmt: skip
+        ConvBn(3, 8, stride=2),
+        nn.ReLU(),
+        ConvBn(8, 12, groups=4),
+        nn.ReLU(),
+        ConvBn(12, 6, kernel=1, groups=2),
+        nn.ReLU(),
+        channels=6,
+    )
 
 
 def squeeze_excite() -> nn.Module:
     """Squeeze and excitation with a sigmoid, after SiLU as in EfficientNet."""
     return plain(
-        ConvBn(3, 8, stride=2), nn.SiLU(), ConvBn(8, 8, groups=8), nn.SiLU(),
-        Gate(8, nn.Sigmoid()), ConvBn(8, 12, kernel=1), nn.SiLU(), channels=12,
-    )  # fmt: skip
+        ConvBn(3, 8, stride=2),
+        nn.SiLU(),
+        ConvBn(8, 8, groups=8),
+        nn.SiLU(),
+        Gate(8, nn.Sigmoid()),
+        ConvBn(8, 12, kernel=1),
+        nn.SiLU(),
+        channels=12,
+    )
 
 
 def hard_swish() -> nn.Module:
     """Hardswish and a hard sigmoid gate, as in MobileNetV3."""
     return plain(
-        ConvBn(3, 8, stride=2), nn.Hardswish(), ConvBn(8, 8), nn.ReLU(),
-        Gate(8, nn.Hardsigmoid()), ConvBn(8, 12, kernel=1), nn.Hardswish(), channels=12,
-    )  # fmt: skip
+        ConvBn(3, 8, stride=2),
+        nn.Hardswish(),
+        ConvBn(8, 8),
+        nn.ReLU(),
+        Gate(8, nn.Hardsigmoid()),
+        ConvBn(8, 12, kernel=1),
+        nn.Hardswish(),
+        channels=12,
+    )
 
 
 def dead_channels() -> nn.Module:
     """Gammas of 0, 1e-9 and below 0, and channels whose weights are all zero."""
     net = plain(
-        ConvBn(3, 8, stride=2), nn.ReLU(), ConvBn(8, 8), nn.ReLU(),
-        nn.Conv2d(8, 6, 1), nn.ReLU(), channels=6,
-    )  # fmt: skip
+        ConvBn(3, 8, stride=2),
+        nn.ReLU(),
+        ConvBn(8, 8),
+        nn.ReLU(),
+        nn.Conv2d(8, 6, 1),
+        nn.ReLU(),
+        channels=6,
+    )
     randomize(net)
     with torch.no_grad():
         for block in (net[0], net[2]):
@@ -116,24 +145,33 @@ def huge_bias() -> nn.Module:
 
 
 def outliers() -> nn.Module:
-    """Channels far above the others in front of functions that bend, and behind a sum of them.
+    """Channels far above the others before functions that bend, and after a sum of them.
 
     Equalization multiplies them by constants of their own.
     """
     net = plain(
-        ConvBn(3, 8, stride=2), nn.SiLU(), ConvBn(8, 8, kernel=1), nn.GELU(),
-        ConvBn(8, 8), nn.SiLU(), Gate(8, nn.Sigmoid()), ConvBn(8, 8), nn.Hardswish(),
-        nn.Conv2d(8, 6, 1), nn.ReLU(), channels=6,
-    )  # fmt: skip
+        ConvBn(3, 8, stride=2),
+        nn.SiLU(),
+        ConvBn(8, 8, kernel=1),
+        nn.GELU(),
+        ConvBn(8, 8),
+        nn.SiLU(),
+        Gate(8, nn.Sigmoid()),
+        ConvBn(8, 8),
+        nn.Hardswish(),
+        nn.Conv2d(8, 6, 1),
+        nn.ReLU(),
+        channels=6,
+    )
     randomize(net)
     with torch.no_grad():
         blocks = [module for module in net if isinstance(module, ConvBn | nn.Conv2d)]
         for block, reader in pairwise(blocks):
             assert isinstance(block, ConvBn)
-            weight = (reader.conv if isinstance(reader, ConvBn) else reader).weight
+            conv = reader.conv if isinstance(reader, ConvBn) else reader
             for channel in OUTLYING:
                 block.bn.weight[channel] *= OUTLIER
-                weight[:, channel] /= OUTLIER
+                conv.weight[:, channel] /= OUTLIER
         gate = net[6]
         assert isinstance(gate, Gate)
         gate.reduce.weight[:, OUTLYING] /= OUTLIER
@@ -175,11 +213,8 @@ RECIPES: dict[str, Recipe] = {
     "outliers": Recipe(outliers, equalized=True),
 }
 NETS: tuple[str, ...] = tuple(RECIPES)
-FINISHED = (
-    "dead_channels",
-    "huge_bias",
-    "outliers",
-)  # they set weights of their own after the draw
+# They set weights of their own after the draw.
+FINISHED = ("dead_channels", "huge_bias", "outliers")
 
 
 def make(name: str) -> nn.Module:
@@ -187,7 +222,9 @@ def make(name: str) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = RECIPES[name].build()
-    return net if name in FINISHED else randomize(net)
+    if name in FINISHED:
+        return net
+    return randomize(net)
 
 
 def randomize(net: nn.Module, seed: int = 0) -> nn.Module:

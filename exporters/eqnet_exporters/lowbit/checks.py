@@ -23,6 +23,7 @@ from eqnet.spec.manifest import Manifest
 from eqnet.spec.reports import Check, Verdict
 from eqnet_exporters.lowbit.files import PACKED_ONNX, QONNX, read_reference, refusal_of
 from eqnet_exporters.lowbit.layers import Layer, layers
+from eqnet_exporters.passes._read import producer_of
 
 INTEGER_AGREEMENT = 0.99
 MIN_IMAGES = 16
@@ -47,23 +48,23 @@ def file_checks(folder: Path, parity: Parity) -> list[Check]:
         share = clear_agreement(run(inputs), truth, manifest.parity.logit_step)
         return _agreement(name, share, count, limit)
 
-    found = [_packed(folder, manifest, reference), _packed_onnx(folder, manifest, reference)]
+    checks = [_packed(folder, manifest, reference), _packed_onnx(folder, manifest, reference)]
     if QONNX not in manifest.files:
-        found.append(_absent("qonnx_agreement", QONNX))
+        checks.append(_absent("qonnx_agreement", QONNX))
     else:
         limit = manifest.profile.parity.semantics_agreement
         try:
-            found.append(agreement("qonnx_agreement", qonnx_runner(folder / QONNX), limit))
+            checks.append(agreement("qonnx_agreement", qonnx_runner(folder / QONNX), limit))
         except MissingExtraError as error:
-            found.append(_skipped("qonnx_agreement", str(error)))
+            checks.append(_skipped("qonnx_agreement", str(error)))
     if INTEGER in manifest.files:
         run = load_integer(folder)
-        found.append(agreement("integer_agreement", run, INTEGER_AGREEMENT))
+        checks.append(agreement("integer_agreement", run, INTEGER_AGREEMENT))
+    elif reason := refusal_of(reference):
+        checks.append(_skipped("integer_agreement", f"no {INTEGER}: {reason}"))
     else:
-        reason = refusal_of(reference)
-        text = f"no {INTEGER}: {reason}" if reason else f"no {INTEGER} in this artifact"
-        found.append(_skipped("integer_agreement", text))
-    return found
+        checks.append(_absent("integer_agreement", INTEGER))
+    return checks
 
 
 def _images(reference: ir.Model, available: int) -> int:
@@ -79,9 +80,11 @@ def multiply_adds(reference: ir.Model) -> int:
 
 def _work(layer: Layer) -> int:
     weight = layer.float_weight if layer.weight is None else layer.weight.integers
-    shape = layer.node.outputs[0].shape
-    known = [size for size in (shape or ())[2:] if isinstance(size, int)]
-    return 0 if weight is None else weight.size * math.prod(known)
+    if weight is None:
+        return 0
+    shape = layer.node.outputs[0].shape or ()
+    positions = math.prod(size for size in shape[2:] if isinstance(size, int))
+    return weight.size * positions
 
 
 def _packed(folder: Path, manifest: Manifest, reference: ir.Model) -> Check:
@@ -106,19 +109,25 @@ def _packed_onnx(folder: Path, manifest: Manifest, reference: ir.Model) -> Check
     packed = {node.name: node for node in ir.load(folder / PACKED_ONNX).graph}
     equal = total = 0
     for layer in layers(reference):
-        wanted, node = real_weight(layer.node), packed.get(layer.node.name)
-        found = None if node is None else real_weight(node)
+        node = packed.get(layer.node.name)
         total += 1
-        equal += found is not None and np.array_equal(found, wanted)  # type: ignore[arg-type]  # a layer has one
+        equal += node is not None and _same_weight(node, layer.node)
     return _all("packed_onnx", equal, total)
+
+
+def _same_weight(a: ir.Node, b: ir.Node) -> bool:
+    first, second = real_weight(a), real_weight(b)
+    return first is not None and second is not None and np.array_equal(first, second)
 
 
 def real_weight(node: ir.Node) -> Array | None:
     """The real values of a layer's weight, quantized or not, float32."""
     value = node.inputs[1]
-    made = value.producer() if value is not None else None
-    found = constant(value) if made is None else dequantized(made)
-    return None if found is None else found.astype(np.float32)
+    producer = producer_of(value)
+    weight = constant(value) if producer is None else dequantized(producer)
+    if weight is None:
+        return None
+    return weight.astype(np.float32)
 
 
 def qonnx_runner(path: Path) -> Callable[[Array], Array]:
@@ -155,18 +164,21 @@ def qonnx_runner(path: Path) -> Callable[[Array], Array]:
 def _agreement(name: str, share: float, images: int, limit: float) -> Check:
     """Top-1 agreement; one image may always differ, the finest step that the images can show."""
     least = min(limit, 1.0 - 1.0 / images)
-    good = share >= least
-    reason = "" if good else f"{share:.4g} share (demanded: >= {least:.4g})"
-    return _check(name, good, share, least, "share", reason)
+    problem = f"{share:.4g} share (demanded: >= {least:.4g})"
+    return _check(name, share >= least, share, least, "share", problem)
 
 
 def _all(name: str, equal: int, total: int) -> Check:
-    reason = "" if equal == total else f"{total - equal} of {total} tensors differ"
-    return _check(name, equal == total, float(equal), float(total), "tensors", reason)
+    problem = f"{total - equal} of {total} tensors differ"
+    return _check(name, equal == total, float(equal), float(total), "tensors", problem)
 
 
-def _check(name: str, good: bool, value: float, limit: float, unit: str, reason: str) -> Check:
-    verdict: Verdict = "passed" if good else "failed"
+def _check(name: str, good: bool, value: float, limit: float, unit: str, problem: str) -> Check:
+    """problem: what to say where it is not good."""
+    verdict: Verdict = "passed"
+    reason = ""
+    if not good:
+        verdict, reason = "failed", problem
     return Check(name=name, verdict=verdict, value=value, limit=limit, unit=unit, reason=reason)
 
 

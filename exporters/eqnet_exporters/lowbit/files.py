@@ -65,14 +65,16 @@ def refusal_of(reference: ir.Model) -> str | None:
 
 def describe(folder: Path) -> BuildReport:
     """What the files hold: their size, and the integer program or why there is none."""
-    written = (folder / INTEGER).is_file()
-    reason = None if written else refusal_of(read_reference(folder))
-    return BuildReport(
-        facts={
-            "packed weights": _size(folder / PACKED),
-            "integer program": INTEGER if reason is None else f"not written: {reason}",
-        },
-    )
+    program = _program(folder)
+    return BuildReport(facts={"packed weights": _size(folder / PACKED), "integer program": program})
+
+
+def _program(folder: Path) -> str:
+    if not (folder / INTEGER).is_file():
+        reason = refusal_of(read_reference(folder))
+        if reason is not None:
+            return f"not written: {reason}"
+    return INTEGER
 
 
 def _size(path: Path) -> str:

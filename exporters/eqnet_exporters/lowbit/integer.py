@@ -89,15 +89,19 @@ class _Builder:
     def build(self) -> dict[str, Any]:
         """Walk the graph once, in order."""
         points = {quantizer.quantize: quantizer for quantizer in quantizers(self.model)}
-        known = {layer.node: layer for layer in layers(self.model)}
-        inner = {q.dequantize for q in points.values()} | {q.clip for q in points.values()}
-        inner |= {layer.weight.dequantize for layer in known.values() if layer.weight is not None}
+        by_node = {layer.node: layer for layer in layers(self.model)}
+        parts: set[ir.Node | None] = set()  # of quantizers and of quantized weights
+        for quantizer in points.values():
+            parts |= {quantizer.dequantize, quantizer.clip}
+        for layer in by_node.values():
+            if layer.weight is not None:
+                parts.add(layer.weight.dequantize)
         for node in self.model.graph:
             if node in points:
                 self._quantize(points[node])
-            elif node in known:
-                self.values[node.outputs[0]] = self._layer(known[node])
-            elif node not in inner:
+            elif node in by_node:
+                self.values[node.outputs[0]] = self._layer(by_node[node])
+            elif node not in parts:
                 self.values[node.outputs[0]] = self._other(node)
         return self._result()
 
@@ -142,8 +146,9 @@ class _Builder:
         elif isinstance(state, str):
             name = self._requantized(state, name, *grid)
         elif isinstance(state, _Joined):
-            parts = [self._requantized(part, f"{name}.{i}", *grid)
-                     for i, part in enumerate(state.inputs)]  # fmt: skip
+            parts = []
+            for index, part in enumerate(state.inputs):
+                parts.append(self._requantized(part, f"{name}.{index}", *grid))
             self._tensor(name, *grid)
             self.ops.append(_op("concat", state.name, parts, name))
         elif state is None:
@@ -156,14 +161,12 @@ class _Builder:
         self, source: str, name: str, scale: float, zero: int, lo: int, hi: int
     ) -> str:
         """The tensor `source` on another grid: itself where the grid is its own."""
-        own = self.tensors[source]
-        same = (own["scale"], own["zero_point"]) == (scale, zero)
-        if same and lo <= own["lo"] and own["hi"] <= hi:
+        grid = self.tensors[source]
+        same = (grid["scale"], grid["zero_point"]) == (scale, zero)
+        if same and lo <= grid["lo"] and grid["hi"] <= hi:
             return source
-        requantize = _Sum(
-            {"op": "requantize", "name": name, "inputs": [source]}, [_unit(own)], reach(own)
-        )
-        self._emit(requantize, name, scale, zero, lo, hi)
+        op = {"op": "requantize", "name": name, "inputs": [source]}
+        self._emit(_Sum(op, [_unit(grid)], reach(grid)), name, scale, zero, lo, hi)
         return name
 
     def _tensor(self, name: str, scale: float, zero: int, lo: int, hi: int) -> None:

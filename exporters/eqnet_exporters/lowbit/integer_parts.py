@@ -57,14 +57,14 @@ def window(node: ir.Node, dims: int) -> dict[str, list[int]]:
         raise NotIntegerOnlyError(
             f"{node.op_type} '{node.name}': auto_pad and ceil_mode have no form"
         )
-    found = {
+    options = {
         "strides": ints(node, "strides", [1] * dims),
         "pads": ints(node, "pads", [0] * 2 * dims),
         "dilations": ints(node, "dilations", [1] * dims),
     }
-    if len(found["strides"]) != dims:
+    if len(options["strides"]) != dims:
         raise refusal(node)
-    return found
+    return options
 
 
 def is_plain(node: ir.Node) -> bool:
@@ -94,10 +94,10 @@ def reach(grid: dict[str, Any]) -> float:
 
 def flattens(node: ir.Node) -> bool:
     """Whether [N, ...] becomes [N, everything else]."""
-    before = None if node.inputs[0] is None else node.inputs[0].shape
-    after = node.outputs[0].shape
-    if before is None or after is None or len(after) != 2:
+    source, after = node.inputs[0], node.outputs[0].shape
+    if source is None or source.shape is None or after is None or len(after) != 2:
         return False
+    before = source.shape
     sizes = [*before[1:], after[1]]
     if not all(isinstance(size, int) for size in sizes):
         return False

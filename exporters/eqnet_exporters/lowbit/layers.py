@@ -14,9 +14,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from eqnet.backend.graph.operators import LAYER_OPS
-from eqnet.backend.graph.reading import constant, quantizer_of
+from eqnet.backend.graph.reading import constant
 from eqnet.backend.lowbit.packed import PackedTensor, Shared
 from eqnet.spec.scheme import BITS, CARRIER_BITS
+from eqnet_exporters.passes._read import operand, producer_of, quantizer_before
 from eqnet_exporters.passes.integer_bias import bias_steps
 
 
@@ -74,17 +75,14 @@ def layers(model: ir.Model) -> Iterator[Layer]:
 
 def weight_of(node: ir.Node) -> Weight | None:
     """The quantized weight of a layer, or None."""
-    value = node.inputs[1]
-    dequantize = value.producer() if value is not None else None
+    dequantize = producer_of(node.inputs[1])
     if dequantize is None or dequantize.op_type != "DequantizeLinear":
         return None
     integers, scale = constant(dequantize.inputs[0]), constant(dequantize.inputs[1])
-    zero = constant(dequantize.inputs[2]) if len(dequantize.inputs) > 2 else None
     if integers is None or scale is None or integers.dtype != np.int8:
         return None
-    zeros = np.zeros(1, np.int8) if zero is None else np.atleast_1d(zero).astype(np.int8)
-    if (zeros == zeros[0]).all():
-        zeros = zeros[:1]
+    axis = dequantize.attributes.get_int("axis", 1) if scale.size > 1 else 0
+    zeros = _zero_points(dequantize)
     bits = needed_bits(integers.astype(np.int8), zeros)
     shift = CARRIER_BITS - bits
     return Weight(
@@ -92,9 +90,20 @@ def weight_of(node: ir.Node) -> Weight | None:
         (np.atleast_1d(scale) * np.float32(1 << shift)).astype(np.float32),
         zeros >> shift,
         bits,
-        dequantize.attributes.get_int("axis", 1) if scale.size > 1 else 0,
+        axis,
         dequantize,
     )
+
+
+def _zero_points(dequantize: ir.Node) -> NDArray[np.int8]:
+    """[channels], or [1] where all are equal."""
+    constants = constant(operand(dequantize, 2))
+    if constants is None:
+        return np.zeros(1, np.int8)
+    zeros = np.atleast_1d(constants).astype(np.int8)
+    if (zeros == zeros[0]).all():
+        return zeros[:1]
+    return zeros
 
 
 def needed_bits(*arrays: NDArray[np.int8]) -> int:
@@ -106,30 +115,36 @@ def needed_bits(*arrays: NDArray[np.int8]) -> int:
     used = 0
     for array in arrays:
         used |= int(np.bitwise_or.reduce(array.view(np.uint8).reshape(-1), initial=0))
-    trailing = (used & -used).bit_length() - 1 if used else CARRIER_BITS
+    if used == 0:
+        return BITS[0]
+    trailing = (used & -used).bit_length() - 1
     return max(BITS[0], CARRIER_BITS - trailing)
 
 
 def _layer(node: ir.Node, weight: Weight | None, plain: NDArray[np.generic] | None) -> Layer:
-    x = node.inputs[0]
-    quantizer = quantizer_of(x) if x is not None else None
+    quantizer = quantizer_before(node)
     scale = None if quantizer is None else quantizer.scale
-    found = constant(node.inputs[2]) if len(node.inputs) > 2 else None
-    bias = None if found is None else found.astype(np.float32)
+    bias = _float32(constant(operand(node, 2)))
     steps = None
     if bias is not None and weight is not None and scale is not None:
         step = weight.scale / np.float32(1 << weight.shift)
         steps = bias_steps(bias, np.float32(scale) * step)
-    floats = None if plain is None or weight is not None else plain.astype(np.float32)
+    floats = _float32(plain) if weight is None else None
     return Layer(node, weight, floats, bias, steps, scale)
+
+
+def _float32(array: NDArray[np.generic] | None) -> NDArray[np.float32] | None:
+    if array is None:
+        return None
+    return array.astype(np.float32)
 
 
 def packed_tensors(model: ir.Model) -> list[PackedTensor]:
     """Every weight and bias of the network, as ``weights.eqpack`` holds them."""
-    found: list[PackedTensor] = []
+    tensors: list[PackedTensor] = []
     for layer in layers(model):
-        found += _tensors_of(layer)
-    return found
+        tensors += _tensors_of(layer)
+    return tensors
 
 
 def _tensors_of(layer: Layer) -> Iterator[PackedTensor]:

@@ -44,7 +44,8 @@ def to_packed_onnx(reference: ir.Model) -> ir.Model:
 
 def _narrow_weight(node: ir.Node, weight: Weight) -> None:
     graph, name = graph_of(node), f"{node.name}.weight"
-    kind = NARROW[2 if weight.bits == 2 else 4, True]
+    bits = 2 if weight.bits == 2 else 4
+    kind = NARROW[bits, True]
     scale: NDArray[np.float32] = weight.scale
     zero = np.broadcast_to(weight.zero_point, scale.shape)
     if scale.size == 1:
@@ -54,14 +55,14 @@ def _narrow_weight(node: ir.Node, weight: Weight) -> None:
         initializer(graph, f"{name}.packed.scale", scale, ir.DataType.FLOAT),
         initializer(graph, f"{name}.packed.zero_point", zero, kind),
     ]
-    made = ir.node(
+    dequantize = ir.node(
         "DequantizeLinear", inputs, {"axis": weight.axis}, name=f"{name}.dq", num_outputs=1
     )
-    old = weight.dequantize.outputs[0]
-    made.outputs[0].name, made.outputs[0].type = f"{name}.dq.output", old.type
-    made.outputs[0].shape = ir.Shape(weight.integers.shape)
-    graph.insert_before(node, made)
-    node.replace_input_with(1, made.outputs[0])
+    old, new = weight.dequantize.outputs[0], dequantize.outputs[0]
+    new.name, new.type = f"{name}.dq.output", old.type
+    new.shape = ir.Shape(weight.integers.shape)
+    graph.insert_before(node, dequantize)
+    node.replace_input_with(1, new)
 
 
 def _activation_type(quantizer: Quantizer) -> ir.DataType | None:

@@ -9,6 +9,7 @@ go different ways.
 
 from __future__ import annotations
 
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -35,16 +36,20 @@ class QuantRange(NamedTuple):
     def limits(self) -> tuple[int, int]:
         """The lowest and the highest integer."""
         lo, hi = int_range(self.bits, signed=self.signed)
-        if self.narrow:
-            return (lo + 1, hi) if self.signed else (lo, hi - 1)
-        return lo, hi
+        if not self.narrow:
+            return lo, hi
+        if self.signed:
+            return lo + 1, hi
+        return lo, hi - 1
 
 
 def to_qonnx(reference: ir.Model) -> ir.Model:
     """A copy of the neutral graph in QONNX; float weights and scales, true bit-widths."""
     model = reference.clone()
     for node in list(model.graph):
-        weight = weight_of(node) if len(node.inputs) > 1 else None
+        if len(node.inputs) < 2:
+            continue
+        weight = weight_of(node)
         if weight is not None:
             _replace_weight(node, weight)
     for quantizer in quantizers(model):
@@ -56,22 +61,21 @@ def to_qonnx(reference: ir.Model) -> ir.Model:
 
 def quant_range(lo: int, hi: int) -> QuantRange | None:
     """The range of a Quant node that is [lo, hi], or None."""
-    for bits in BITS:
-        for signed in (False, True):
-            for narrow in (False, True):
-                found = QuantRange(bits, signed, narrow)
-                if found.limits() == (lo, hi):
-                    return found
+    for bits, signed, narrow in product(BITS, (False, True), (False, True)):
+        span = QuantRange(bits, signed, narrow)
+        if span.limits() == (lo, hi):
+            return span
     return None
 
 
 def _container(lo: int, hi: int) -> QuantRange:
-    """The smallest range that holds [lo, hi]."""
-    ranges = [QuantRange(bits, signed=lo < 0, narrow=False) for bits in BITS]
-    return next(
-        (found for found in ranges if found.limits()[0] <= lo and hi <= found.limits()[1]),
-        ranges[-1],
-    )
+    """The smallest range that holds [lo, hi], or else the largest there is."""
+    for bits in BITS:
+        span = QuantRange(bits, signed=lo < 0, narrow=False)
+        lowest, highest = span.limits()
+        if lowest <= lo and hi <= highest:
+            return span
+    return QuantRange(BITS[-1], signed=lo < 0, narrow=False)
 
 
 def _replace_quantizer(quantizer: Quantizer) -> None:
@@ -80,11 +84,8 @@ def _replace_quantizer(quantizer: Quantizer) -> None:
     if span is None:
         span = _container(quantizer.lo, quantizer.hi)
         source = _clipped(quantizer, name)
-    node = _quant(
-        graph, source, name,
-        np.float32(quantizer.scale), np.float32(quantizer.zero_point), span,
-        before=quantizer.dequantize,
-    )  # fmt: skip
+    scale, zero = np.float32(quantizer.scale), np.float32(quantizer.zero_point)
+    node = _quant(graph, source, name, scale, zero, span, before=quantizer.dequantize)
     old = quantizer.output
     node.outputs[0].shape = old.shape
     ir.convenience.replace_nodes_and_values(
@@ -95,14 +96,10 @@ def _replace_quantizer(quantizer: Quantizer) -> None:
 def _clipped(quantizer: Quantizer, name: str) -> ir.Value:
     """Clip the float tensor to [lo, hi] where no Quant node has that range of integers."""
     graph = graph_of(quantizer.quantize)
-    limits = [
-        np.float32(quantizer.scale) * np.float32(bound - quantizer.zero_point)
-        for bound in (quantizer.lo, quantizer.hi)
-    ]
-    ends = [
-        initializer(graph, f"{name}.quant.{end}", value, ir.DataType.FLOAT)
-        for end, value in zip(("lo", "hi"), limits, strict=True)
-    ]
+    ends = []
+    for end, bound in (("lo", quantizer.lo), ("hi", quantizer.hi)):
+        limit = np.float32(quantizer.scale) * np.float32(bound - quantizer.zero_point)
+        ends.append(initializer(graph, f"{name}.quant.{end}", limit, ir.DataType.FLOAT))
     clip = ir.node("Clip", [quantizer.source, *ends], name=f"{name}.range")
     output = clip.outputs[0]
     output.name, output.dtype = f"{name}.range.output", ir.DataType.FLOAT
@@ -122,10 +119,9 @@ def _quant(
     before: ir.Node,
 ) -> ir.Node:
     numbers = {"scale": scale, "zeropt": zero, "bitwidth": np.float32(span.bits)}
-    inputs = [
-        initializer(graph, f"{name}.quant.{key}", value, ir.DataType.FLOAT)
-        for key, value in numbers.items()
-    ]
+    inputs = []
+    for key, value in numbers.items():
+        inputs.append(initializer(graph, f"{name}.quant.{key}", value, ir.DataType.FLOAT))
     attributes: dict[str, int | str] = {
         "signed": int(span.signed),
         "narrow": int(span.narrow),
@@ -143,12 +139,10 @@ def _replace_weight(layer: ir.Node, weight: Weight) -> None:
     assert real is not None
     value = initializer(graph, name, real, ir.DataType.FLOAT)
     narrow = weight.bits == BITS[-1] and int(weight.integers.min()) > -(1 << weight.bits - 1)
-    node = _quant(
-        graph, value, name,
-        _along(weight.scale, weight), _along(weight.zero_point.astype(np.float32), weight),
-        QuantRange(weight.bits, signed=True, narrow=narrow),
-        before=layer,
-    )  # fmt: skip
+    span = QuantRange(weight.bits, signed=True, narrow=narrow)
+    scale = _along(weight.scale, weight)
+    zero = _along(weight.zero_point.astype(np.float32), weight)
+    node = _quant(graph, value, name, scale, zero, span, before=layer)
     node.outputs[0].shape = ir.Shape(real.shape)
     layer.replace_input_with(1, node.outputs[0])
 

@@ -17,7 +17,7 @@ from eqnet_exporters.passes.rewrite import RANGES, TYPES, Notes, changed, rewrit
 
 @rewrite(RANGES, TYPES)
 def keep_float_weights(model: ir.Model) -> Notes:
-    """Set the result of each such layer apart from the quantizer behind it, in place."""
+    """Set the result of each such layer apart from the quantizer after it, in place."""
     for node in list(model.graph):
         if node.op_type not in LAYER_OPS or constant(node.inputs[1]) is None:
             continue

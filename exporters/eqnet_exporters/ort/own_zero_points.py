@@ -12,6 +12,7 @@ import onnx_ir as ir
 from eqnet.backend.graph.operators import LAYER_OPS
 from eqnet.backend.graph.reading import constant
 from eqnet_exporters.passes._build import graph_of, initializer
+from eqnet_exporters.passes._read import producer_of
 from eqnet_exporters.passes.rewrite import RANGES, TYPES, Notes, changed, rewrite
 
 
@@ -20,7 +21,9 @@ def own_zero_points(model: ir.Model) -> Notes:
     """Copy zero-points that several weights read, in place."""
     seen: set[ir.Value] = set()
     for node in list(model.graph):
-        weight = node.inputs[1].producer() if _is_layer(node) and node.inputs[1] else None
+        if not _is_layer(node):
+            continue
+        weight = producer_of(node.inputs[1])
         if weight is None or weight.op_type != "DequantizeLinear" or len(weight.inputs) < 3:
             continue
         zero = weight.inputs[2]

@@ -99,8 +99,12 @@ def host_limit(profile: HardwareProfile) -> HostLimit | None:
 def has_int8_activations(model: onnx.ModelProto) -> bool:
     """Whether any QuantizeLinear of the graph stores int8."""
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
-    zeros = [n.input[2] for n in model.graph.node if n.op_type == "QuantizeLinear" if n.input[2:]]
-    return any(types.get(name) == onnx.TensorProto.INT8 for name in zeros)
+    for node in model.graph.node:
+        if node.op_type != "QuantizeLinear" or len(node.input) < 3:
+            continue
+        if types.get(node.input[2]) == onnx.TensorProto.INT8:
+            return True
+    return False
 
 
 def _read(path: Path) -> onnx.ModelProto:

@@ -40,26 +40,24 @@ def _repeats_over_the_batch(node: ir.Node) -> bool:
     if array is None or array.dtype.kind != "f" or shape is None or not len(shape):
         return False
     batch, sizes = shape[0], tuple(shape[1:])
-    inner = array.shape[1:] if array.ndim == len(shape) else array.shape
-    repeated = array.ndim < len(shape) or array.shape[0] == 1
+    inner, repeated = array.shape, array.ndim < len(shape)
+    if array.ndim == len(shape):
+        inner, repeated = array.shape[1:], array.shape[0] == 1
     return not isinstance(batch, int) and repeated and inner == sizes
 
 
 def _least_of_each_image(graph: ir.Graph, source: ir.Value) -> ir.Value:
     assert source.shape is not None
-    rank, name = len(source.shape), "images.least"
-    bounds = [
-        initializer(graph, f"{name}.{part}", values, ir.DataType.INT64)
-        for part, values in (
-            ("starts", [0] * (rank - 1)), ("ends", [1] * (rank - 1)), ("axes", range(1, rank)),
-        )
-    ]  # fmt: skip
+    name, axes = "images.least", list(range(1, len(source.shape)))
+    bounds = []
+    for part, values in (("starts", [0] * len(axes)), ("ends", [1] * len(axes)), ("axes", axes)):
+        bounds.append(initializer(graph, f"{name}.{part}", values, ir.DataType.INT64))
     least = initializer(graph, f"{name}.value", LEAST, ir.DataType.FLOAT)
     pixel = ir.node("Slice", [source, *bounds], name=f"{name}.pixel")
     floor = ir.node("Min", [pixel.outputs[0], least], name=name)
     for node in (pixel, floor):
         node.outputs[0].name, node.outputs[0].dtype = f"{node.name}.output", ir.DataType.FLOAT
-        node.outputs[0].shape = ir.Shape([source.shape[0], *[1] * (rank - 1)])
+        node.outputs[0].shape = ir.Shape([source.shape[0], *[1] * len(axes)])
     graph.insert_before(graph[0], [pixel, floor])
     return floor.outputs[0]
 

@@ -3,7 +3,7 @@
 OpenVINO calls a layer by the name of whatever was folded into it: one whose output is multiplied
 by a constant is `Multiply_N/DequantizationMultiply`. So a layer is known by the constant that it
 multiplies by, which keeps its name. That of a grouped convolution is made anew; then the layer is
-known by its own name or by what was fused into it from behind.
+known by its own name or by what comes after it and was fused into it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import onnx_ir as ir
 
 from eqnet.backend.graph.operators import LAYER_OPS
+from eqnet_exporters.passes._read import producers_of
 
 # What may lie between a weight's constant and its layer in a runtime graph.
 WEIGHT_MOVERS = frozenset({"Reorder", "Reshape", "Transpose", "Convert"})
@@ -24,9 +25,10 @@ class LayerNames:
     """The layers of an ONNX graph, to be recognized in a runtime graph that was made of it."""
 
     def __init__(self, model: ir.Model) -> None:
-        self._layer_of_weight = {
-            _weight_name(node): str(node.name) for node in model.graph if node.op_type in LAYER_OPS
-        }
+        self._layer_of_weight: dict[str, str] = {}
+        for node in model.graph:
+            if node.op_type in LAYER_OPS:
+                self._layer_of_weight[_weight_name(node)] = str(node.name)
         # OpenVINO calls a node by its ONNX name, or, as for Gemm, by the name of its output.
         self._node = {str(node.outputs[0].name): node for node in model.graph}
         self._node |= {str(node.name): node for node in model.graph}
@@ -38,10 +40,10 @@ class LayerNames:
                 if name in self._layer_of_weight:
                     return self._layer_of_weight[name]
         for name in _names(node):
-            behind = self._node.get(name.split(WITHOUT_BIAS)[0])
-            if behind is not None:
-                found = _layers_before(behind)
-                return found.pop() if len(found) == 1 else None
+            onnx_node = self._node.get(name.split(WITHOUT_BIAS)[0])
+            if onnx_node is not None:
+                layers = _layers_before(onnx_node)
+                return layers.pop() if len(layers) == 1 else None
         return None
 
 
@@ -71,16 +73,16 @@ def _weight_name(layer: ir.Node) -> str:
 
 
 def _layers_before(node: ir.Node) -> set[str]:
-    """The layer that a node is, or those whose floats reach it: behind no other quantizer."""
-    found: set[str] = set()
+    """The layer that a node is, or those whose floats reach it, over no other quantizer."""
+    layers: set[str] = set()
     seen, stack = {node}, [node]
     while stack:
         node = stack.pop()
         if node.op_type in LAYER_OPS:
-            found.add(str(node.name))
+            layers.add(str(node.name))
             continue
-        makers = [value.producer() for value in node.inputs if value is not None]
-        new = {maker for maker in makers if maker is not None and maker not in seen}
-        seen |= new
-        stack += [maker for maker in new if maker.op_type != "DequantizeLinear"]
-    return found
+        for producer in producers_of(node):
+            if producer not in seen and producer.op_type != "DequantizeLinear":
+                stack.append(producer)
+            seen.add(producer)
+    return layers

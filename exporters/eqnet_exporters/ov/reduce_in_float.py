@@ -1,10 +1,10 @@
 """Keep OpenVINO from merging the quantizers around a mean, sum, maximum or minimum into it.
 
-OpenVINO 2026.4 takes a quantizer in front of a reduction into its kernel as integers and one
-behind it as a step of the kernel. Means over one axis of tokens are then off by up to four times
-their range, maxima and minima by half of it, and which ones depends on the axes, the layout and
-the instruction set. Set apart from both, the reduction is computed in float, of the same
-integers. The mean over height and width has kernels that are right, and fast.
+OpenVINO 2026.4 takes a quantizer before a reduction into its kernel as integers and one after it
+as a step of the kernel. Means over one axis of tokens are then off by up to four times their
+range, maxima and minima by half of it, and which ones depends on the axes, the layout and the
+instruction set. Set apart from both, the reduction is computed in float, of the same integers.
+The mean over height and width has kernels that are right, and fast.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import onnx_ir as ir
 from eqnet.backend.graph.operators import LAYER_OPS, operator_of
 from eqnet.backend.graph.reading import constant
 from eqnet_exporters.passes._build import set_apart
+from eqnet_exporters.passes._read import operand, producer_of, producers_of
 from eqnet_exporters.passes.rewrite import RANGES, TYPES, Notes, changed, rewrite
 
 
@@ -28,8 +29,8 @@ def reduce_in_float(model: ir.Model) -> Notes:
         source, output = node.inputs[0], node.outputs[0]
         if output.dtype not in (ir.DataType.FLOAT, None):
             continue  # of sizes
-        reads = source is not None and _reaches(source.producer(), "DequantizeLinear", _before)
-        feeds = any(_reaches(reader, "QuantizeLinear", _behind) for reader in output.consumers())
+        reads = _reaches(producer_of(source), "DequantizeLinear", producers_of)
+        feeds = any(_reaches(reader, "QuantizeLinear", _readers) for reader in output.consumers())
         if source is not None and reads:
             node.replace_input_with(0, set_apart(source, node, f"{node.name}.input"))
         if feeds:
@@ -43,7 +44,7 @@ def reduce_in_float(model: ir.Model) -> Notes:
 
 def _is_over_the_image(node: ir.Node) -> bool:
     """Whether a node is the mean over the last two of four axes."""
-    source, axes = node.inputs[0], constant(node.inputs[1]) if len(node.inputs) > 1 else None
+    source, axes = node.inputs[0], constant(operand(node, 1))
     if node.op_type != "ReduceMean" or axes is None or source is None or source.shape is None:
         return False
     rank = len(source.shape)
@@ -52,8 +53,10 @@ def _is_over_the_image(node: ir.Node) -> bool:
 
 def _reaches(node: ir.Node | None, wanted: str, step: Callable[[ir.Node], list[ir.Node]]) -> bool:
     """Whether a node of type `wanted` is reached over what OpenVINO moves quantizers across."""
+    if node is None:
+        return False
     seen: set[ir.Node] = set()
-    stack = [node] if node is not None else []
+    stack = [node]
     while stack:
         node = stack.pop()
         if node.op_type == wanted:
@@ -66,14 +69,14 @@ def _reaches(node: ir.Node | None, wanted: str, step: Callable[[ir.Node], list[i
 
 def _operands(node: ir.Node) -> int:
     """How many tensors a node takes that are no constants; those that are joined count as one."""
-    makers = [value for value in node.inputs if value is not None and constant(value) is None]
-    return min(1, len(makers)) if node.op_type == "Concat" else len(makers)
+    tensors = [value for value in node.inputs if value is not None and constant(value) is None]
+    if node.op_type == "Concat":
+        return min(1, len(tensors))
+    return len(tensors)
 
 
-def _before(node: ir.Node) -> list[ir.Node]:
-    makers = [value.producer() for value in node.inputs if value is not None]
-    return [maker for maker in makers if maker is not None]
-
-
-def _behind(node: ir.Node) -> list[ir.Node]:
-    return [reader for value in node.outputs for reader in value.consumers()]
+def _readers(node: ir.Node) -> list[ir.Node]:
+    readers: list[ir.Node] = []
+    for value in node.outputs:
+        readers += value.consumers()
+    return readers

@@ -57,17 +57,17 @@ class Setting:
 
     def config(self) -> dict[str, Any]:
         """Properties for ``compile_model``."""
-        found: dict[str, Any] = {
+        properties: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": HINTS[self._executed_precision()],
             "PERFORMANCE_HINT": "LATENCY",
         }
         if self.device == CPU:
-            found |= self._of_the_cpu()
+            properties |= self._of_the_cpu()
         elif may_use_cpu(self.device):
-            found["DEVICE_PROPERTIES"] = {CPU: self._of_the_cpu()}
+            properties["DEVICE_PROPERTIES"] = {CPU: self._of_the_cpu()}
         if not self.optimize:
-            found[LOW_PRECISION] = "NO"
-        return found
+            properties[LOW_PRECISION] = "NO"
+        return properties
 
     def _executed_precision(self) -> str:
         """float32 where the CPU has no bfloat16.
@@ -76,12 +76,16 @@ class Setting:
         away: a float convolution then gave no images at all.
         """
         lacks = may_use_cpu(self.device) and onednn_cpu().lacks("bf16")
-        return "float32" if lacks and self.precision == "bfloat16" else self.precision
+        if lacks and self.precision == "bfloat16":
+            return "float32"
+        return self.precision
 
     def _of_the_cpu(self) -> dict[str, Any]:
         """Properties for the CPU alone, also where it is one of several devices."""
-        threads = {} if self.threads is None else {"INFERENCE_NUM_THREADS": self.threads}
-        return {DYNAMIC_QUANTIZATION: 0, **threads}
+        properties: dict[str, Any] = {DYNAMIC_QUANTIZATION: 0}
+        if self.threads is not None:
+            properties["INFERENCE_NUM_THREADS"] = self.threads
+        return properties
 
 
 class OpenVinoRunner:
@@ -192,5 +196,8 @@ def _int8_nodes(runtime: Any) -> Iterator[Any]:
 
 def last_line(error: BaseException) -> str:
     """The last line of OpenVINO's message that says something; the first ones name C++ files."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:300]
+    last = type(error).__name__
+    for line in str(error).splitlines():
+        if line.strip():
+            last = line.strip()
+    return last[:300]

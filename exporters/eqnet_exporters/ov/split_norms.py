@@ -8,7 +8,7 @@ apart so that OpenVINO does not put them together again, the function is the sam
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -30,9 +30,7 @@ def split_norms(model: ir.Model) -> Notes:
         if source is None or source.shape is None or any(out.uses() for out in node.outputs[1:]):
             continue
         axes = _axes(node, len(source.shape))
-        sizes = [source.shape[axis] for axis in axes]
-        count = math.prod(size if isinstance(size, int) else 1 for size in sizes)
-        if all(isinstance(size, int) for size in sizes) and count % VECTOR == 0:
+        if _fills_vectors([source.shape[axis] for axis in axes]):
             continue
         _split(node, source, axes)
         yield changed(node, "in single operations: OpenVINO's kernel crashes without AVX-512")
@@ -46,15 +44,26 @@ def _axes(node: ir.Node, rank: int) -> list[int]:
     return list(range(first % rank, rank))
 
 
+def _fills_vectors(sizes: Sequence[int | ir.SymbolicDim]) -> bool:
+    """Whether axes of these sizes hold a number of values that is known, a multiple of 16."""
+    count = 1
+    for size in sizes:
+        if not isinstance(size, int):
+            return False
+        count *= size
+    return count % VECTOR == 0
+
+
 def _split(node: ir.Node, source: ir.Value, axes: list[int]) -> None:
     """(x - mean) / sqrt(variance + epsilon) * scale + bias, in operations of their own."""
     graph, name, output = graph_of(node), node.name or node.op_type, node.outputs[0]
 
     def add(op: str, inputs: list[ir.Value], part: str) -> ir.Value:
-        made = ir.node(op, inputs, name=f"{name}.{part}")
-        made.outputs[0].name, made.outputs[0].type = f"{name}.{part}.output", source.type
-        graph.insert_before(node, made)
-        return made.outputs[0]
+        operation = ir.node(op, inputs, name=f"{name}.{part}")
+        result = operation.outputs[0]
+        result.name, result.type = f"{name}.{part}.output", source.type
+        graph.insert_before(node, operation)
+        return result
 
     over = initializer(graph, f"{name}.axes", axes, ir.DataType.INT64)
     small = node.attributes.get_float("epsilon", DEFAULT_EPSILON)
@@ -76,15 +85,13 @@ def _split(node: ir.Node, source: ir.Value, axes: list[int]) -> None:
 
 def _parameters(node: ir.Node, rank: int) -> list[ir.Value]:
     """Scale and bias, as far as there are any, shaped to meet the node's input."""
-    found = [value for value in node.inputs[1:] if value is not None]
+    parameters = [value for value in node.inputs[1:] if value is not None]
     if node.op_type == "LayerNormalization":
-        return found
+        return parameters
     graph = graph_of(node)
     shaped = []
-    for value in found:
+    for value in parameters:
         assert value.const_value is not None  # exporters read graphs of our own
-        array = value.const_value.numpy().reshape(-1, *(1,) * (rank - 2))
-        shaped.append(
-            initializer(graph, f"{value.name}.shaped", np.asarray(array), ir.DataType.FLOAT)
-        )
+        array = np.asarray(value.const_value.numpy().reshape(-1, *(1,) * (rank - 2)))
+        shaped.append(initializer(graph, f"{value.name}.shaped", array, ir.DataType.FLOAT))
     return shaped

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from eqnet.backend.graph.reading import constant
 from eqnet_exporters.passes._build import graph_of, initializer
+from eqnet_exporters.passes._read import producer_of
 from eqnet_exporters.passes.rewrite import RANGES, TYPES, Notes, changed, rewrite
 
 
@@ -31,10 +32,10 @@ def _scaled_operand(product: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value] | N
     if product.op_type != "Mul":
         return None
     for x, gate in (product.inputs, reversed(product.inputs)):
-        sigmoid = gate.producer() if gate is not None else None
+        sigmoid = producer_of(gate)
         if x is None or sigmoid is None or sigmoid.op_type != "Sigmoid":
             continue
-        inner = sigmoid.inputs[0].producer() if sigmoid.inputs[0] is not None else None
+        inner = producer_of(sigmoid.inputs[0])
         if inner is None or inner.op_type != "Mul" or inner.inputs[0] is not x:
             continue
         factors = inner.inputs[1]

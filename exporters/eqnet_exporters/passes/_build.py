@@ -26,7 +26,7 @@ def initializer(graph: ir.Graph, name: str, array: ArrayLike, dtype: ir.DataType
 
 
 def set_apart(value: ir.Value, node: ir.Node, name: str) -> ir.Value:
-    """A value that `node` reads or gives, behind a maximum with the least float32.
+    """A value that `node` reads or gives, after a maximum with the least float32.
 
     That changes no value, and no runtime merges it with a layer or a reduction, nor moves a
     quantizer across it. The readers of `value` stay as they are.
@@ -99,7 +99,7 @@ def insert_clip(quantizer: Quantizer, lo: int, hi: int) -> ir.Node:
 def quantize_like(
     like: Quantizer, value: ir.Value, after: ir.Node, name: str, *, clipped: bool
 ) -> Quantizer:
-    """Put a new quantizer with the grid of `like` behind `value`; its readers stay as they are.
+    """Put a new quantizer with the grid of `like` after `value`; its readers stay as they are.
 
     clipped: whether the new one repeats the Clip of `like` (needless for values that lie on
     the grid already).
@@ -119,5 +119,7 @@ def quantize_like(
         node.outputs[0].shape, node.outputs[0].dtype = value.shape, dtype
     graph.insert_after(after, [quantize, dequantize])
     lo, hi = STORAGE[like.dtype]
-    made = Quantizer(quantize, None, dequantize, like.scale, like.zero_point, lo, hi)
-    return set_bounds(made, like.lo, like.hi) if clipped else made
+    quantizer = Quantizer(quantize, None, dequantize, like.scale, like.zero_point, lo, hi)
+    if not clipped:
+        return quantizer
+    return set_bounds(quantizer, like.lo, like.hi)

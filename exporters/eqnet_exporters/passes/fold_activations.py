@@ -1,4 +1,4 @@
-"""Fold Relu and Clip (ReLU6) into the quantizers behind them, so that a Conv meets its Q.
+"""Fold Relu and Clip (ReLU6) into the quantizers after them, so that a Conv meets its Q.
 
 Rounding is monotone, so ``round(min(x, 6) / s) = min(round(x / s), round(6 / s))``: clamping
 the float value is clamping the integer. Where the quantizer's own saturation does that already
@@ -36,7 +36,7 @@ def fold_activations(model: ir.Model) -> Notes:
         assert source is not None
         node.outputs[0].replace_all_uses_with(source)
         graph_of(node).remove(node, safe=True)
-        yield changed(node, "part of the quantizer behind it")
+        yield changed(node, "part of the quantizer after it")
 
 
 def _float_bounds(node: ir.Node) -> tuple[float, float] | None:
@@ -53,25 +53,31 @@ def _float_bounds(node: ir.Node) -> tuple[float, float] | None:
         if array is None or not np.issubdtype(array.dtype, np.floating):
             return None
         limits[index] = float(array.item())
-    return (limits[0], limits[1]) if limits[0] <= limits[1] else None
+    low, high = limits
+    if low <= high:
+        return low, high
+    return None
 
 
 def _quantizer_readers(value: ir.Value) -> list[Quantizer]:
     """The quantizers that read a value, or nothing if anything else reads it too."""
     if value.is_graph_output():
         return []
-    found = []
+    quantizers = []
     for reader in value.consumers():
         quantizer = quantizer_at(reader)
         if quantizer is None:
             return []
-        found.append(quantizer)
-    return found
+        quantizers.append(quantizer)
+    return quantizers
 
 
 def _clamp(quantizer: Quantizer, low: float, high: float) -> None:
-    lo = _grid(low, quantizer) if math.isfinite(low) else quantizer.lo
-    hi = _grid(high, quantizer) if math.isfinite(high) else quantizer.hi
+    lo, hi = quantizer.lo, quantizer.hi
+    if math.isfinite(low):
+        lo = _grid(low, quantizer)
+    if math.isfinite(high):
+        hi = _grid(high, quantizer)
     if (lo, hi) != (quantizer.lo, quantizer.hi):
         set_bounds(quantizer, lo, hi)
 

@@ -1,4 +1,4 @@
-"""Store biases as int32 behind DequantizeLinear, as ONNX Runtime's integer kernels read them.
+"""Store biases as int32 before DequantizeLinear, as ONNX Runtime's integer kernels read them.
 
 ONNX Runtime rounds a float bias of a Conv to int32 at ``s_x * s_w[c]`` by itself and leaves a
 Gemm with a float bias in float. The neutral graph's biases lie on that grid already, so the
@@ -12,8 +12,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from eqnet.backend.graph.operators import operator_of
-from eqnet.backend.graph.reading import constant, quantizer_of
+from eqnet.backend.graph.reading import constant
 from eqnet_exporters.passes._build import graph_of, initializer
+from eqnet_exporters.passes._read import operand, producer_of, quantizer_before
 from eqnet_exporters.passes.rewrite import RANGES, TYPES, Notes, changed, left, rewrite
 
 # A bias on the grid differs from it by float32 rounding only, relative to its own magnitude.
@@ -25,7 +26,7 @@ INT32_LIMIT = 2**31 - 1
 def integer_bias(model: ir.Model) -> Notes:
     """Rewrite the on-grid biases of quantized Conv and Gemm nodes, in place."""
     for node in list(model.graph):
-        bias = constant(node.inputs[2]) if len(node.inputs) == 3 else None
+        bias = constant(operand(node, 2))
         if not operator_of(node).int32_bias or bias is None or bias.dtype != np.float32:
             continue
         scale = _bias_scale(node)
@@ -55,9 +56,7 @@ def bias_steps(bias: NDArray[np.float32], step: NDArray[np.float32]) -> NDArray[
 
 def _bias_scale(node: ir.Node) -> NDArray[np.float32] | None:
     """``s_x * s_w[c]`` in float32, or None unless input and weight are both quantized."""
-    x, weight = node.inputs[0], node.inputs[1]
-    quantizer = quantizer_of(x) if x is not None else None
-    dequantize = weight.producer() if weight is not None else None
+    quantizer, dequantize = quantizer_before(node), producer_of(node.inputs[1])
     if quantizer is None or dequantize is None or dequantize.op_type != "DequantizeLinear":
         return None
     scale = constant(dequantize.inputs[1])
@@ -76,10 +75,7 @@ def _rewrite(node: ir.Node, integers: NDArray[np.int32], scale: NDArray[np.float
     ]
     dequantize = ir.node("DequantizeLinear", inputs, {"axis": 0}, name=f"{name}.dq")
     output = dequantize.outputs[0]
-    output.name, output.shape, output.dtype = (
-        f"{name}.dq.output",
-        ir.Shape(integers.shape),
-        ir.DataType.FLOAT,
-    )
+    output.name, output.dtype = f"{name}.dq.output", ir.DataType.FLOAT
+    output.shape = ir.Shape(integers.shape)
     graph.insert_before(node, dequantize)
     node.replace_input_with(2, output)

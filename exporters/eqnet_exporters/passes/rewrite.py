@@ -100,10 +100,10 @@ class Rewrite(ir.passes.InPlacePass):
 def rewrite(*keeps: str) -> Callable[[Callable[[ir.Model], Notes]], Rewrite]:
     """Make a generator of notes a rewrite that keeps these facts of `FACTS`, and the scales."""
 
-    def made(function: Callable[[ir.Model], Notes]) -> Rewrite:
+    def as_rewrite(function: Callable[[ir.Model], Notes]) -> Rewrite:
         return Rewrite(function.__name__, function, set(keeps))
 
-    return made
+    return as_rewrite
 
 
 def apply(model: ir.Model, rewrites: Iterable[Rewrite]) -> None:

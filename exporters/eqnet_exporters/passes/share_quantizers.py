@@ -1,9 +1,9 @@
 """Put one quantizer on both sides of every data mover, so that it moves integers.
 
 MaxPool and the reshaping ops select or reorder values. Quantization is monotone, so it commutes
-with them: a quantizer behind a float data mover is repeated in front of it, and a quantizer in
-front is repeated behind it, where it changes nothing (its values lie on the grid already). A
-Concat moves values too: what it joins then shares the one scale behind it.
+with them: a quantizer after a float data mover is repeated before it, and a quantizer before it
+is repeated after it, where it changes nothing (its values lie on the grid already). A Concat
+moves values too: what it joins then shares the one scale after it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import onnx_ir as ir
 from eqnet.backend.graph.operators import operator_of
 from eqnet.backend.graph.reading import STORAGE, Quantizer, quantizer_at, quantizer_of
 from eqnet_exporters.passes._build import prefix, quantize_like, set_bounds
+from eqnet_exporters.passes._read import producer_of, quantizer_before
 from eqnet_exporters.passes.rewrite import TYPES, Notes, changed, left, rewrite
 
 
@@ -21,16 +22,17 @@ def share_quantizers(model: ir.Model) -> Notes:
     """Surround data movers with equal quantizers, in place."""
     for node in reversed(list(model.graph)):
         if is_mover(node) and (pair := quantize_source(node)) is not None:
-            set_bounds(pair[1], *STORAGE[pair[1].dtype])
-            yield changed(node, "moves integers: the quantizer behind it stands in front too")
+            _, after = pair
+            set_bounds(after, *STORAGE[after.dtype])
+            yield changed(node, "moves integers: the quantizer after it stands before it too")
         elif is_mover(node) and (why := why_not_quantized(node)) is not None:
             yield left(node, why)
-        elif node.op_type == "Concat" and (behind := quantize_operands(node)) is not None:
-            set_bounds(behind, *STORAGE[behind.dtype])
+        elif node.op_type == "Concat" and (shared := quantize_operands(node)) is not None:
+            set_bounds(shared, *STORAGE[shared.dtype])
             yield changed(node, "joins integers of one scale")
     for node in list(model.graph):
-        if is_mover(node) and _repeat_behind(node):
-            yield changed(node, "moves integers: the quantizer in front of it stands behind too")
+        if is_mover(node) and _repeat_after(node):
+            yield changed(node, "moves integers: the quantizer before it stands after it too")
 
 
 def is_mover(node: ir.Node) -> bool:
@@ -41,49 +43,51 @@ def is_mover(node: ir.Node) -> bool:
 def only_quantizer(node: ir.Node) -> Quantizer | None:
     """The quantizer that alone reads a node's output, or None."""
     output = node.outputs[0]
-    readers = [quantizer_at(reader) for reader in output.consumers()]
-    return readers[0] if len(readers) == 1 and not output.is_graph_output() else None
+    readers = output.consumers()
+    if len(readers) != 1 or output.is_graph_output():
+        return None
+    return quantizer_at(readers[0])
 
 
 def quantize_operands(concat: ir.Node) -> Quantizer | None:
-    """Bring what a Concat joins onto the grid of the quantizer behind it, in place.
+    """Bring what a Concat joins onto the grid of the quantizer after it, in place.
 
     An operand on that grid already stays as it is. Returns that quantizer, or None where there
     is none or an operand has no place for one, and nothing was changed.
     """
-    behind = only_quantizer(concat)
+    after = only_quantizer(concat)
     operands = [(value, value.producer()) for value in concat.inputs if value is not None]
-    if behind is None or any(producer is None for _, producer in operands):
+    if after is None or any(producer is None for _, producer in operands):
         return None
     for index, (value, producer) in enumerate(operands):
-        own = quantizer_of(value)
-        if producer is not None and (own is None or not own.same_grid(behind)):
-            name = f"{prefix(behind)}.operand{index}"
-            concat.replace_input_with(
-                index, quantize_like(behind, value, producer, name, clipped=True).output
-            )
-    return behind
+        before = quantizer_of(value)
+        if producer is not None and (before is None or not before.same_grid(after)):
+            name = f"{prefix(after)}.operand{index}"
+            before = quantize_like(after, value, producer, name, clipped=True)
+            concat.replace_input_with(index, before.output)
+    return after
 
 
 def quantize_source(mover: ir.Node) -> tuple[Quantizer, Quantizer] | None:
-    """Repeat the quantizer behind a data mover in front of it: (in front, behind), in place.
+    """Repeat before a data mover the quantizer that is after it, in place.
 
-    None, and nothing is changed, where there is none or what is moved is on a grid already.
+    Returns both, the one before the mover and the one after it. None, and nothing is changed,
+    where there is none or what is moved is on a grid already.
     """
-    source, behind = mover.inputs[0], only_quantizer(mover)
-    producer = source.producer() if source is not None else None
-    if source is None or behind is None or producer is None:
+    source, after = mover.inputs[0], only_quantizer(mover)
+    producer = producer_of(source)
+    if source is None or after is None or producer is None:
         return None
     # A tensor with other readers stays float for them; splitting it here would gain nothing.
     if quantizer_of(source) is not None or len(source.uses()) != 1:
         return None
-    front = quantize_like(behind, source, producer, f"{prefix(behind)}.front", clipped=True)
-    mover.replace_input_with(0, front.output)
-    return front, behind
+    before = quantize_like(after, source, producer, f"{prefix(after)}.front", clipped=True)
+    mover.replace_input_with(0, before.output)
+    return before, after
 
 
 def why_not_quantized(mover: ir.Node) -> str | None:
-    """Why a data mover keeps moving floats although a quantizer is behind it, or None."""
+    """Why a data mover keeps moving floats although a quantizer is after it, or None."""
     source = mover.inputs[0]
     if source is None or only_quantizer(mover) is None or quantizer_of(source) is not None:
         return None
@@ -92,19 +96,18 @@ def why_not_quantized(mover: ir.Node) -> str | None:
     return "moves floats: what it reads is read in float elsewhere"
 
 
-def _repeat_behind(node: ir.Node) -> bool:
-    """Repeat the quantizer in front of a data mover behind it; whether that changes anything."""
-    source, output = node.inputs[0], node.outputs[0]
-    front = quantizer_of(source) if source is not None else None
-    if front is None or output.is_graph_output() or not output.uses():
+def _repeat_after(mover: ir.Node) -> bool:
+    """Repeat after a data mover the quantizer before it; whether that changes anything."""
+    before, output = quantizer_before(mover), mover.outputs[0]
+    if before is None or output.is_graph_output() or not output.uses():
         return False
     uses = list(output.uses())
     readers = [quantizer_at(use.node) for use in uses]
-    if all(reader is not None and _same_scale(reader, front) for reader in readers):
+    if all(reader is not None and _same_scale(reader, before) for reader in readers):
         return False
-    behind = quantize_like(front, output, node, f"{output.name}.shared", clipped=False)
+    after = quantize_like(before, output, mover, f"{output.name}.shared", clipped=False)
     for use in uses:
-        use.node.replace_input_with(use.idx, behind.output)
+        use.node.replace_input_with(use.idx, after.output)
     return True
 
 

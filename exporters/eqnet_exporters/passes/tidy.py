@@ -26,8 +26,8 @@ def _reclaim_names(model: ir.Model) -> None:
     """A constant that was made beside one of its name, since removed, takes that name."""
     constants = model.graph.initializers
     for name, value in list(constants.items()):
-        own, _, count = name.rpartition(".")
-        if count.isdigit() and own.endswith(CONSTANTS) and own not in constants:
+        plain, _, count = name.rpartition(".")
+        if count.isdigit() and plain.endswith(CONSTANTS) and plain not in constants:
             constants.pop(name)
-            value.name = own
-            constants[own] = value
+            value.name = plain
+            constants[plain] = value

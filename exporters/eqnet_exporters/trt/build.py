@@ -82,7 +82,9 @@ def version(trt: Any) -> str:
 
 def left_out(remainder: str) -> dict[str, str]:
     """Compute capabilities that no engine with this remainder is built for, and why."""
-    return WITHOUT_FLOAT32 if remainder == "float32" else {}
+    if remainder == "float32":
+        return WITHOUT_FLOAT32
+    return {}
 
 
 def targets(trt: Any, wanted: Sequence[str] = (), remainder: str = "float16") -> tuple[str, ...]:
@@ -100,8 +102,10 @@ def targets(trt: Any, wanted: Sequence[str] = (), remainder: str = "float16") ->
                 f"engines.targets: {version(trt)} cannot build for {name} "
                 f"(allowed: {', '.join(offered)})"
             )
+    if wanted:
+        return tuple(dict.fromkeys(wanted))
     unwanted = left_out(remainder)
-    return tuple(dict.fromkeys(wanted)) or tuple(t for t in TARGETS if t not in unwanted)
+    return tuple(target for target in TARGETS if target not in unwanted)
 
 
 def build(
@@ -137,7 +141,9 @@ def build(
 def _strongly_typed(trt: Any) -> int:
     """The flag of a strongly typed network; a TensorRT without the flag has no other kind."""
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    return 0 if flag is None else 1 << int(flag)
+    if flag is None:
+        return 0
+    return 1 << int(flag)
 
 
 def _config(trt: Any, builder: Any, network: Any, batches: Batches, optimize: bool) -> Any:
@@ -164,10 +170,15 @@ def _logger(trt: Any) -> tuple[Any, list[str]]:
 
         def log(self, severity: Any, message: str) -> None:
             if severity <= trt.ILogger.Severity.INFO or "LayerType: " in message:
-                lines.append(f"[{severity.name}] {message}" if "\n" not in message else message)
+                if "\n" not in message:
+                    message = f"[{severity.name}] {message}"
+                lines.append(message)
 
     return Logger(), lines
 
 
 def _first(lines: list[str], otherwise: str) -> str:
-    return next((one_line(line[8:]) for line in lines if line.startswith("[ERROR]")), otherwise)
+    for line in lines:
+        if line.startswith("[ERROR]"):
+            return one_line(line[8:])
+    return otherwise

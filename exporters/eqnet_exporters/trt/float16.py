@@ -74,10 +74,10 @@ def _half(array: np.ndarray, value: ir.Value) -> np.ndarray:
 
 
 def _register(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
-    made = ir.Value(name=name, const_value=ir.tensor(array, name=name))
-    made.shape, made.dtype = ir.Shape(array.shape), ir.DataType.FLOAT16
-    model.graph.register_initializer(made)
-    return made
+    value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
+    value.shape, value.dtype = ir.Shape(array.shape), ir.DataType.FLOAT16
+    model.graph.register_initializer(value)
+    return value
 
 
 def _drop_unread(model: ir.Model) -> None:

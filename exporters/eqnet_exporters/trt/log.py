@@ -21,8 +21,8 @@ HELPERS = frozenset({"kgen", "signal", "wait", "shape", "constant", "reformat", 
 
 def weights_memory(log: str) -> int | None:
     """Bytes that the engine of a build log keeps for weights, None where it does not say."""
-    found = WEIGHTS.findall(log)
-    return int(found[-1]) if found else None
+    sizes = WEIGHTS.findall(log)
+    return int(sizes[-1]) if sizes else None
 
 
 def compute_types(log: str, layers: Iterable[str]) -> dict[str, str]:

@@ -40,12 +40,11 @@ def _require_representable(quantizer: Quantizer) -> None:
             f"tensor '{name}': zero-point {quantizer.zero_point} (TensorRT allows 0: "
             "activations symmetry 'symmetric', storage 'int8', zero_point 'zero')"
         )
-    found = (quantizer.lo, quantizer.hi)
-    allowed = SIGNED if quantizer.dtype == ir.DataType.INT8 else (0, SIGNED[1])
-    if found != allowed:
+    lo, hi = SIGNED if quantizer.dtype == ir.DataType.INT8 else (0, SIGNED[1])
+    if (quantizer.lo, quantizer.hi) != (lo, hi):
         raise ProfileError(
-            f"tensor '{name}': integers {found[0]}..{found[1]} (TensorRT allows "
-            f"{allowed[0]}..{allowed[1]}: 8-bit activations with zero_point 'zero')"
+            f"tensor '{name}': integers {quantizer.lo}..{quantizer.hi} (TensorRT allows "
+            f"{lo}..{hi}: 8-bit activations with zero_point 'zero')"
         )
 
 

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from eqnet.backend.graph.operators import LAYER_OPS
 from eqnet.backend.graph.reading import constant
 from eqnet.spec.manifest import BuildReport
+from eqnet_exporters.passes._read import operand, producer_of
 from eqnet_exporters.trt import log as trt_log
 from eqnet_exporters.trt.build import Engine
 
@@ -40,45 +41,56 @@ class Layer(NamedTuple):
 
 def layers(model: ir.Model) -> list[Layer]:
     """Every layer with constant weights, in graph order."""
-    found = []
+    rows = []
     for node in model.graph:
-        array = _weights(node) if node.op_type in LAYER_OPS and node.name else None
+        if node.op_type not in LAYER_OPS or not node.name:
+            continue
+        array = _weights(node)
         if array is not None:
-            source = node.inputs[0]
-            maker = source.producer() if source is not None else None
-            reads = maker is not None and maker.op_type == "DequantizeLinear"
-            groups = node.attributes.get_int("group", 1)
-            width = array.dtype.itemsize
-            found.append(Layer(str(node.name), node.op_type, groups, int(array.size), width, reads))
-    return found
+            rows.append(_layer(node, array))
+    return rows
+
+
+def _layer(node: ir.Node, array: np.ndarray) -> Layer:
+    producer = producer_of(node.inputs[0])
+    return Layer(
+        name=str(node.name),
+        op=node.op_type,
+        groups=node.attributes.get_int("group", 1),
+        amount=int(array.size),
+        width=array.dtype.itemsize,
+        reads_int8=producer is not None and producer.op_type == "DequantizeLinear",
+    )
 
 
 def _weights(node: ir.Node) -> np.ndarray | None:
-    value = node.inputs[1] if len(node.inputs) > 1 else None
-    maker = value.producer() if value is not None else None
-    return constant(maker.inputs[0] if maker is not None and maker.inputs else value)
+    value = operand(node, 1)
+    producer = producer_of(value)
+    if producer is not None and producer.inputs:
+        value = producer.inputs[0]
+    return constant(value)
 
 
-def why_not(layer: Layer, target: str, found: str | None) -> str:
+def why_not(layer: Layer, target: str, kind: str | None) -> str:
     """Why an engine does not compute a layer in int8; empty where it does.
 
-    found: the type that its kernel reads, None where the log does not name the layer.
+    kind: the type that its kernel reads, None where the log does not name the layer.
     """
-    if found == "Int8":
+    if kind == "Int8":
         return ""
     if layer.width > 1:
         return "in the remainder: the subnet leaves it in float"
     if not layer.reads_int8:
         return "its input is not quantized"
     if target in WITHOUT_INT8_CONVOLUTION and layer.op.startswith("Conv"):
-        return f"{target} has no int8 convolution kernels here: weights int8, arithmetic {found}"
-    if found is None:
+        return f"{target} has no int8 convolution kernels here: weights int8, arithmetic {kind}"
+    if kind is None:
         return "the build log names no kernel of it"
     if layer.op == "ConvTranspose":
         return "no int8 kernel for a transposed convolution"
     if layer.groups > 1:
         return f"no int8 kernel for this convolution of {layer.groups} groups"
-    return f"the builder chose a kernel of {found}"
+    return f"the builder chose a kernel of {kind}"
 
 
 def layer_rows(model: ir.Model, engines: Sequence[Engine]) -> list[dict[str, Any]]:
@@ -88,8 +100,13 @@ def layer_rows(model: ir.Model, engines: Sequence[Engine]) -> list[dict[str, Any
     types = {engine.target: trt_log.compute_types(engine.log, names) for engine in engines}
     rows = []
     for layer in all_layers:
-        computes = {target: found.get(layer.name) for target, found in types.items()}
-        why = {t: text for t, found in computes.items() if (text := why_not(layer, t, found))}
+        computes, why = {}, {}
+        for target, types_of_layers in types.items():
+            kind = types_of_layers.get(layer.name)
+            computes[target] = kind
+            reason = why_not(layer, target, kind)
+            if reason:
+                why[target] = reason
         rows.append(
             {
                 "name": layer.name,
@@ -107,13 +124,17 @@ def layer_rows(model: ir.Model, engines: Sequence[Engine]) -> list[dict[str, Any
 def build_report(sums: Mapping[str, Any]) -> BuildReport:
     """The table and the facts of a ``build.json``."""
     rows = sums["layers"]
-    table = [row for engine in sums["engines"] for row in _engine_rows(engine, rows)]
+    table: list[tuple[str, ...]] = []
+    for engine in sums["engines"]:
+        table += _engine_rows(engine, rows)
     expected = sum(row["bytes_expected"] for row in rows)
     facts = {
         "builder": str(sums["builder"]),
         "int8 weights": f"{expected / 1024:.0f} KiB expected in an engine",
         "trtexec": str(sums["trtexec"]),
-    } | {f"no engine for {name}": why for name, why in sums.get("left_out", {}).items()}
+    }
+    for name, why in sums.get("left_out", {}).items():
+        facts[f"no engine for {name}"] = why
     return BuildReport(facts=facts, columns=COLUMNS, rows=tuple(table))
 
 
@@ -126,13 +147,23 @@ def _engine_rows(
     for row in rows:
         key = (str(row["computes"][target] or "?"), row["why_not_int8"].get(target, ""))
         groups.setdefault(key, []).append(str(row["name"]))
-    made: list[tuple[str, ...]] = []
-    for index, ((kind, why), names) in enumerate(sorted(groups.items(), key=_int8_first)):
-        size = f"{int(engine['weights_bytes']) / 1024:.0f}" if index == 0 else ""
-        named = f" ({', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else ''})"
-        count = f"{len(names)} of {len(rows)}" + (named if why else "")
-        made.append((target if index == 0 else "", count, kind.lower(), why, size))
-    return made
+    table: list[tuple[str, ...]] = []
+    for (kind, why), names in sorted(groups.items(), key=_int8_first):
+        count = f"{len(names)} of {len(rows)}"
+        if why:
+            count += f" ({_named(names)})"
+        name, size = "", ""
+        if not table:  # an engine's first row says which it is
+            name, size = target, f"{int(engine['weights_bytes']) / 1024:.0f}"
+        table.append((name, count, kind.lower(), why, size))
+    return table
+
+
+def _named(layers: Sequence[str]) -> str:
+    first = ", ".join(layers[:NAMED])
+    if len(layers) > NAMED:
+        return f"{first}, ..."
+    return first
 
 
 def _int8_first(item: tuple[tuple[str, str], list[str]]) -> tuple[bool, str, str]:

@@ -7,7 +7,7 @@ zero-points, but takes uint8 activations and integer Clips without a word and ru
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -15,27 +15,34 @@ import onnx_ir as ir
 from eqnet.backend.graph.operators import LAYER_OPS, channel_axis
 from eqnet.backend.graph.reading import constant, storage_type
 from eqnet.spec.errors import ProfileError
+from eqnet_exporters.passes._read import operand, producer_of
 
 OPSETS = range(9, 26)
 
 
 def problems(model: ir.Model) -> list[str]:
     """One line for every rule that the graph breaks; empty when TensorRT can take it."""
-    found = list(_opset(model))
+    broken = list(_opset(model))
     for node in model.graph:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
-            found += [f"node '{node.name}': {text}" for text in _quantization(node)]
+            broken += [f"node '{node.name}': {text}" for text in _quantization(node)]
         if node.op_type in LAYER_OPS:
-            found += [f"layer '{node.name}': {text}" for text in _layer(node)]
-    return found
+            broken += [f"layer '{node.name}': {text}" for text in _layer(node)]
+    return broken
 
 
 def require(model: ir.Model) -> None:
     """Raise ProfileError with the first broken rule, and how many more there are."""
-    found = problems(model)
-    if found:
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        raise ProfileError(f"TensorRT refuses this graph: {found[0]}{more}")
+    broken = problems(model)
+    if broken:
+        raise ProfileError(f"TensorRT refuses this graph: {first_of(broken)}")
+
+
+def first_of(broken: Sequence[str]) -> str:
+    """The first of several broken rules, and how many more there are."""
+    if len(broken) == 1:
+        return broken[0]
+    return f"{broken[0]} (and {len(broken) - 1} more)"
 
 
 def _opset(model: ir.Model) -> Iterator[str]:
@@ -45,13 +52,12 @@ def _opset(model: ir.Model) -> Iterator[str]:
 
 
 def _quantization(node: ir.Node) -> Iterator[str]:
-    source = node.inputs[0]
-    integers = constant(source) if node.op_type == "DequantizeLinear" else None
-    yield from _scale(node, is_weight=integers is not None or constant(source) is not None)
+    array = constant(node.inputs[0])
+    yield from _scale(node, is_weight=array is not None)
     yield from _zero_point(node)
-    if integers is not None:
-        if integers.dtype != np.int8:
-            yield f"integers of type {integers.dtype} (allowed: int8 weights, float biases)"
+    if node.op_type == "DequantizeLinear" and array is not None:
+        if array.dtype != np.int8:
+            yield f"integers of type {array.dtype} (allowed: int8 weights, float biases)"
         return
     if node.op_type == "QuantizeLinear" and storage_type(node) != ir.DataType.INT8:
         yield f"activation stored as {storage_type(node).name.lower()} (allowed: int8)"
@@ -65,10 +71,9 @@ def _pairing(node: ir.Node) -> Iterator[str]:
         if others:
             yield f"integers are read by {', '.join(others)} (allowed: DequantizeLinear)"
     else:
-        source = node.inputs[0]
-        maker = source.producer() if source is not None else None
-        if maker is None or maker.op_type != "QuantizeLinear":
-            kind = "a graph input" if maker is None else maker.op_type
+        producer = producer_of(node.inputs[0])
+        if producer is None or producer.op_type != "QuantizeLinear":
+            kind = "a graph input" if producer is None else producer.op_type
             yield f"integers come from {kind} (allowed: QuantizeLinear or a constant)"
 
 
@@ -86,7 +91,7 @@ def _scale(node: ir.Node, *, is_weight: bool) -> Iterator[str]:
 
 
 def _zero_point(node: ir.Node) -> Iterator[str]:
-    value = node.inputs[2] if len(node.inputs) > 2 else None
+    value = operand(node, 2)
     if value is None:
         return
     zero = constant(value)
@@ -97,14 +102,12 @@ def _zero_point(node: ir.Node) -> Iterator[str]:
 
 
 def _layer(node: ir.Node) -> Iterator[str]:
-    weight, bias = (node.inputs[i] if i < len(node.inputs) else None for i in (1, 2))
-    maker = bias.producer() if bias is not None else None
-    if maker is not None and maker.op_type == "DequantizeLinear":
+    weight, bias = producer_of(operand(node, 1)), producer_of(operand(node, 2))
+    if bias is not None and bias.op_type == "DequantizeLinear":
         yield "its bias comes from DequantizeLinear (allowed: a float constant)"
-    maker = weight.producer() if weight is not None else None
-    if maker is None or maker.op_type != "DequantizeLinear":
+    if weight is None or weight.op_type != "DequantizeLinear":
         return
-    scale, axis = constant(maker.inputs[1]), maker.attributes.get_int("axis", 1)
+    scale, axis = constant(weight.inputs[1]), weight.attributes.get_int("axis", 1)
     wanted = channel_axis(node)
     if scale is not None and scale.size > 1 and axis != wanted:
         yield f"weight scales along axis {axis} (allowed: axis {wanted}, the output channels)"

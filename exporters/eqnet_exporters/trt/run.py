@@ -27,10 +27,14 @@ class TensorRtRunner:
         if self._engine is None:
             raise EqnetError("TensorRT cannot load the engine: it was built for another GPU")
         self._context = self._engine.create_execution_context()
-        names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
-        inputs = [n for n in names if self._engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
-        self._input = inputs[0]
-        self._output = next(name for name in names if name not in inputs)
+        inputs, outputs = [], []
+        for index in range(self._engine.num_io_tensors):
+            name = self._engine.get_tensor_name(index)
+            if self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
+                inputs.append(name)
+            else:
+                outputs.append(name)
+        self._input, self._output = inputs[0], outputs[0]
         least, _, most = self._engine.get_tensor_profile_shape(self._input, 0)
         self._least, self._largest = int(least[0]), int(most[0])
         self._buffers: dict[str, tuple[int, int]] = {}

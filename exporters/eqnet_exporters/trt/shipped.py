@@ -24,7 +24,9 @@ LOG = logging.getLogger(__name__)
 
 def engine_name(target: str) -> str:
     """File name of the engine for a build target, such as ``model.sm89.engine``."""
-    return "model.engine" if target == "CURRENT" else f"model.{target.lower()}.engine"
+    if target == "CURRENT":
+        return "model.engine"
+    return f"model.{target.lower()}.engine"
 
 
 def load_shipped(trt: Any, cuda: Cuda, model: Path) -> Runner | None:
@@ -38,9 +40,8 @@ def load_shipped(trt: Any, cuda: Cuda, model: Path) -> Runner | None:
         return None
     builder, capability = trt_build.version(trt), cuda.capability()
     made_by, targets = _read(sums)
-    engine = model.with_name(
-        engine_name("CURRENT" if targets.get(capability) == "CURRENT" else capability)
-    )
+    target = "CURRENT" if targets.get(capability) == "CURRENT" else capability
+    engine = model.with_name(engine_name(target))
     if made_by != builder:
         reason = f"its engines were built by {made_by}, not {builder}"
     elif capability not in targets or not engine.is_file():
@@ -58,7 +59,9 @@ def _read(path: Path) -> tuple[str, dict[str, str]]:
     """Who built the engines, and compute capability -> build target."""
     try:
         content = read_sums(path)
-        targets = {str(made["capability"]): str(made["target"]) for made in content["engines"]}
+        targets = {}
+        for engine in content["engines"]:
+            targets[str(engine["capability"])] = str(engine["target"])
         return str(content["builder"]), targets
     except (KeyError, TypeError) as error:
         raise ArtifactError(f"{path}: not a record of engines: {error!r}") from error

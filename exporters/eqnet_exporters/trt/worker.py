@@ -28,35 +28,46 @@ WORTHWHILE_BYTES = 8 << 20
 def build_all(trt: Any, model: Path, targets: Sequence[str], batches: Batches) -> list[Engine]:
     """An engine for each target, in their order. Raises EqnetError as `trt_build.build` does."""
     onnx = model.read_bytes()
-    helped = len(targets) > 1 and (os.cpu_count() or 1) > 1 and len(onnx) >= WORTHWHILE_BYTES
-    others = tuple(targets[1::2]) if helped and sys.executable else ()
+    others = _for_the_worker(targets, len(onnx))
+    engines: dict[str, Engine] = {}
     with tempfile.TemporaryDirectory() as scratch:
         worker = _start(model, Path(scratch), batches, others) if others else None
         try:
-            made = {
-                target: trt_build.build(trt, onnx, target=target, batches=batches)
-                for target in targets
-                if target not in others
-            }
+            for target in targets:
+                if target not in others:
+                    engines[target] = trt_build.build(trt, onnx, target=target, batches=batches)
             if worker is not None:
-                made |= _collect(worker, Path(scratch), others)
+                engines |= _collect(worker, Path(scratch), others)
         finally:
             if worker is not None:
                 worker.kill()
                 worker.wait()
-    return [made[target] for target in targets]
+    return [engines[target] for target in targets]
+
+
+def _for_the_worker(targets: Sequence[str], size: int) -> tuple[str, ...]:
+    """The targets of the second process, none where it would save nothing.
+
+    size: of the model, in bytes.
+    """
+    worthwhile = len(targets) > 1 and (os.cpu_count() or 1) > 1 and size >= WORTHWHILE_BYTES
+    if worthwhile and sys.executable:
+        return tuple(targets[1::2])
+    return ()
 
 
 def _start(
     model: Path, out: Path, batches: Batches, targets: Sequence[str]
 ) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", __name__, str(model), str(out)]
+    command = [sys.executable, "-m", __name__, str(model), str(out), *map(str, batches), *targets]
     paths = os.pathsep.join(path for path in sys.path if path)
     return subprocess.Popen(  # noqa: S603  # this interpreter, arguments of our own
-        [*command, *map(str, batches), *targets],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
         env={**os.environ, "PYTHONPATH": paths},
-    )  # fmt: skip
+    )
 
 
 def _collect(worker: subprocess.Popen[str], out: Path, targets: Sequence[str]) -> dict[str, Engine]:
@@ -64,14 +75,12 @@ def _collect(worker: subprocess.Popen[str], out: Path, targets: Sequence[str]) -
     if worker.returncode != 0:
         lines = said.strip().splitlines() or [f"it ended with code {worker.returncode}"]
         raise EqnetError(f"building for {', '.join(targets)} failed: {lines[-1]}")
-    return {
-        target: Engine(
-            target,
-            (out / f"{target}.engine").read_bytes(),
-            (out / f"{target}.log").read_text(encoding="utf-8"),
-        )
-        for target in targets
-    }
+    engines = {}
+    for target in targets:
+        plan = (out / f"{target}.engine").read_bytes()
+        log = (out / f"{target}.log").read_text(encoding="utf-8")
+        engines[target] = Engine(target, plan, log)
+    return engines
 
 
 def main(arguments: Sequence[str]) -> int:
