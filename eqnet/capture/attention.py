@@ -26,14 +26,16 @@ def self_attention(
     """
     _refuse(attention, key_padding_mask, attn_mask, is_causal)
     if not attention.batch_first:
-        query, key, value = (item.transpose(0, 1) for item in (query, key, value))
+        query, key, value = query.transpose(0, 1), key.transpose(0, 1), value.transpose(0, 1)
     projected = _projected(attention, query, key, value)
     heads = [_split(item, attention.num_heads) for item in projected]
     mixed = functional.scaled_dot_product_attention(*heads)
     size = mixed.shape
     joined = mixed.transpose(1, 2).reshape(size[0], size[2], attention.embed_dim)
     out = functional.linear(joined, attention.out_proj.weight, attention.out_proj.bias)
-    return (out if attention.batch_first else out.transpose(0, 1)), None
+    if not attention.batch_first:
+        out = out.transpose(0, 1)
+    return out, None
 
 
 def _refuse(attention: nn.MultiheadAttention, padding: Any, mask: Any, causal: bool) -> None:

@@ -1,4 +1,4 @@
-"""Which values a tensor can take, from the graph alone: the sign analysis behind signedness."""
+"""Which values a tensor can take, from the graph alone: the analysis that signedness rests on."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ def bounds(graph: fx.GraphModule) -> dict[fx.Node, Bounds]:
     limits: dict[fx.Node, Bounds] = {}
 
     def of(argument: Any) -> Bounds:
-        if isinstance(argument, fx.Node):
-            return limits[argument] if _is_tensor(argument) else ANY
-        is_number = isinstance(argument, int | float)
-        return (float(argument), float(argument)) if is_number else ANY
+        if isinstance(argument, fx.Node) and _is_tensor(argument):
+            return limits[argument]
+        if isinstance(argument, int | float):
+            return float(argument), float(argument)
+        return ANY
 
     for node in graph.graph.nodes:
         operator = operator_of(graph, node)

@@ -26,6 +26,7 @@ from eqnet.capture.operators import (
     arguments_of,
     module_of,
     operator_of,
+    source_of,
 )
 from eqnet.capture.swish import split_swish
 from eqnet.capture.tracer import LINE, PROBES, WRITTEN
@@ -83,8 +84,8 @@ def _drop_identities(graph: fx.GraphModule) -> None:
     traced as the model evaluates.
     """
     for node in list(graph.graph.nodes):
-        source = node.args[0] if node.args else None
-        if isinstance(source, fx.Node) and _is_identity(graph, node, source):
+        source = source_of(node)
+        if source is not None and _is_identity(graph, node, source):
             node.replace_all_uses_with(source)
             graph.graph.erase_node(node)
 
@@ -95,9 +96,11 @@ def _is_identity(graph: fx.GraphModule, node: fx.Node, source: fx.Node) -> bool:
         return type(module) is nn.Identity
     if node.op not in ("call_function", "call_method") or writes(node):
         return False
-    given, taken = node.meta.get(PROBES, ()), source.meta.get(PROBES, ())
-    tensors = bool(given) and all(isinstance(value, Tensor) for value in given)
-    return tensors and all(one is other for one, other in zip(given, taken, strict=True))
+    values = node.meta.get(PROBES, ())
+    for value, read in zip(values, source.meta.get(PROBES, ()), strict=True):
+        if not isinstance(value, Tensor) or value is not read:
+            return False
+    return bool(values)
 
 
 def _name_first_arguments(graph: fx.GraphModule) -> None:
@@ -131,12 +134,13 @@ def _normalizes_by_batch(node: fx.Node) -> bool:
     The same function standardizes weights, [1, O, ...]: no size but the channels' may follow
     from the number of images.
     """
-    given = arguments_of(BATCH_NORM, node)
-    source = given.get("input")
-    if not given.get("training") or not isinstance(source, fx.Node):
+    arguments = arguments_of(BATCH_NORM, node)
+    source = arguments.get("input")
+    if not arguments.get("training") or not isinstance(source, fx.Node):
         return False
-    sizes = zip(*(value.shape for value in source.meta.get(PROBES, ())), strict=True)
-    return any(len(set(pair)) > 1 for axis, pair in enumerate(sizes) if axis != 1)
+    shapes = [value.shape for value in source.meta.get(PROBES, ())]
+    sizes_by_axis = enumerate(zip(*shapes, strict=True))
+    return any(axis != 1 and len(set(sizes)) > 1 for axis, sizes in sizes_by_axis)
 
 
 def _drop_added_zeros(graph: fx.GraphModule) -> None:
@@ -144,11 +148,19 @@ def _drop_added_zeros(graph: fx.GraphModule) -> None:
     for node in list(graph.graph.nodes):
         if operator_of(graph, node) is not ADD or len(node.args) != 2 or node.kwargs:
             continue
-        first, second = node.args
-        kept = second if _is_zero(first) else first if _is_zero(second) else None
-        if isinstance(kept, fx.Node):
-            node.replace_all_uses_with(kept)
+        term = _beside_zero(*node.args)
+        if isinstance(term, fx.Node):
+            node.replace_all_uses_with(term)
             graph.graph.erase_node(node)
+
+
+def _beside_zero(first: Any, second: Any) -> Any:
+    """The term of a sum whose other term is the number 0, or None."""
+    if _is_zero(first):
+        return second
+    if _is_zero(second):
+        return first
+    return None
 
 
 def _is_zero(value: Any) -> bool:
@@ -187,19 +199,19 @@ def _own_reads(graph: fx.GraphModule) -> None:
     Capture may change the signs of the layer's own weights.
     """
     modules = {str(node.target) for node in graph.graph.nodes if _is_once(graph, node)}
-    given: dict[str, str] = {}
+    copies: dict[str, str] = {}
     for node in graph.graph.nodes:
         target = str(node.target)
         owner, _, name = target.rpartition(".")
         if node.op != "get_attr" or owner not in modules:
             continue
-        if target not in given:
-            given[target] = f"{owner.replace('.', '_')}_{name}"
-            while _exists(graph, given[target]):
-                given[target] += "_"
+        if target not in copies:
+            copies[target] = f"{owner.replace('.', '_')}_{name}"
+            while _exists(graph, copies[target]):
+                copies[target] += "_"
             free = attribute(graph, target).detach().clone()
-            graph.register_parameter(given[target], nn.Parameter(free, free.is_floating_point()))
-        node.target = given[target]
+            graph.register_parameter(copies[target], nn.Parameter(free, free.is_floating_point()))
+        node.target = copies[target]
 
 
 def _own_parameters(graph: fx.GraphModule) -> None:
@@ -212,12 +224,14 @@ def _own_parameters(graph: fx.GraphModule) -> None:
         module = module_of(graph, node)
         if module is None or not _is_once(graph, node):
             continue
-        own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-        for name, tensor in own:
+        tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        for name, tensor in tensors:
             if uses[_memory(tensor)] > 1:
                 uses[_memory(tensor)] -= 1
                 free = tensor.detach().clone()
-                setattr(module, name, nn.Parameter(free) if name in module._parameters else free)
+                if name in module._parameters:
+                    free = nn.Parameter(free)
+                setattr(module, name, free)
 
 
 def _memory(tensor: Tensor) -> int:
@@ -227,17 +241,20 @@ def _memory(tensor: Tensor) -> int:
 
 def _plain_reads(graph: fx.GraphModule) -> list[int]:
     """The tensors that the graph reads by name, once for each."""
-    targets = {str(node.target) for node in graph.graph.nodes if node.op == "get_attr"}
-    found = (attribute(graph, target) for target in targets)
-    return [_memory(tensor) for tensor in found if isinstance(tensor, Tensor)]
+    memories = []
+    for target in {str(node.target) for node in graph.graph.nodes if node.op == "get_attr"}:
+        value = attribute(graph, target)
+        if isinstance(value, Tensor):
+            memories.append(_memory(value))
+    return memories
 
 
 def _absorb_padding(graph: fx.GraphModule) -> None:
     """Padding with zeros before a convolution becomes the convolution's own."""
     for node in list(graph.graph.nodes):
         conv = module_of(graph, node)
-        source = node.args[0] if node.args else None
-        if type(conv) is not nn.Conv2d or not isinstance(source, fx.Node) or len(source.users) > 1:
+        source = source_of(node)
+        if type(conv) is not nn.Conv2d or source is None or len(source.users) > 1:
             continue
         pads = _zero_pads(graph, source)
         if pads is None or isinstance(conv.padding, str):
@@ -254,11 +271,11 @@ def _zero_pads(graph: fx.GraphModule, node: fx.Node) -> Pads | None:
     """(left, right, top, bottom) of a node that pads the last two sizes with zeros."""
     if operator_of(graph, node) is not PAD:
         return None
-    module, given = module_of(graph, node), arguments_of(PAD, node)
+    module, arguments = module_of(graph, node), arguments_of(PAD, node)
     if isinstance(module, nn.ConstantPad2d):
-        given = {"pad": tuple(module.padding), "value": module.value}
-    pads = given.get("pad", ())
-    plain = given.get("mode", "constant") == "constant" and given.get("value") in (None, 0)
+        arguments = {"pad": tuple(module.padding), "value": module.value}
+    pads = arguments.get("pad", ())
+    plain = arguments.get("mode", "constant") == "constant" and arguments.get("value") in (None, 0)
     if not plain or len(pads) not in (2, 4) or any(type(p) is not int or p < 0 for p in pads):
         return None
     rows = tuple(pads[2:]) or (0, 0)

@@ -6,6 +6,8 @@ every gamma made non-negative, so that they can later be absorbed without touchi
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
@@ -20,7 +22,7 @@ from eqnet.capture.operators import (
     module_of,
     shape_of,
 )
-from eqnet.capture.readers import Readers, batch_norms, layer_nodes, name_of
+from eqnet.capture.readers import Readers, batch_norms, is_layer, layer_nodes, name_of
 from eqnet.capture.refusals import (
     refuse_complex,
     refuse_no_layers,
@@ -31,6 +33,7 @@ from eqnet.capture.refusals import (
 from eqnet.capture.source_lines import first_line
 from eqnet.capture.trace import trace
 from eqnet.capture.tracer import LINE
+from eqnet.quant.functional import along
 from eqnet.quant.layers import BatchNorm, FloatLayer
 from eqnet.quant.quantizers import QUANTIZERS
 from eqnet.spec.errors import CaptureError
@@ -91,8 +94,10 @@ def _make_gamma_non_negative(layer: nn.Module, norm: nn.Module) -> None:
     if norm.weight is None or norm.running_mean is None:
         return
     sign = torch.where(norm.weight < 0, -1.0, 1.0)
-    axis = 1 if isinstance(layer, nn.ConvTranspose2d) and layer.groups == 1 else 0
-    layer.weight.mul_(sign.view([-1 if dim == axis else 1 for dim in range(layer.weight.dim())]))
+    axis = 0
+    if isinstance(layer, nn.ConvTranspose2d) and layer.groups == 1:
+        axis = 1
+    layer.weight.mul_(sign.view(along(axis, layer.weight.dim())))
     if layer.bias is not None:
         layer.bias.mul_(sign)
     norm.running_mean.mul_(sign)
@@ -112,14 +117,17 @@ def _describe(
     described = []
     for node in tensors:
         low, high = limits[node]
-        users = [user for user in node.users if user.op != "output"]
+        upper = None
+        if low >= 0 and high < math.inf:
+            upper = high
+        read_by = tuple(str(user.target) for user in node.users if is_layer(graph, user))
         described.append(
             TensorInfo(
                 name=name_of(node),
                 elements=elements_of(node),
                 non_negative=low >= 0,
-                upper=high if low >= 0 and high < float("inf") else None,
-                layers=tuple(str(user.target) for user in users if readers.group(user) is None),
+                upper=upper,
+                layers=read_by,
                 readers=tuple(sorted(readers.groups(node))),
                 absorbed=node in absorbed,
                 beside=beside.get(node, ()),
@@ -128,8 +136,9 @@ def _describe(
                 shiftable=low >= 0 and is_shiftable(graph, node),
             )
         )
-    output = next(node for node in graph.graph.nodes if node.op == "output")
-    return NetworkInfo(input_shape, shape_of(output.args[0])[1], layers, tuple(described))
+    logits = graph.graph.output_node().args[0]
+    assert isinstance(logits, fx.Node)
+    return NetworkInfo(input_shape, shape_of(logits)[1], layers, tuple(described))
 
 
 def _layer(
@@ -147,12 +156,13 @@ def _layer(
     elif isinstance(module, nn.ConvTranspose2d):
         # ... or, where convolution is transposed, that is read and each weight that it goes to.
         group, macs = "conv_transpose", elements_of(source) * module.weight[0].numel()
+    channel_axis = -1 if group == "linear" else 1
     return LayerInfo(
         name=str(node.target),
         group=group,
         input=name_of(source),
         weights=module.weight.numel(),
-        out_channels=shape_of(node)[-1 if group == "linear" else 1],
+        out_channels=shape_of(node)[channel_axis],
         macs=macs,
         batch_norm=norms.get(str(node.target)),
         activated="activation" in readers.groups(_end(node, norms)),
@@ -161,7 +171,10 @@ def _layer(
 
 def _end(node: fx.Node, norms: dict[str, str]) -> fx.Node:
     """The node whose value is a layer's output, with its batch norm."""
-    return next(iter(node.users)) if str(node.target) in norms else node
+    if str(node.target) not in norms:
+        return node
+    (norm,) = node.users
+    return norm
 
 
 def check_same_function(model: nn.Module, graph: nn.Module, images: Tensor) -> float:

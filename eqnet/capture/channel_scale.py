@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, fx, nn
 
 CHANNEL_SCALES = "channel_scales"  # the submodule of a captured graph that holds them
-BEFORE, BEHIND = "before_", "behind_"
+# What the names of scales before and after a node begin with, also in checkpoints.
+BEFORE, AFTER = "before_", "behind_"
 
 
 class ChannelScale(nn.Module):
@@ -27,17 +28,17 @@ def scale_before(graph: fx.GraphModule, node: fx.Node, source: fx.Node, factors:
     """Multiply what `node` reads from `source`, in place. Recompile when all are in."""
     assert source in node.all_input_nodes
     with graph.graph.inserting_before(node):
-        made = _insert(graph, f"{BEFORE}{node.name}", source, factors, node)
-    node.replace_input_with(source, made)
+        product = _insert(graph, f"{BEFORE}{node.name}", source, factors, node)
+    node.replace_input_with(source, product)
 
 
-def scale_behind(graph: fx.GraphModule, node: fx.Node, factors: Tensor) -> None:
+def scale_after(graph: fx.GraphModule, node: fx.Node, factors: Tensor) -> None:
     """Multiply a node's value for all that read it, in place. Recompile when all are in."""
     readers = list(node.users)
     with graph.graph.inserting_after(node):
-        made = _insert(graph, f"{BEHIND}{node.name}", node, factors, node)
+        product = _insert(graph, f"{AFTER}{node.name}", node, factors, node)
     for reader in readers:
-        reader.replace_input_with(node, made)
+        reader.replace_input_with(node, product)
 
 
 def _insert(
@@ -49,11 +50,11 @@ def _insert(
     scales = graph.get_submodule(CHANNEL_SCALES)
     assert isinstance(scales, nn.ModuleDict)
     scales[name] = ChannelScale(factors)
-    made = graph.graph.create_node(
+    product = graph.graph.create_node(
         "call_module", f"{CHANNEL_SCALES}.{name}", (source,), name=f"scale_{name}"
     )
-    made.meta = dict(like.meta)
-    return made
+    product.meta = dict(like.meta)
+    return product
 
 
 def expect_channel_scales(graph: fx.GraphModule, tensors: dict[str, Tensor]) -> None:
@@ -62,22 +63,24 @@ def expect_channel_scales(graph: fx.GraphModule, tensors: dict[str, Tensor]) -> 
     What fits no node is left: the graph then lacks that tensor.
     """
     nodes = {node.name: node for node in graph.graph.nodes}
-    for key in sorted(name for name in tensors if name.startswith(f"{CHANNEL_SCALES}.")):
+    for key in sorted(tensors):
+        if not key.startswith(f"{CHANNEL_SCALES}."):
+            continue
         name, ones = key.split(".")[1], torch.ones_like(tensors[key])
-        node = nodes.get(name.removeprefix(BEFORE).removeprefix(BEHIND))
+        node = nodes.get(name.removeprefix(BEFORE).removeprefix(AFTER))
         if node is None or not _multiplies(ones, node):
             continue
         if name.startswith(BEFORE):
             scale_before(graph, node, node.all_input_nodes[0], ones)
-        elif name.startswith(BEHIND):
-            scale_behind(graph, node, ones)
+        elif name.startswith(AFTER):
+            scale_after(graph, node, ones)
     graph.recompile()
 
 
 def _multiplies(factors: Tensor, node: fx.Node) -> bool:
     """Whether a product of a node's value with `factors` has the value's shape.
 
-    Functions that are multiplied in front have the shape of what they read.
+    Functions whose input is multiplied have the shape of what they read.
     """
     meta = node.meta.get("tensor_meta")
     if meta is None or node.op in ("placeholder", "output") or not node.all_input_nodes:

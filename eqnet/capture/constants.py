@@ -13,18 +13,23 @@ class Constants:
 
     def __init__(self, graph: fx.GraphModule) -> None:
         self._graph = graph
-        self._found: dict[fx.Node, bool] = {}
+        self._fixed: dict[fx.Node, bool] = {}
         for node in graph.graph.nodes:
-            sources = node.all_input_nodes
-            made = node.op not in ("placeholder", "output") and bool(sources)
-            self._found[node] = node.op == "get_attr" or (
-                made and all(self._found[source] for source in sources)
-            )
+            self._fixed[node] = self._is_fixed(node)
         self._values: dict[fx.Node, Any] = {}
+
+    def _is_fixed(self, node: fx.Node) -> bool:
+        """Whether no image reaches a node; of those that it reads this is known."""
+        if node.op == "get_attr":
+            return True
+        sources = node.all_input_nodes
+        if node.op in ("placeholder", "output") or not sources:
+            return False
+        return all(self._fixed[source] for source in sources)
 
     def __contains__(self, node: object) -> bool:
         """Whether an argument of a node is the same for all images: plain values are."""
-        return not isinstance(node, fx.Node) or self._found.get(node, False)
+        return not isinstance(node, fx.Node) or self._fixed.get(node, False)
 
     @torch.no_grad()
     def value(self, node: Any) -> Any:
@@ -59,7 +64,11 @@ class Constants:
             return None
         if node.op == "get_attr":
             return str(node.target)
-        return next((found for item in node.all_input_nodes if (found := self.origin(item))), None)
+        for source in node.all_input_nodes:
+            origin = self.origin(source)
+            if origin is not None:
+                return origin
+        return None
 
 
 def attribute(graph: nn.Module, path: str) -> Any:

@@ -41,13 +41,13 @@ OWN_WEIGHT = re.compile(
 def add_modules(graph: fx.GraphModule) -> None:
     """Replace functional layers by modules; node.meta must hold PROBES. The function stays."""
     constants = Constants(graph)
-    made: list[tuple[fx.Node, str]] = []
+    homes: list[tuple[fx.Node, str]] = []
     for node in list(graph.graph.nodes):
-        found = _module(graph, node, constants)
-        if found is None:
+        layer = _module(graph, node, constants)
+        if layer is None:
             continue
-        module, source, origin = found
-        name = graph.graph._target_to_str(f"functional_{len(made)}")
+        module, source, origin = layer
+        name = graph.graph._target_to_str(f"functional_{len(homes)}")
         graph.add_submodule(name, module.train(graph.training))
         with graph.graph.inserting_before(node):
             label = _home(origin, node).replace(".", "_")
@@ -55,9 +55,9 @@ def add_modules(graph: fx.GraphModule) -> None:
         call.meta.update(node.meta)
         node.replace_all_uses_with(call)
         graph.graph.erase_node(node)
-        made.append((call, _home(origin, node)))
+        homes.append((call, _home(origin, node)))
     graph.graph.eliminate_dead_code()
-    for call, home in made:
+    for call, home in homes:
         _move(graph, call, home)
     graph.delete_all_unused_submodules()
 
@@ -72,56 +72,94 @@ def _module(
     builder = BUILDERS.get(operator)
     if builder is None:
         return None
-    given = arguments_of(operator, node)
-    source = given.pop("input", None)
-    if not isinstance(source, fx.Node) or any(
-        value not in constants for item in given.values() for value in _flat(item)
-    ):
+    arguments = arguments_of(operator, node)
+    source = arguments.pop("input", None)
+    values = _flat(tuple(arguments.values()))
+    if not isinstance(source, fx.Node) or not all(value in constants for value in values):
         return None
-    module = builder(given, source, constants)
-    weight = next((given[name] for name in ORIGINS if name in given), None)
-    return None if module is None else (module, source, constants.origin(weight))
+    module = builder(arguments, source, constants)
+    if module is None:
+        return None
+    return module, source, constants.origin(_origin(arguments))
 
 
 def _flat(item: Any) -> list[Any]:
-    return [value for part in item for value in _flat(part)] if isinstance(item, tuple) else [item]
+    """What an argument consists of, which may be a nest of tuples."""
+    if not isinstance(item, tuple):
+        return [item]
+    values = []
+    for part in item:
+        values += _flat(part)
+    return values
+
+
+def _origin(arguments: Arguments) -> Any:
+    """The first of ORIGINS that a call has, or None."""
+    for name in ORIGINS:
+        if name in arguments:
+            return arguments[name]
+    return None
 
 
 def _rank(node: fx.Node) -> int:
-    return int(node.meta[PROBES][0].dim()) if PROBES in node.meta else 0
+    if PROBES not in node.meta:
+        return 0
+    return int(node.meta[PROBES][0].dim())
 
 
-def _conv(given: Arguments, source: fx.Node, constants: Constants) -> nn.Module | None:
-    weight, bias = (constants.parameter(given.get(name)) for name in ("weight", "bias"))
+def _parameters(
+    arguments: Arguments, constants: Constants
+) -> tuple[nn.Parameter | None, nn.Parameter | None]:
+    """Weight and bias of a call, None for what it lacks."""
+    weight = constants.parameter(arguments.get("weight"))
+    return weight, constants.parameter(arguments.get("bias"))
+
+
+def _conv(arguments: Arguments, source: fx.Node, constants: Constants) -> nn.Module | None:
+    weight, bias = _parameters(arguments, constants)
     if weight is None or weight.dim() != 4 or _rank(source) != 4:
         return None
-    groups = given.get("groups", 1)
+    groups = arguments.get("groups", 1)
     conv = nn.Conv2d(
-        weight.shape[1] * groups, weight.shape[0], tuple(weight.shape[2:]),  # type: ignore[arg-type]  # two sizes
-        _pair(given.get("stride", 1)), _padding(given.get("padding", 0)),
-        _pair(given.get("dilation", 1)), groups, bias is not None, device="meta",
-    )  # fmt: skip
+        in_channels=weight.shape[1] * groups,
+        out_channels=weight.shape[0],
+        kernel_size=_pair(weight.shape[2:]),
+        stride=_pair(arguments.get("stride", 1)),
+        padding=_padding(arguments.get("padding", 0)),
+        dilation=_pair(arguments.get("dilation", 1)),
+        groups=groups,
+        bias=bias is not None,
+        device="meta",
+    )
     conv.weight, conv.bias = weight, bias
     return conv
 
 
-def _conv_transpose(given: Arguments, source: fx.Node, constants: Constants) -> nn.Module | None:
-    weight, bias = (constants.parameter(given.get(name)) for name in ("weight", "bias"))
+def _conv_transpose(
+    arguments: Arguments, source: fx.Node, constants: Constants
+) -> nn.Module | None:
+    weight, bias = _parameters(arguments, constants)
     if weight is None or weight.dim() != 4 or _rank(source) != 4:
         return None
-    groups = given.get("groups", 1)
+    groups = arguments.get("groups", 1)
     conv = nn.ConvTranspose2d(
-        weight.shape[0], weight.shape[1] * groups, tuple(weight.shape[2:]),  # type: ignore[arg-type]  # two sizes
-        _pair(given.get("stride", 1)), _pair(given.get("padding", 0)),
-        _pair(given.get("output_padding", 0)), groups, bias is not None,
-        _pair(given.get("dilation", 1)), device="meta",
-    )  # fmt: skip
+        in_channels=weight.shape[0],
+        out_channels=weight.shape[1] * groups,
+        kernel_size=_pair(weight.shape[2:]),
+        stride=_pair(arguments.get("stride", 1)),
+        padding=_pair(arguments.get("padding", 0)),
+        output_padding=_pair(arguments.get("output_padding", 0)),
+        groups=groups,
+        bias=bias is not None,
+        dilation=_pair(arguments.get("dilation", 1)),
+        device="meta",
+    )
     conv.weight, conv.bias = weight, bias
     return conv
 
 
-def _linear(given: Arguments, source: fx.Node, constants: Constants) -> nn.Module | None:
-    weight, bias = (constants.parameter(given.get(name)) for name in ("weight", "bias"))
+def _linear(arguments: Arguments, source: fx.Node, constants: Constants) -> nn.Module | None:
+    weight, bias = _parameters(arguments, constants)
     if weight is None or weight.dim() != 2 or (bias is not None and bias.dim() != 1):
         return None
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
@@ -130,8 +168,8 @@ def _linear(given: Arguments, source: fx.Node, constants: Constants) -> nn.Modul
     return linear
 
 
-def _matmul(given: Arguments, source: fx.Node, constants: Constants) -> nn.Module | None:
-    weight = constants.value(given.get("other"))
+def _matmul(arguments: Arguments, source: fx.Node, constants: Constants) -> nn.Module | None:
+    weight = constants.value(arguments.get("other"))
     if not isinstance(weight, torch.Tensor) or weight.dim() != 2 or _rank(source) < 2:
         return None
     linear = nn.Linear(weight.shape[0], weight.shape[1], bias=False, device="meta")
@@ -140,12 +178,14 @@ def _matmul(given: Arguments, source: fx.Node, constants: Constants) -> nn.Modul
 
 
 def _linear_of_transposed(
-    given: Arguments, source: fx.Node, constants: Constants
+    arguments: Arguments, source: fx.Node, constants: Constants
 ) -> nn.Module | None:
     """``addmm(bias, x, weight)`` with a weight [I, O]."""
-    weight, bias = (constants.value(given.get(name)) for name in ("other", "bias"))
-    usual = isinstance(weight, torch.Tensor) and isinstance(bias, torch.Tensor)
-    if not usual or bias.dim() != 1 or given.get("beta", 1) != 1 or given.get("alpha", 1) != 1:
+    weight, bias = constants.value(arguments.get("other")), constants.value(arguments.get("bias"))
+    if not isinstance(weight, torch.Tensor) or not isinstance(bias, torch.Tensor):
+        return None
+    factors = (arguments.get("beta", 1), arguments.get("alpha", 1))
+    if bias.dim() != 1 or factors != (1, 1):
         return None
     linear = _matmul({"other": weight}, source, constants)
     assert isinstance(linear, nn.Linear)
@@ -154,30 +194,37 @@ def _linear_of_transposed(
     return linear
 
 
-def _batch_norm(given: Arguments, source: fx.Node, constants: Constants) -> nn.Module | None:
-    mean, variance = (constants.value(given.get(n)) for n in ("running_mean", "running_var"))
+def _batch_norm(arguments: Arguments, source: fx.Node, constants: Constants) -> nn.Module | None:
+    mean = constants.value(arguments.get("running_mean"))
+    variance = constants.value(arguments.get("running_var"))
     kind = nn.BatchNorm2d if _rank(source) == 4 else nn.BatchNorm1d
-    if mean is None or variance is None or given.get("training") or _rank(source) not in (2, 3, 4):
+    if mean is None or variance is None:
         return None
-    scale, shift = (constants.parameter(given.get(name)) for name in ("weight", "bias"))
-    affine = scale is not None or shift is not None
-    momentum = given.get("momentum", 0.1)
-    norm = kind(mean.numel(), given.get("eps", 1e-5), momentum, affine)
+    if arguments.get("training") or _rank(source) not in (2, 3, 4):
+        return None
+    weight, bias = _parameters(arguments, constants)
+    affine = weight is not None or bias is not None
+    momentum = arguments.get("momentum", 0.1)
+    norm = kind(mean.numel(), arguments.get("eps", 1e-5), momentum, affine)
     norm.running_mean, norm.running_var = mean.detach().clone(), variance.detach().clone()
     if affine:
-        norm.weight = nn.Parameter(torch.ones_like(mean)) if scale is None else scale
-        norm.bias = nn.Parameter(torch.zeros_like(mean)) if shift is None else shift
+        norm.weight = weight if weight is not None else nn.Parameter(torch.ones_like(mean))
+        norm.bias = bias if bias is not None else nn.Parameter(torch.zeros_like(mean))
     return norm
 
 
 def _pair(value: Any) -> tuple[int, int]:
     if isinstance(value, int):
         return value, value
-    return (value[0], value[0]) if len(value) == 1 else (value[0], value[1])
+    if len(value) == 1:
+        return value[0], value[0]
+    return value[0], value[1]
 
 
 def _padding(value: Any) -> Any:
-    return value if isinstance(value, str) else _pair(value)
+    if isinstance(value, str):
+        return value
+    return _pair(value)
 
 
 BUILDERS: dict[Operator, Callable[[Arguments, fx.Node, Constants], nn.Module | None]] = {
@@ -199,15 +246,20 @@ def _home(origin: str | None, node: fx.Node) -> str:
     stem = name.removesuffix("_weight")
     if not stem or stem.startswith("_tensor_constant"):
         return node.name
-    home = stem if stem != name else f"{name}_layer"
-    return f"{owner}.{home}" if owner else home
+    if stem == name:
+        stem = f"{name}_layer"
+    if not owner:
+        return stem
+    return f"{owner}.{stem}"
 
 
 def _move(graph: fx.GraphModule, call: fx.Node, home: str) -> None:
     """Give the module of `call` the name `home`, or the next one that nothing else uses."""
     module = graph.get_submodule(str(call.target))
-    nodes = [node for node in graph.graph.nodes if node is not call]
-    taken = {str(node.target) for node in nodes if node.op in ("call_module", "get_attr")}
+    taken = set()
+    for node in graph.graph.nodes:
+        if node is not call and node.op in ("call_module", "get_attr"):
+            taken.add(str(node.target))
 
     def is_taken(name: str) -> bool:
         return name in taken or any(target.startswith(f"{name}.") for target in taken)

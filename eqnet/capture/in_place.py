@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from itertools import product
 from typing import Any
 
 import torch
@@ -50,18 +51,26 @@ def _refusal(node: fx.Node, what: str) -> CaptureError:
 
 def _target(node: fx.Node) -> fx.Node:
     """The input that an operation changes and gives back. Raises CaptureError for any other."""
-    for given in node.all_input_nodes:
-        if given.op == "get_attr" and _reaches(given, node):
-            raise _refusal(node, f"changes '{given.target}' of the model in place")
-    target = node.args[0] if node.args else node.kwargs.get("input")
-    if node.kwargs.get("out") is None and isinstance(target, fx.Node) and _equal(target, node):
-        written = node.meta[WRITTEN]
-        if all(
-            all(same_values(one, changed) for changed in found)
-            for (one,), found in zip(_tensors(target), written, strict=True)
-        ):
-            return target
+    for source in node.all_input_nodes:
+        if source.op == "get_attr" and _reaches(source, node):
+            raise _refusal(node, f"changes '{source.target}' of the model in place")
+    target = node.kwargs.get("input")
+    if node.args:
+        target = node.args[0]
+    if node.kwargs.get("out") is None and isinstance(target, fx.Node) and _changes(node, target):
+        return target
     raise _refusal(node, "writes into a tensor other than its whole first input")
+
+
+def _changes(node: fx.Node, target: fx.Node) -> bool:
+    """Whether a node gives `target` back, and writes into nothing but the whole of it."""
+    if not _equal(target, node):
+        return False
+    for (tensor,), written in zip(_tensors(target), node.meta[WRITTEN], strict=True):
+        for changed in written:
+            if not same_values(tensor, changed):
+                return False
+    return True
 
 
 def _tensors(node: fx.Node) -> list[list[Tensor]]:
@@ -69,27 +78,26 @@ def _tensors(node: fx.Node) -> list[list[Tensor]]:
     return [tensors_in(value) for value in node.meta.get(PROBES, ())]
 
 
-def _equal(one: fx.Node, other: fx.Node) -> bool:
+def _equal(node: fx.Node, other: fx.Node) -> bool:
     """Whether two nodes are the same one tensor."""
-    pairs = list(zip(_tensors(one), _tensors(other), strict=False))
-    return bool(pairs) and all(
-        len(first) == len(second) == 1 and same_values(first[0], second[0])
-        for first, second in pairs
-    )
+    pairs = list(zip(_tensors(node), _tensors(other), strict=False))
+    return bool(pairs) and all(_is_one_tensor(*pair) for pair in pairs)
 
 
-def _reaches(given: fx.Node, node: fx.Node) -> bool:
-    """Whether what `node` writes into shares memory with a value of `given`."""
-    return any(
-        share_memory(tensor, changed)
-        for tensors, written in zip(_tensors(given), node.meta[WRITTEN], strict=False)
-        for tensor in tensors
-        for changed in written
-    )
+def _is_one_tensor(tensors: list[Tensor], others: list[Tensor]) -> bool:
+    return len(tensors) == len(others) == 1 and same_values(tensors[0], others[0])
+
+
+def _reaches(source: fx.Node, node: fx.Node) -> bool:
+    """Whether what `node` writes into shares memory with a value of `source`."""
+    for tensors, written in zip(_tensors(source), node.meta[WRITTEN], strict=False):
+        if any(share_memory(*pair) for pair in product(tensors, written)):
+            return True
+    return False
 
 
 def _follow(graph: fx.GraphModule, node: fx.Node, target: fx.Node) -> None:
-    order = {one: index for index, one in enumerate(graph.graph.nodes)}
+    order = {other: index for index, other in enumerate(graph.graph.nodes)}
     for other in list(graph.graph.nodes):
         if other is node:
             break
@@ -113,9 +121,9 @@ def _make_new(graph: fx.GraphModule, node: fx.Node, target: fx.Node) -> None:
         return
     if not (_keeps_type(node, target) and _rename(node)):
         with graph.graph.inserting_before(node):
-            own = graph.graph.call_method("clone", (target,))
-        own.meta = {key: target.meta[key] for key in (PROBES, LINE) if key in target.meta}
-        node.replace_input_with(target, own)
+            clone = graph.graph.call_method("clone", (target,))
+        clone.meta = {key: target.meta[key] for key in (PROBES, LINE) if key in target.meta}
+        node.replace_input_with(target, clone)
 
 
 def _clear_module(graph: fx.GraphModule, node: fx.Node) -> None:
@@ -130,27 +138,44 @@ def _clear_module(graph: fx.GraphModule, node: fx.Node) -> None:
 def _keeps_type(node: fx.Node, target: fx.Node) -> bool:
     """Whether a new tensor has the type of the changed one, whatever else is read."""
     kind = _tensors(target)[0][0].dtype
-    others = [tensor for given in node.all_input_nodes for tensor in _tensors(given)[0]]
-    return all(torch.promote_types(kind, tensor.dtype) == kind for tensor in others)
+    for source in node.all_input_nodes:
+        for tensor in _tensors(source)[0]:
+            if torch.promote_types(kind, tensor.dtype) != kind:
+                return False
+    return True
 
 
 def _rename(node: fx.Node) -> bool:
     """Call what makes a new tensor in place of what changes one; False where there is none."""
     if node.op == "call_method":
-        name = str(node.target)
-        dunder = name.startswith("__i") and name.endswith("__")
-        plain = f"__{name[3:]}" if dunder else name.removesuffix("_")
-        node.target = plain if hasattr(Tensor, plain) else name
-        return str(node.target) != name
+        return _rename_method(node)
     if node.target in PLAIN_OPERATORS:
         node.target = PLAIN_OPERATORS[node.target]
         return True
-    name = str(getattr(node.target, "__name__", ""))
-    if name.endswith("_"):
-        homes = (home for home in (torch, functional) if hasattr(home, name[:-1]))
-        node.target = getattr(next(homes, None), name[:-1], node.target)
-        return getattr(node.target, "__name__", "") != name
+    if str(getattr(node.target, "__name__", "")).endswith("_"):
+        return _rename_function(node)
     return _clear_flag(node)
+
+
+def _rename_method(node: fx.Node) -> bool:
+    """`x.add_(y)` becomes `x.add(y)`, and `x.__iadd__(y)` becomes `x.__add__(y)`."""
+    name = str(node.target)
+    plain = name.removesuffix("_")
+    if name.startswith("__i") and name.endswith("__"):
+        plain = f"__{name[3:]}"
+    if hasattr(Tensor, plain):
+        node.target = plain
+    return str(node.target) != name
+
+
+def _rename_function(node: fx.Node) -> bool:
+    """`relu_(x)` becomes `relu(x)`."""
+    name = str(getattr(node.target, "__name__", ""))
+    for home in (torch, functional):
+        if hasattr(home, name[:-1]):
+            node.target = getattr(home, name[:-1])
+            break
+    return getattr(node.target, "__name__", "") != name
 
 
 def _clear_flag(node: fx.Node) -> bool:

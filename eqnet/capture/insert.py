@@ -28,7 +28,8 @@ def insert_quantizers(graph: fx.GraphModule, nodes: list[fx.Node], info: Network
             narrow = graph.graph.call_function(operator.getitem, (pair, 1))
             carrier = graph.graph.call_function(operator.getitem, (pair, 0))
         for reader in readers:
-            reader.replace_input_with(node, narrow if is_layer(graph, reader) else carrier)
+            form = narrow if is_layer(graph, reader) else carrier
+            reader.replace_input_with(node, form)
 
 
 def insert_layers(graph: fx.GraphModule) -> None:

@@ -32,7 +32,8 @@ class Call(NamedTuple):
     @property
     def hull(self) -> Bounds:
         """The least interval that holds all tensors that go in."""
-        return min(low for low, _ in self.operands), max(high for _, high in self.operands)
+        lows, highs = zip(*self.operands, strict=True)
+        return min(lows), max(highs)
 
 
 Rule = Callable[[Call], Bounds]
@@ -58,7 +59,9 @@ def bent(least: float) -> Rule:
 
     def rule(call: Call) -> Bounds:
         low, high = kept(call)
-        return max(least, low) if low < 0 else 0.0, max(high, 0.0)
+        if low < 0:
+            return max(least, low), max(high, 0.0)
+        return 0.0, max(high, 0.0)
 
     return rule
 
@@ -78,7 +81,9 @@ def clipped(lowest: str, highest: str, default: Bounds = ANY) -> Rule:
             limit = getattr(call.module, name, call.arguments.get(name))
             if isinstance(limit, fx.Node):
                 return ANY
-            limits.append(usual if limit is None else float(limit))
+            if limit is None:
+                limit = usual
+            limits.append(float(limit))
         low, high = kept(call)
         return min(max(low, limits[0]), limits[1]), max(min(high, limits[1]), limits[0])
 
@@ -120,10 +125,9 @@ def _binary(of: Callable[[Bounds, Bounds], Bounds]) -> Rule:
     """A rule of two operands, each a tensor or a number."""
 
     def rule(call: Call) -> Bounds:
-        names = ("input", "other")
-        if set(call.arguments) != set(names):
+        if set(call.arguments) != {"input", "other"}:
             return ANY  # such as `alpha`, or a rounding
-        return of(*(call.of(call.arguments[name]) for name in names))
+        return of(call.of(call.arguments["input"]), call.of(call.arguments["other"]))
 
     return rule
 
@@ -139,8 +143,11 @@ def _difference(first: Bounds, second: Bounds) -> Bounds:
 def _product(first: Bounds, second: Bounds) -> Bounds:
     if min(first[0], second[0]) < 0:
         return ANY
-    low = first[0] * second[0] if math.inf not in (first[0], second[0]) else 0.0
-    high = first[1] * second[1] if first[1] and second[1] else math.inf
+    low, high = 0.0, math.inf
+    if math.inf not in (first[0], second[0]):
+        low = first[0] * second[0]
+    if first[1] and second[1]:
+        high = first[1] * second[1]
     return low, high
 
 

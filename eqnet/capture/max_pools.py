@@ -1,7 +1,7 @@
 """Maxima over the whole image as max pooling, which runtimes have integer kernels for.
 
 ``amax`` over height and width and adaptive max pooling to one value become ONNX's ReduceMax. ONNX
-Runtime computes that in float, and OpenVINO 2026.4 fuses a quantizer behind it wrongly (logits
+Runtime computes that in float, and OpenVINO 2026.4 fuses a quantizer after it wrongly (logits
 were off by 78 steps of 8 bits). Max pooling with the image as its window moves integers in both.
 """
 
@@ -18,6 +18,7 @@ from eqnet.capture.operators import (
     module_of,
     operator_of,
     shape_of,
+    source_of,
 )
 
 
@@ -26,37 +27,46 @@ def pool_by_max(graph: fx.GraphModule) -> bool:
 
     The shapes of the graph's nodes must be known; those of new nodes are not.
     """
-    found = False
+    replaced = False
     for node in list(graph.graph.nodes):
-        source = node.args[0] if node.args else None
-        shape = shape_of(source) if isinstance(source, fx.Node) else ()
-        keeps = _keeps_dimensions(graph, node) if len(shape) == 4 else None
+        source = source_of(node)
+        if source is None or len(shape_of(source)) != 4:
+            continue
+        keeps = _keeps_dimensions(graph, node)
         if keeps is not None:
-            _replace(graph, node, list(shape[2:]), keeps=keeps)
-            found = True
-    return found
+            _replace(graph, node, list(shape_of(source)[2:]), keeps=keeps)
+            replaced = True
+    return replaced
 
 
 def _keeps_dimensions(graph: fx.GraphModule, node: fx.Node) -> bool | None:
     """Whether a maximum over height and width keeps them as 1; None if it is no such maximum."""
-    operator = operator_of(graph, node)
-    given = arguments_of(operator, node) | vars(module_of(graph, node) or object)
+    operator, module = operator_of(graph, node), module_of(graph, node)
+    arguments = arguments_of(operator, node)
+    if module is not None:
+        arguments |= vars(module)
     if operator is ADAPTIVE_MAX_POOL:
-        plain = given.get("output_size") in (1, (1, 1), [1, 1]) and not given.get("return_indices")
-        return True if plain else None
+        to_one_value = arguments.get("output_size") in (1, (1, 1), [1, 1])
+        if to_one_value and not arguments.get("return_indices"):
+            return True
+        return None
     if operator is not MAXIMUM:
         return None
-    dims = given.get("dim")
-    sizes = dims if isinstance(dims, tuple | list) else (dims,)
-    axes = sorted(axis % 4 for axis in sizes if isinstance(axis, int))
-    return bool(given.get("keepdim")) if axes == [2, 3] else None
+    dims = arguments.get("dim")
+    if not isinstance(dims, tuple | list):
+        dims = (dims,)
+    if sorted(axis % 4 for axis in dims if isinstance(axis, int)) != [2, 3]:
+        return None
+    return bool(arguments.get("keepdim"))
 
 
 def _replace(graph: fx.GraphModule, node: fx.Node, window: list[int], *, keeps: bool) -> None:
     source, meta = node.args[0], dict(node.meta)
     with graph.graph.inserting_before(node):
         pooled = graph.graph.call_function(functional.max_pool2d, (source, window))
-        made = pooled if keeps else graph.graph.call_function(torch.flatten, (pooled, 1))
-    pooled.meta, made.meta = dict(meta), dict(meta)
-    node.replace_all_uses_with(made)
+        maximum = pooled
+        if not keeps:
+            maximum = graph.graph.call_function(torch.flatten, (pooled, 1))
+    pooled.meta, maximum.meta = dict(meta), dict(meta)
+    node.replace_all_uses_with(maximum)
     graph.graph.erase_node(node)

@@ -58,7 +58,7 @@ class Channels(Enum):
     MULTIPLIED = auto()  # the same, if the other operand has none
     DIVIDED = auto()  # the same of the first operand; the second's is inverted
     BENT = auto()  # it bends values, and passes large ones on
-    BOUNDED = auto()  # it bends values, and what is large in front does not matter behind
+    BOUNDED = auto()  # it bends values, and what is large before it does not matter after it
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ class Operator:
     layer: for a layer, what stands for it in a supernet.
     group: whose carriers it takes when it reads a quantized tensor.
     moves: its output has values of its input alone, so one quantizer serves both.
-    folds: a quantizer behind it takes it over, as it does ReLU and clips.
+    folds: a quantizer that follows takes it over, as it does ReLU and clips.
     affine: with a constant for its other operand a convolution takes it over.
     bounds: which values it gives. channels: whether a channel can be rescaled across it.
     """
@@ -123,7 +123,7 @@ GROUP_NORM = Operator("group_norm", "group_norm", (nn.GroupNorm,), group="activa
 LAYERS = (CONV, CONV_TRANSPOSE, LINEAR)
 NORMS = (BATCH_NORM, LAYER_NORM, GROUP_NORM)
 
-# What a quantizer behind it takes over.
+# What a quantizer that follows takes over.
 RELU = Operator("relu", "relu", (nn.ReLU,), folds=True, bounds=rectified, channels=Channels.SCALED)
 RELU6 = Operator("relu6", "relu6", (nn.ReLU6,), folds=True, bounds=always(0.0, 6.0))
 HARDTANH = Operator(
@@ -327,8 +327,17 @@ MOVERS = (
 SIZE = Operator("size", "size dim")
 
 OPERATORS = (
-    *LAYERS, MATMUL, ADDMM, *NORMS, *FOLDED, *ACTIVATIONS, *ARITHMETIC, *POOLS, *MOVERS, SIZE,
-)  # fmt: skip
+    *LAYERS,
+    MATMUL,
+    ADDMM,
+    *NORMS,
+    *FOLDED,
+    *ACTIVATIONS,
+    *ARITHMETIC,
+    *POOLS,
+    *MOVERS,
+    SIZE,
+)
 # Functions whose arguments come in another order than their row's.
 OTHER_ORDERS: dict[Any, tuple[str, ...]] = {
     torch.batch_norm: ("input", "weight", "bias", "running_mean", "running_var", "training"),
@@ -368,8 +377,10 @@ def operator_of(graph: fx.GraphModule, node: fx.Node) -> Operator:
     module = module_of(graph, node)
     if module is None:
         return BY_FUNCTION.get(function_of(node) or "", OTHER)
-    rows = (BY_MODULE[kind] for kind in type(module).__mro__ if kind in BY_MODULE)
-    return next(rows, OTHER)
+    for kind in type(module).__mro__:
+        if kind in BY_MODULE:
+            return BY_MODULE[kind]
+    return OTHER
 
 
 def arguments_of(operator: Operator, node: fx.Node) -> dict[str, Any]:
@@ -379,10 +390,19 @@ def arguments_of(operator: Operator, node: fx.Node) -> dict[str, Any]:
     return dict(zip(names, node.args, strict=False)) | named
 
 
+def source_of(node: fx.Node) -> fx.Node | None:
+    """The node that a call takes as its first positional argument, or None."""
+    if node.args and isinstance(node.args[0], fx.Node):
+        return node.args[0]
+    return None
+
+
 def shape_of(node: fx.Node) -> tuple[int, ...]:
     """The shape of a node's tensor for one image, or () for what is no tensor."""
     meta = node.meta.get("tensor_meta")
-    return tuple(meta.shape) if meta is not None and hasattr(meta, "shape") else ()
+    if meta is None or not hasattr(meta, "shape"):
+        return ()
+    return tuple(meta.shape)
 
 
 def elements_of(node: fx.Node) -> int:

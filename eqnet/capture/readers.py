@@ -79,27 +79,37 @@ class Readers:
         if group not in ("add", "mul"):
             return group
         # A sum or product with a constant is no meeting of two tensors, nor is a scaled one.
-        met = [source for source in node.all_input_nodes if source not in self._constants]
-        return "other" if len(met) < 2 or "alpha" in node.kwargs else group
+        if len(self._operands(node)) < 2 or "alpha" in node.kwargs:
+            return "other"
+        return group
+
+    def _operands(self, node: fx.Node) -> list[fx.Node]:
+        """What a node reads, without constants."""
+        return [source for source in node.all_input_nodes if source not in self._constants]
+
+    def _feeds_layer(self, node: fx.Node) -> bool:
+        return any(is_layer(self._graph, user) for user in node.users)
 
     def _is_joined(self, concat: fx.Node) -> bool:
         """Whether only layers and pools read what is joined.
 
-        One quantizer behind the concat then serves its operands too, with the same integers, so
+        One quantizer after the concat then serves its operands too, with the same integers, so
         they need none of their own.
         """
         while len(concat.users) == 1 and self._is_mover(next(iter(concat.users))):
             concat = next(iter(concat.users))
-        layers = [is_layer(self._graph, user) for user in concat.users]
-        return any(layers) and all(
-            found or (user.op != "output" and self.group(user) == "pool")
-            for user, found in zip(concat.users, layers, strict=True)
-        )
+        if not self._feeds_layer(concat):
+            return False
+        return all(self.group(user) in (None, "pool") for user in concat.users)
 
     def groups(self, node: fx.Node) -> set[ReaderGroup]:
         """The carrier groups of a value's readers beside layers."""
-        found = (self.group(user) for user in node.users if user.op != "output")
-        return {group for group in found if group is not None}
+        groups = set()
+        for user in node.users:
+            group = self.group(user)
+            if user.op != "output" and group is not None:
+                groups.add(group)
+        return groups
 
     def tensors(self) -> list[fx.Node]:
         """Values that get a quantizer: what layers, sums, pools, concats, products and
@@ -115,8 +125,8 @@ class Readers:
                 continue
             if len(node.users) == 1 and self._is_mover(next(iter(node.users))):
                 continue
-            found = {self.group(user) for user in node.users if user.op != "output"}
-            if found - {"other"} or self.ended_conv(node):
+            groups = {self.group(user) for user in node.users}
+            if groups - {"other"} or self.ended_conv(node):
                 nodes.append(node)
         return nodes
 
@@ -124,8 +134,7 @@ class Readers:
         if not shape_of(node):
             return False
         floating = bool(node.meta["tensor_meta"].dtype.is_floating_point)
-        read_by_layer = any(is_layer(self._graph, user) for user in node.users)
-        return floating and (node not in self._constants or read_by_layer)
+        return floating and (node not in self._constants or self._feeds_layer(node))
 
     def _is_mover(self, node: fx.Node) -> bool:
         """Whether a node only moves values, so that its output is the same quantized tensor."""
@@ -142,51 +151,70 @@ class Readers:
         for node in self._graph.graph.nodes:
             if self.group(node) != "add":
                 continue
-            operands = node.all_input_nodes
-            own = [(one, self._summed_conv(one)) for one in operands if len(one.users) == 1]
-            plain = [(one, conv) for one, conv in own if conv and not self._folds(one)]
-            chosen, conv = next(
-                (pair for pair in (*plain, *own) if pair[1] is not None), (None, None)
-            )
-            if chosen is None or conv is None:
+            absorbing = self._absorbing(node)
+            if absorbing is None:
                 continue
-            absorbed.add(chosen)
-            for other in operands:
-                if other is not chosen:
+            operand, conv = absorbing
+            absorbed.add(operand)
+            for other in node.all_input_nodes:
+                if other is not operand:
                     beside[other] = (*beside.get(other, ()), conv)
         return absorbed, beside
 
+    def _absorbing(self, node: fx.Node) -> tuple[fx.Node, str] | None:
+        """The operand of a sum that a convolution makes and adds to, and this convolution.
+
+        The first one that ends in no ReLU or clip, or else the first of all.
+        """
+        folded = None
+        for operand in node.all_input_nodes:
+            if len(operand.users) > 1:
+                continue
+            conv = self._summed_conv(operand)
+            if conv is None:
+                continue
+            if not self._folds(operand):
+                return operand, conv
+            if folded is None:
+                folded = operand, conv
+        return folded
+
     def _summed_conv(self, node: fx.Node) -> str | None:
-        """As `_conv_of`, with products and sums with constants (layer scale) behind: OpenVINO
+        """As `_conv_of`, with products and sums with constants (layer scale) after it: OpenVINO
         folds those into the convolution that it adds to.
         """
         while self._operator(node).affine:
-            values = [source for source in node.all_input_nodes if source not in self._constants]
-            if len(values) != 1 or len(values[0].users) > 1:
+            operands = self._operands(node)
+            if len(operands) != 1 or len(operands[0].users) > 1:
                 return None
-            node = values[0]
+            node = operands[0]
         return self._conv_of(node)
 
     def _conv_of(self, node: fx.Node) -> str | None:
         """The convolution whose output a value is, with its batch norm, dropout and ReLU.
 
-        A ReLU that nothing else reads counts, because a quantizer behind it would absorb it:
+        A ReLU that nothing else reads counts, because a quantizer after it would absorb it:
         OpenVINO then adds to the convolution's output without the quantizer's rounding.
         """
         operator = self._operator(node)
         if operator in (BATCH_NORM, DROPOUT) or self._folds(node):
             (source, *_) = node.all_input_nodes  # which may be named in the call
-            return self._conv_of(source) if len(source.users) == 1 else None
-        return str(node.target) if operator is CONV and node.op == "call_module" else None
+            if len(source.users) > 1:
+                return None
+            return self._conv_of(source)
+        if operator is CONV and node.op == "call_module":
+            return str(node.target)
+        return None
 
     def ended_conv(self, node: fx.Node) -> str | None:
         """The convolution whose output a value is, if an operation outside the groups reads it.
 
         A runtime whose convolutions go from integers to integers leaves this one in float unless
-        the value has a quantizer. What a concat joins shares the quantizer behind that.
+        the value has a quantizer. What a concat joins shares the quantizer after that.
         """
-        floats = any(self._reads_floats(user) for user in node.users)
-        return self._conv_over_movers(node) if floats else None
+        if not any(self._reads_floats(user) for user in node.users):
+            return None
+        return self._conv_over_movers(node)
 
     def read_convs(self, node: fx.Node) -> tuple[str, ...]:
         """The convolutions whose outputs make up a value, if layers read it.
@@ -194,18 +222,25 @@ class Readers:
         Where these layers stay in float the value has no quantizer from them, and such a runtime
         would leave the convolutions in float too.
         """
-        if not any(is_layer(self._graph, user) for user in node.users):
+        if not self._feeds_layer(node):
             return ()
+        parts = [node]
         joined = self._over_movers(node)
-        is_concat = joined is not None and self._is_concat(joined)
-        parts = joined.all_input_nodes if joined is not None and is_concat else [node]
-        found = (self._conv_over_movers(part) for part in parts)
-        return tuple(name for name in found if name is not None)
+        if joined is not None and self._is_concat(joined):
+            parts = joined.all_input_nodes
+        convs = []
+        for part in parts:
+            conv = self._conv_over_movers(part)
+            if conv is not None:
+                convs.append(conv)
+        return tuple(convs)
 
     def _conv_over_movers(self, node: fx.Node) -> str | None:
-        """As `_conv_of`, with data movers behind that nothing else reads."""
+        """As `_conv_of`, with data movers after it that nothing else reads."""
         source = self._over_movers(node)
-        return None if source is None else self._conv_of(source)
+        if source is None:
+            return None
+        return self._conv_of(source)
 
     def _over_movers(self, node: fx.Node) -> fx.Node | None:
         """What data movers move to a value, None where anything else reads it on the way."""
@@ -220,14 +255,14 @@ class Readers:
         return self._operator(node) is CONCAT
 
     def _reads_floats(self, node: fx.Node) -> bool:
-        """Whether a reader is outside the groups and no part of the layer in front of it."""
+        """Whether a reader is outside the groups and no part of the layer before it."""
         if node.op == "output" or self.group(node) != "other":
             return False
         part = self._folds(node) or self._operator(node) in (BATCH_NORM, CONCAT)
         return not part
 
     def _folds(self, node: fx.Node) -> bool:
-        """Whether a quantizer behind takes a node over; a clip to what is computed it does not."""
+        """Whether a quantizer that follows takes a node over, as no clip to what is computed."""
         return self._operator(node).folds and len(node.all_input_nodes) == 1
 
 

@@ -28,8 +28,16 @@ class RebuildError(ValueError):
 
 def plain_values(model: nn.Module) -> dict[str, Tensor]:
     """A copy of the tensors that a model's code may take as plain values, by dotted path."""
-    found = {**dict(model.named_buffers(remove_duplicate=False)), **outside_tensors(model)}
-    return {name: one.detach().cpu().clone() for name, one in found.items() if _can_be_saved(one)}
+    values = {}
+    for name, tensor in _beside_parameters(model).items():
+        if _can_be_saved(tensor):
+            values[name] = tensor.detach().cpu().clone()
+    return values
+
+
+def _beside_parameters(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors that a model holds, but for its parameters."""
+    return dict(model.named_buffers(remove_duplicate=False)) | outside_tensors(model)
 
 
 def _can_be_saved(tensor: Tensor) -> bool:
@@ -38,29 +46,29 @@ def _can_be_saved(tensor: Tensor) -> bool:
 
 def graph_tensors(graph: fx.GraphModule) -> dict[str, Tensor]:
     """Every tensor that a graph computes with, persistent or not, by dotted path."""
-    found = dict(graph.named_buffers(remove_duplicate=False))
+    tensors = dict(graph.named_buffers(remove_duplicate=False))
     for node in graph.graph.nodes:
         if node.op == "get_attr":
             value = attribute(graph, str(node.target))
             if isinstance(value, Tensor):
-                found[str(node.target)] = value
-    return {**found, **graph.state_dict(keep_vars=True)}
+                tensors[str(node.target)] = value
+    return {**tensors, **graph.state_dict(keep_vars=True)}
 
 
 def with_model_values(
     tensors: dict[str, Tensor], values: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """The graph's tensors, and those values of the model that are not among them."""
-    beside = {
-        f"{MODEL}{name}": value
-        for name, value in values.items()
-        if name not in tensors or not _same(tensors[name].cpu(), value)
-    }
-    return {**tensors, **beside}
+    everything = dict(tensors)
+    for name, value in values.items():
+        if name not in tensors or not _same(tensors[name].cpu(), value):
+            everything[f"{MODEL}{name}"] = value
+    return everything
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
-    return one.dtype == other.dtype and one.shape == other.shape and torch.equal(one, other)
+def _same(tensor: Tensor, other: Tensor) -> bool:
+    alike = tensor.dtype == other.dtype and tensor.shape == other.shape
+    return alike and torch.equal(tensor, other)
 
 
 @torch.no_grad()
@@ -70,18 +78,22 @@ def fill_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     tensors: as `with_model_values` returns them. Raises RebuildError for a tensor that the
     model lacks or has in another shape.
     """
-    own = {**dict(model.named_buffers(remove_duplicate=False)), **outside_tensors(model)}
-    for key in (key for key in tensors if key.startswith(MODEL)):
-        name = key.removeprefix(MODEL)
-        if name not in own:
-            raise RebuildError(f"it lacks tensor '{name}'")
-        if own[name].shape != tensors[key].shape or own[name].dtype != tensors[key].dtype:
-            raise RebuildError(f"its tensor '{name}' has another shape or type")
-    own |= dict(model.named_parameters(remove_duplicate=False))
-    for name, tensor in own.items():
-        value = tensors.get(f"{MODEL}{name}", tensors.get(name))
-        if value is not None and _can_be_saved(tensor) and tensor.shape == value.shape:
-            set_values(tensor, value)
+    targets = _beside_parameters(model)
+    for key, value in tensors.items():
+        if key.startswith(MODEL):
+            _require_like(targets, key.removeprefix(MODEL), value)
+    targets |= dict(model.named_parameters(remove_duplicate=False))
+    for name, tensor in targets.items():
+        saved = tensors.get(f"{MODEL}{name}", tensors.get(name))
+        if saved is not None and _can_be_saved(tensor) and tensor.shape == saved.shape:
+            set_values(tensor, saved)
+
+
+def _require_like(targets: dict[str, Tensor], name: str, value: Tensor) -> None:
+    if name not in targets:
+        raise RebuildError(f"it lacks tensor '{name}'")
+    if targets[name].shape != value.shape or targets[name].dtype != value.dtype:
+        raise RebuildError(f"its tensor '{name}' has another shape or type")
 
 
 def check_images(input_shape: tuple[int, int, int]) -> Tensor:

@@ -24,9 +24,8 @@ def refuse_other_inputs(graph: fx.GraphModule) -> None:
 
 def refuse_other_outputs(graph: fx.GraphModule) -> None:
     """The model returns one tensor of logits. Raises CaptureError."""
-    output = next(node for node in graph.graph.nodes if node.op == "output")
-    found = output.args[0]
-    if not isinstance(found, fx.Node) or len(shape_of(found)) != 2:
+    logits = graph.graph.output_node().args[0]
+    if not isinstance(logits, fx.Node) or len(shape_of(logits)) != 2:
         raise CaptureError("the model's output is not one tensor of logits [N, classes]")
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 def first_line(error: Exception) -> str:
     """What an error says first."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0]
 
 
 def where(error: BaseException) -> str:
@@ -30,4 +31,6 @@ def line_of_frame(frame: Any) -> str:
     """The innermost source line outside torch and tracing on the way to a Python frame."""
     while frame is not None and not _is_users(frame.f_code.co_filename):
         frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else "unknown line"
+    if frame is None:
+        return "unknown line"
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -11,7 +11,7 @@ import operator
 import torch
 from torch import fx
 
-from eqnet.capture.operators import SILU, operator_of
+from eqnet.capture.operators import SILU, arguments_of, operator_of
 
 
 def split_swish(graph: fx.GraphModule) -> None:
@@ -22,7 +22,7 @@ def split_swish(graph: fx.GraphModule) -> None:
     for node in list(graph.graph.nodes):
         if operator_of(graph, node) is not SILU:
             continue
-        source = node.args[0] if node.args else node.kwargs["input"]
+        source = arguments_of(SILU, node)["input"]
         with graph.graph.inserting_before(node):
             gate = graph.graph.create_node(
                 "call_function", torch.sigmoid, (source,), name=f"{node.name}_gate"

@@ -21,13 +21,30 @@ from eqnet.spec.errors import CaptureError
 # What takes sizes, one of which may be the number of images: functions that make tensors, and
 # functions and methods of tensors that the model holds.
 FUNCTIONS = (
-    "zeros", "ones", "full", "empty", "arange", "eye", "linspace", "tile", "broadcast_to",
+    "zeros",
+    "ones",
+    "full",
+    "empty",
+    "arange",
+    "eye",
+    "linspace",
+    "tile",
+    "broadcast_to",
     "repeat_interleave",
-)  # fmt: skip
+)
 METHODS = (
-    "expand", "repeat", "tile", "broadcast_to", "repeat_interleave", "new_zeros", "new_ones",
-    "new_full", "new_empty", "view", "reshape",
-)  # fmt: skip
+    "expand",
+    "repeat",
+    "tile",
+    "broadcast_to",
+    "repeat_interleave",
+    "new_zeros",
+    "new_ones",
+    "new_full",
+    "new_empty",
+    "view",
+    "reshape",
+)
 ALLOWED = (
     "(allowed: models that torch.fx can trace for any number of images, "
     "without data-dependent control flow)"
@@ -54,14 +71,19 @@ def trace(model: nn.Module, input_shape: tuple[int, int, int]) -> fx.GraphModule
         graph.set_codegen(CodeGen())
         traced = fx.GraphModule(model, graph)
     except Exception as error:  # a model's own code may fail with anything
-        path = f" in '{tracer.failed_in}'" if tracer.failed_in else ""
-        said = first_line(error)
-        allowed = "" if "(allowed:" in said else f" {ALLOWED}"
-        raise CaptureError(
-            f"cannot capture {type(model).__name__}: {where(error)}{path}: {said}{allowed}"
-        ) from error
+        raise _refusal(model, tracer.failed_in, error) from error
     _drop_unused_inputs(traced)
     return traced
+
+
+def _refusal(model: nn.Module, failed_in: str, error: Exception) -> CaptureError:
+    """What an error under tracing means; failed_in: the path of the module, '' at the top."""
+    place, reason = where(error), first_line(error)
+    if failed_in:
+        place += f" in '{failed_in}'"
+    if "(allowed:" not in reason:
+        reason += f" {ALLOWED}"
+    return CaptureError(f"cannot capture {type(model).__name__}: {place}: {reason}")
 
 
 @contextmanager
@@ -71,15 +93,18 @@ def _tensors_of_any_number(tracer: ShapedTracer) -> Iterator[None]:
 
     def wrap(make: Callable[..., Any], kind: str, target: Any) -> Callable[..., Any]:
         @functools.wraps(make)
-        def made(*args: Any, **kwargs: Any) -> Any:
-            given: list[Any] = [*kwargs.values()]
-            for item in args:
-                given += item if isinstance(item, (tuple, list)) else [item]
-            if any(isinstance(item, ShapedProxy) for item in given):
+        def call(*args: Any, **kwargs: Any) -> Any:
+            values: list[Any] = [*kwargs.values()]
+            for argument in args:
+                if isinstance(argument, (tuple, list)):
+                    values += argument
+                else:
+                    values.append(argument)
+            if any(isinstance(value, ShapedProxy) for value in values):
                 return tracer.create_proxy(kind, target, args, kwargs)
             return make(*args, **kwargs)
 
-        return made
+        return call
 
     functions = {name: getattr(torch, name) for name in FUNCTIONS}
     for name, make in functions.items():
@@ -125,23 +150,26 @@ def _scripted_functions_in_full() -> Iterator[None]:
 
 def _without_traces(model: nn.Module) -> nn.Module:
     """A copy with the same parameters and buffers: what the code keeps of a run is its own."""
-    kept = [*model.parameters(), *model.buffers()]
+    tensors = [*model.parameters(), *model.buffers()]
     for module in model.modules():
-        kept += [value for value in vars(module).values() if isinstance(value, torch.Tensor)]
+        tensors += [value for value in vars(module).values() if isinstance(value, torch.Tensor)]
     try:
-        return copy.deepcopy(model, {id(tensor): tensor for tensor in kept})
+        return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
     except Exception:  # an attribute that cannot be copied: then the model's own code must do
         return model
 
 
 def _defaults(model: nn.Module) -> dict[str, Any]:
-    """The optional arguments of `forward` behind the first, with their defaults."""
+    """The optional arguments of `forward` after the first, with their defaults."""
     try:
         parameters = list(inspect.signature(model.forward).parameters.values())[1:]
     except (TypeError, ValueError):
         return {}
-    given = [item for item in parameters if item.default is not inspect.Parameter.empty]
-    return {item.name: item.default for item in given}
+    defaults = {}
+    for parameter in parameters:
+        if parameter.default is not inspect.Parameter.empty:
+            defaults[parameter.name] = parameter.default
+    return defaults
 
 
 def _drop_unused_inputs(graph: fx.GraphModule) -> None:

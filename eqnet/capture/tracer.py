@@ -33,7 +33,7 @@ LINE = "eqnet_line"  # node.meta: file:line of the model's code
 BATCHES = (1, 3)
 SCRIPTED = (
     "a TorchScript module hides its operations (allowed: the nn.Module that it was made from)"
-)  # fmt: skip
+)
 PLAIN = (int, float, str, torch.dtype, torch.device, torch.layout, torch.memory_format)
 
 
@@ -48,8 +48,10 @@ class Sizes(tuple[Any, ...]):
         return product
 
     def __getitem__(self, key: Any) -> Any:
-        found = super().__getitem__(key)
-        return Sizes(found) if isinstance(key, slice) else found
+        item = super().__getitem__(key)
+        if isinstance(key, slice):
+            return Sizes(item)
+        return item
 
 
 class DataDependentError(TypeError):
@@ -87,7 +89,7 @@ class ShapedProxy(fx.Proxy):
 
 
 def _augmented(operation: Any) -> Callable[[ShapedProxy, Any], Any]:
-    """The method behind `x += y`, which fx.Proxy lacks: it would be traced as `x = x + y`."""
+    """The method of `x += y`, which fx.Proxy lacks: it would be traced as `x = x + y`."""
 
     def method(proxy: ShapedProxy, other: Any) -> Any:
         if not isinstance(proxy.tracer.values(proxy)[0], torch.Tensor):
@@ -160,8 +162,9 @@ class ShapedTracer(fx.Tracer):
     def _registered(self) -> set[int]:
         return {id(parameter) for parameter in self.root.parameters()}
 
-    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any,
-                     **named: Any) -> Any:  # fmt: skip
+    def create_proxy(
+        self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any, **named: Any
+    ) -> Any:
         """A node with its shape, or the plain value of one that no image decides."""
         if kind == "call_method" and target == "size":
             return self._size(*args, **kwargs)
@@ -178,7 +181,8 @@ class ShapedTracer(fx.Tracer):
         return first
 
     def _size(self, proxy: ShapedProxy, dim: int | None = None) -> Any:
-        return self._sizes(proxy) if dim is None else self._sizes(proxy)[dim]
+        sizes = self._sizes(proxy)
+        return sizes if dim is None else sizes[dim]
 
     def _sizes(self, proxy: ShapedProxy) -> Any:
         first, second = (value.shape for value in self.values(proxy))
@@ -189,23 +193,24 @@ class ShapedTracer(fx.Tracer):
         if first == second:
             return first
         create = super().create_proxy
-        found = []
-        for dim, (one, other) in enumerate(zip(first, second, strict=True)):
-            size: Any = one
-            if one != other:
+        sizes = []
+        for dim, values in enumerate(zip(first, second, strict=True)):
+            size: Any = values[0]
+            if values[0] != values[1]:
                 size = create("call_method", "size", (proxy, dim), {})
-                size.node.meta[PROBES] = (one, other)
-            found.append(size)
-        return Sizes(found)
+                size.node.meta[PROBES] = values
+            sizes.append(size)
+        return Sizes(sizes)
 
     def attribute(self, proxy: ShapedProxy, name: str) -> Any:
         """`proxy.name`: a method, a shape, a plain value, or a node."""
         if name == "shape":
             return self._sizes(proxy)
         with self._probing():
-            if not all(hasattr(value, name) for value in self.values(proxy)):
+            values = self.values(proxy)
+            if not all(hasattr(value, name) for value in values):
                 raise AttributeError(f"'{proxy.node.name}' has no attribute '{name}'")
-            first, second = (getattr(value, name) for value in self.values(proxy))
+            first, second = (getattr(value, name) for value in values)
         if callable(first) and not isinstance(first, torch.Tensor):
             return fx.proxy.Attribute(proxy, name)
         if first is None or (isinstance(first, PLAIN) and first == second):
@@ -214,15 +219,15 @@ class ShapedTracer(fx.Tracer):
 
     def values(self, proxy: fx.Proxy) -> tuple[Any, Any]:
         """The value of a proxy for each number of images."""
-        found: tuple[Any, Any] = proxy.node.meta[PROBES]
-        return found
+        values: tuple[Any, Any] = proxy.node.meta[PROBES]
+        return values
 
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
         """The items of a tuple, or of a tensor whose first size is not the number of images."""
-        lengths = [len(value) for value in self.values(obj)]
-        if lengths[0] != lengths[1]:
+        first, second = self.values(obj)
+        if len(first) != len(second):
             raise self.depends(obj)
-        return iter([obj[index] for index in range(lengths[0])])  # type: ignore[index]  # traced
+        return iter([obj[index] for index in range(len(first))])  # type: ignore[index]  # traced
 
     def to_bool(self, obj: fx.Proxy) -> bool:
         """Refuse: whatever no image decides is no proxy any more."""
@@ -274,14 +279,11 @@ class ShapedTracer(fx.Tracer):
         """The value of a node; what it writes of its inputs is noted."""
         with Writes() as seen:
             value = self._value(node, index)
-        given = [
-            tensor
-            for source in node.all_input_nodes
-            for tensor in tensors_in(source.meta[PROBES][index])
-        ]
-        node.meta.setdefault(WRITTEN, []).append(
-            [one for one in seen.tensors if any(share_memory(one, other) for other in given)]
-        )
+        inputs = []
+        for source in node.all_input_nodes:
+            inputs += tensors_in(source.meta[PROBES][index])
+        written = [tensor for tensor in seen.tensors if _shares_memory(tensor, inputs)]
+        node.meta.setdefault(WRITTEN, []).append(written)
         return value
 
     def _value(self, node: fx.Node, index: int) -> Any:
@@ -299,6 +301,10 @@ class ShapedTracer(fx.Tracer):
         if node.op == "call_method":
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
         return self.root.get_submodule(str(node.target))(*args, **kwargs)
+
+
+def _shares_memory(tensor: torch.Tensor, others: list[torch.Tensor]) -> bool:
+    return any(share_memory(tensor, other) for other in others)
 
 
 def _decided_by(node: fx.Node) -> str:

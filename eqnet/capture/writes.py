@@ -12,11 +12,17 @@ from torch.utils._pytree import tree_leaves
 
 # `x += y` writes into the tensor x; beside each such operator, the one that makes a new tensor.
 PLAIN_OPERATORS: dict[Any, Callable[[Any, Any], Any]] = {
-    operator.iadd: operator.add, operator.isub: operator.sub, operator.imul: operator.mul,
-    operator.itruediv: operator.truediv, operator.ifloordiv: operator.floordiv,
-    operator.imod: operator.mod, operator.ipow: operator.pow, operator.iand: operator.and_,
-    operator.ior: operator.or_, operator.ixor: operator.xor,
-}  # fmt: skip
+    operator.iadd: operator.add,
+    operator.isub: operator.sub,
+    operator.imul: operator.mul,
+    operator.itruediv: operator.truediv,
+    operator.ifloordiv: operator.floordiv,
+    operator.imod: operator.mod,
+    operator.ipow: operator.pow,
+    operator.iand: operator.and_,
+    operator.ior: operator.or_,
+    operator.ixor: operator.xor,
+}
 
 
 class Writes(TorchDispatchMode):
@@ -33,8 +39,8 @@ class Writes(TorchDispatchMode):
         kwargs = kwargs or {}
         for index, argument in enumerate(func._schema.arguments):
             if argument.alias_info is not None and argument.alias_info.is_write:
-                given = args[index] if index < len(args) else kwargs.get(argument.name)
-                self.tensors += tensors_in(given)
+                written = args[index] if index < len(args) else kwargs.get(argument.name)
+                self.tensors += tensors_in(written)
         return func(*args, **kwargs)
 
 
@@ -43,15 +49,15 @@ def tensors_in(value: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
 
 
-def share_memory(one: Tensor, other: Tensor) -> bool:
+def share_memory(tensor: Tensor, other: Tensor) -> bool:
     """Whether two tensors lie in the same storage: one may be a part of the other."""
-    same: bool = one.untyped_storage()._cdata == other.untyped_storage()._cdata
+    same: bool = tensor.untyped_storage()._cdata == other.untyped_storage()._cdata
     return same
 
 
-def same_values(one: Tensor, other: Tensor) -> bool:
+def same_values(tensor: Tensor, other: Tensor) -> bool:
     """Whether two tensors are the same elements of the same storage in the same order."""
-    return one is other or (share_memory(one, other) and _layout(one) == _layout(other))
+    return tensor is other or (share_memory(tensor, other) and _layout(tensor) == _layout(other))
 
 
 def _layout(tensor: Tensor) -> tuple[Any, ...]:

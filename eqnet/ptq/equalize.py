@@ -8,7 +8,7 @@ products of float numbers stay bit for bit what they were, and 1 for all channel
 are far from typical on both sides: nothing that grows passes twice what is typical, so no weight
 pays for what an activation gains. A network without such channels is left as it is.
 
-Where nothing can take the factor, in front of SiLU's sigmoid or behind GELU, it becomes a
+Where nothing can take the factor, before SiLU's sigmoid or after GELU, it becomes a
 multiplication by a constant of its own (eqnet/capture/channel_scale.py), for outliers alone.
 """
 
@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, fx, nn
 
-from eqnet.capture.channel_scale import scale_before, scale_behind
+from eqnet.capture.channel_scale import scale_after, scale_before
 from eqnet.ptq.rescalable import Norm, Place, Reader, Span, Through, spans
 from eqnet.quant.layers import ELASTIC, ElasticConv2d, ElasticConvTranspose2d, ElasticLayer
 from eqnet.supernet.supernet import Supernet
@@ -67,23 +67,31 @@ def _ranges(supernet: Supernet, chosen: list[Span], batches: Iterable[Tensor]) -
     In units of the root mean square of the image's values there: an image that is large in all
     channels makes none of them an outlier.
     """
-    found = [[torch.zeros(span.place.channels) for _ in span.watched] for span in chosen]
-    handles = [
-        watched.quantizer.register_forward_hook(
-            _hook(rows, number, watched.place, span.place.channels)
-        )
-        for span, rows in zip(chosen, found, strict=True)
-        for number, watched in enumerate(span.watched)
-    ]
+    if not chosen:
+        return []
+    ranges: list[list[Tensor]] = []
+    handles = []
+    for span in chosen:
+        channels = span.place.channels
+        rows = [torch.zeros(channels) for _ in span.watched]
+        for number, watched in enumerate(span.watched):
+            hook = _hook(rows, number, watched.place, channels)
+            handles.append(watched.quantizer.register_forward_hook(hook))
+        ranges.append(rows)
+    _pass_images(supernet, batches)
+    for handle in handles:
+        handle.remove()
+    return [torch.stack(rows) for rows in ranges]
+
+
+def _pass_images(supernet: Supernet, batches: Iterable[Tensor]) -> None:
+    """Run the network on the first batches that have IMAGES images, or on all."""
     images = 0
-    for batch in batches if chosen else ():
+    for batch in batches:
         supernet.graph(batch)
         images += len(batch)
         if images >= IMAGES:
-            break
-    for handle in handles:
-        handle.remove()
-    return [torch.stack(rows) for rows in found]
+            return
 
 
 def _hook(
@@ -107,7 +115,7 @@ def _factors(span: Span, ranges: Tensor) -> Tensor:
     for reader in span.readers:
         read = torch.maximum(read, _relative(_columns(reader, span.place.channels)))
     balanced = (values / read.clamp_min(TINY)).sqrt()
-    # What is far out in front of a function may not be behind it: there it must not get lost.
+    # What is far out before a function may not be after it: there it must not get lost.
     limits = (balanced, values, ROOM / read.clamp_min(TINY), OUTLYING * least)
     down = torch.stack(limits).amin(0)
     up = torch.maximum(torch.maximum(balanced, values), _rows(span) / ROOM)
@@ -120,7 +128,9 @@ def _factors(span: Span, ranges: Tensor) -> Tensor:
 def _relative(ranges: Tensor) -> Tensor:
     """Ranges [C] in units of the typical one: the median of the channels that have any."""
     alive = ranges[ranges > TINY]
-    return ranges / alive.median() if len(alive) else torch.ones_like(ranges)
+    if not len(alive):
+        return torch.ones_like(ranges)
+    return ranges / alive.median()
 
 
 def _columns(reader: Reader, channels: int) -> Tensor:
@@ -148,14 +158,16 @@ def _rows(span: Span) -> Tensor:
 def _groups(layer: ElasticLayer) -> int:
     if isinstance(layer, ElasticConv2d):
         return layer.groups
-    return int(layer.geometry["groups"]) if isinstance(layer, ElasticConvTranspose2d) else 1
+    if isinstance(layer, ElasticConvTranspose2d):
+        return int(layer.geometry["groups"])
+    return 1
 
 
 def _rescale(graph: fx.GraphModule, span: Span, factors: Tensor) -> None:
     """Divide the channels by `factors`, float32 [C], where they start, and undo it at each end."""
     factors = factors.to(next(iter(graph.parameters())).device)
     if span.producer is None:
-        scale_behind(graph, span.start, _across(1 / factors, span.place))
+        scale_after(graph, span.start, _across(1 / factors, span.place))
     else:
         _divide(span.producer, factors)
     for reader in span.readers:

@@ -17,7 +17,7 @@ from eqnet.supernet.supernet import Supernet
 POSITIONS = 128
 # Inputs of one output value, above which moments take too much memory (1 GiB at 16,384).
 MAX_COLUMNS = 8192
-# The share of the squared means that stays in: a mean's error is corrected behind the layer, on
+# The share of the squared means that stays in: a mean's error is corrected after the layer, on
 # images like these.
 MEAN_SHARE = 0.05
 
@@ -109,7 +109,8 @@ def columns(layer: ElasticLayer, x: Tensor) -> Tensor:
     """What a layer multiplies its weight's rows with, [G, n, K], at `POSITIONS` of each image."""
     if not isinstance(layer, ElasticConv2d):
         return x.reshape(1, -1, x.shape[-1])
-    x = x if layer.pads is None else functional.pad(x, layer.pads)
+    if layer.pads is not None:
+        x = functional.pad(x, layer.pads)
     parts = [_windows(layer, image) for image in x.split(1)]
     return torch.cat(parts, 1)
 
@@ -126,6 +127,6 @@ def _windows(layer: ElasticConv2d, image: Tensor) -> Tensor:
             image, padding = functional.pad(image, both), (0, 0)
         flat = functional.unfold(image, layer.kernel_size, layer.dilation, padding, layer.stride)
     # An odd stride does not lock onto the columns of maps of even width.
-    stride = max(1, flat.shape[2] // POSITIONS)
-    chosen = flat[0, :, :: stride | 1 if stride > 1 else 1]
+    stride = max(1, flat.shape[2] // POSITIONS) | 1
+    chosen = flat[0, :, ::stride]
     return chosen.reshape(layer.groups, -1, chosen.shape[1]).transpose(1, 2)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,12 +62,7 @@ class WeightForm(NamedTuple):
         return WeightQuantizer.key(self.granularity, self.symmetry, self.bits)
 
 
-FORMS = tuple(
-    WeightForm(granularity, symmetry, bits)
-    for granularity in Granularity
-    for symmetry in Symmetry
-    for bits in BITS
-)
+FORMS = tuple(WeightForm(*choices) for choices in product(Granularity, Symmetry, BITS))
 
 
 @torch.no_grad()
@@ -88,7 +84,9 @@ def reconstruct(
     identity = _identity(supernet)
     moments = input_moments(supernet, batches)
     progress.start("reconstruction", len(moments))
-    finished = {} if partial is None else _load(partial, identity)
+    finished: dict[str, Tensor] = {}
+    if partial is not None:
+        finished = _load(partial, identity)
     saved = time.monotonic()
     for name in list(moments):
         inputs = moments.pop(name)
@@ -125,11 +123,12 @@ def _load(partial: Path, identity: str) -> dict[str, Tensor]:
 
 def _state(quantizer: WeightQuantizer, layer: str) -> dict[str, Tensor]:
     """Rounding and scales of a layer, by names that `_restore` reads."""
-    parts: dict[str, Tensor] = {
-        f"rounding.{key}": value for key, value in quantizer.rounding.named_buffers()
-    }
-    parts |= {f"log_scale.{key}": value for key, value in quantizer.log_scale.items()}
-    return {f"{layer}:{name}": value.detach().cpu().clone() for name, value in parts.items()}
+    state: dict[str, Tensor] = {}
+    for key, packed in quantizer.rounding.named_buffers():
+        state[f"{layer}:rounding.{key}"] = packed.detach().cpu().clone()
+    for key, scale in quantizer.log_scale.items():
+        state[f"{layer}:log_scale.{key}"] = scale.detach().cpu().clone()
+    return state
 
 
 def _restore(quantizer: WeightQuantizer, layer: str, finished: dict[str, Tensor]) -> bool:

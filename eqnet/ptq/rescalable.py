@@ -4,8 +4,8 @@ Channels start where something makes them that takes a factor for free: a layer,
 gamma and beta of its own. They are followed through what multiplies with its input by any
 positive factor and keeps channels apart (ReLU and its leaky kin, products with another tensor,
 dropout, pooling, reshaping) to what undoes the factor: a layer by its columns, a depthwise layer
-by the batch norm behind it. Functions that bend (SiLU's sigmoid, GELU) get a multiplication by a
-constant in front, and what comes from anything else, such as GELU, one behind it. ReLU6 has a
+by the batch norm after it. Functions that bend (SiLU's sigmoid, GELU) get a multiplication by a
+constant before them, and what comes from anything else, such as GELU, one after it. ReLU6 has a
 bound of its own, and a sum ties the channel to another tensor's.
 """
 
@@ -65,7 +65,7 @@ class Through(NamedTuple):
 
 
 class Guard(NamedTuple):
-    """A function that bends: a multiplication in front has to undo the factor."""
+    """A function that bends: a multiplication before it has to undo the factor."""
 
     node: fx.Node
     source: fx.Node
@@ -99,7 +99,14 @@ class Span:
     @property
     def name(self) -> str:
         """Of the producer, or of the value that has to be multiplied."""
-        return self.start.name if self.producer is None else str(self.start.target)
+        if self.producer is None:
+            return self.start.name
+        return str(self.start.target)
+
+    @property
+    def quantizers(self) -> set[ActivationQuantizer]:
+        """Those of the channels."""
+        return {watched.quantizer for watched in self.watched}
 
 
 class _TiedError(Exception):
@@ -117,14 +124,14 @@ def spans(graph: fx.GraphModule) -> Iterator[Span]:
     for node in graph.graph.nodes:
         span = walker.first([walker.made_by(node)])
         if span is not None:
-            seen.update(watched.quantizer for watched in span.watched)
+            seen |= span.quantizers
             yield span
     for node in graph.graph.nodes:
         module = module_of(graph, node)
         if isinstance(module, ActivationQuantizer) and module not in seen:
             span = walker.first(walker.multiplied(node.all_input_nodes[0]))
             if span is not None:
-                seen.update(watched.quantizer for watched in span.watched)
+                seen |= span.quantizers
                 yield span
 
 
@@ -152,9 +159,11 @@ class _Walker:
     def made_by(self, node: fx.Node) -> Span | None:
         """The start at a layer or norm that takes a factor into its own parameters."""
         module, shape = module_of(self._graph, node), shape_of(node)
-        last = isinstance(module, nn.Linear | nn.LayerNorm)
-        if isinstance(module, ELASTIC) or (_takes_factors(module)):
-            return Span(node, Place(shape, len(shape) - 1 if last else 1, 1), module)
+        axis = 1
+        if isinstance(module, nn.Linear | nn.LayerNorm):
+            axis = len(shape) - 1
+        if isinstance(module, ELASTIC) or _takes_factors(module):
+            return Span(node, Place(shape, axis, 1), module)
         return None
 
     def multiplied(self, node: fx.Node) -> list[Span | None]:
@@ -187,7 +196,7 @@ class _Walker:
             elif self._channels(user) in (Channels.BENT, Channels.BOUNDED):
                 span.guards.append(Guard(user, node, place))
             else:
-                self._follow(user, self._behind(user, node, place), span)
+                self._follow(user, self._after(user, node, place), span)
 
     def _channels(self, node: fx.Node) -> Channels:
         """What becomes of a channel's factor in a node."""
@@ -199,24 +208,26 @@ class _Walker:
         return bool(span.watched) and bool(span.readers or span.throughs or bending)
 
     def _read(self, layer: ElasticLayer, user: fx.Node, place: Place, span: Span) -> None:
-        norm = self._norm_behind(user)
+        norm = self._norm_after(user)
         if norm is not None and _is_depthwise(layer, place) and place.repeat == 1:
             assert isinstance(layer, ElasticConv2d)
             span.throughs.append(Through(layer, norm))
         else:
             span.readers.append(Reader(layer, _require_inputs(layer, place)))
 
-    def _norm_behind(self, node: fx.Node) -> nn.BatchNorm2d | None:
+    def _norm_after(self, node: fx.Node) -> nn.BatchNorm2d | None:
         """The batch norm with statistics and a gamma that alone reads a value."""
         if len(node.users) != 1:
             return None
         module = module_of(self._graph, next(iter(node.users)))
-        if not isinstance(module, nn.BatchNorm2d) or module.weight is None:
+        if not isinstance(module, nn.BatchNorm2d):
             return None
-        return module if module.running_mean is not None else None
+        if module.weight is None or module.running_mean is None:
+            return None
+        return module
 
-    def _behind(self, node: fx.Node, source: fx.Node, place: Place) -> Place:
-        """Where the channels are behind an operation.
+    def _after(self, node: fx.Node, source: fx.Node, place: Place) -> Place:
+        """Where the channels are after an operation.
 
         Raises _TiedError if it mixes or bends them.
         """
@@ -255,8 +266,10 @@ class _Walker:
         return is_shape or operator_of(self._graph, node) is SIZE
 
     def _meets_another(self, node: fx.Node, source: fx.Node) -> bool:
-        others = [other for other in node.all_input_nodes if other is not source]
-        return any(shape_of(other) and other.op != "get_attr" for other in others)
+        for other in node.all_input_nodes:
+            if other is not source and shape_of(other) and other.op != "get_attr":
+                return True
+        return False
 
 
 def _takes_factors(module: nn.Module | None) -> TypeGuard[Norm]:
@@ -282,9 +295,14 @@ def _is_dividend(operator: Operator, node: fx.Node, source: fx.Node) -> bool:
 
 def _require_inputs(layer: ElasticLayer, place: Place) -> int:
     """How many of a layer's inputs in a row are one channel. Raises _TiedError if they are not."""
-    linear = isinstance(layer, nn.Linear)
     rank = len(place.shape)
-    if place.axis != (rank - 1 if linear else 1) or (not linear and rank != 4):
+    if isinstance(layer, nn.Linear):
+        axis = rank - 1
+    elif rank == 4:
+        axis = 1
+    else:
+        raise _TiedError
+    if place.axis != axis:
         raise _TiedError
     return place.repeat
 
@@ -306,11 +324,15 @@ def _reshaped(place: Place, shape: tuple[int, ...]) -> Place:
     raise _TiedError
 
 
-def _averaged(given: dict[str, Any], place: Place, shape: tuple[int, ...]) -> Place:
-    dims = given.get("dim")
-    sizes = dims if isinstance(dims, tuple | list) else (dims,)
-    axes = {size % len(place.shape) for size in sizes if isinstance(size, int)}
-    if not axes or len(axes) != len(sizes) or place.axis in axes or 0 in axes:
+def _averaged(arguments: dict[str, Any], place: Place, shape: tuple[int, ...]) -> Place:
+    """Where the channels are in a mean over some axes, none of them theirs or the images'."""
+    dims = arguments.get("dim")
+    if not isinstance(dims, tuple | list):
+        dims = (dims,)
+    axes = {dim % len(place.shape) for dim in dims if isinstance(dim, int)}
+    if not axes or len(axes) != len(dims) or place.axis in axes or 0 in axes:
         raise _TiedError
-    gone = 0 if given.get("keepdim") else sum(axis < place.axis for axis in axes)
+    if arguments.get("keepdim"):
+        return place._replace(shape=shape)
+    gone = sum(axis < place.axis for axis in axes)
     return Place(shape, place.axis - gone, place.repeat)

@@ -39,8 +39,13 @@ from eqnet.spec.errors import CaptureError
 OPSET = 21
 FULL_RANGES = ((0, 255), (-128, 127))
 LAYERS = (
-    StaticConv2d, StaticConvTranspose2d, StaticLinear, nn.Conv2d, nn.ConvTranspose2d, nn.Linear,
-)  # fmt: skip
+    StaticConv2d,
+    StaticConvTranspose2d,
+    StaticLinear,
+    nn.Conv2d,
+    nn.ConvTranspose2d,
+    nn.Linear,
+)
 
 
 def _quantize_dequantize(x: Any, scale: Any, zero_point: Any, lo: int, hi: int) -> Any:
@@ -80,11 +85,16 @@ def to_onnx(net: fx.GraphModule, input_shape: tuple[int, int, int]) -> ir.Model:
     try:
         with _quiet(), uncollected(), _MeanForPool():
             program = torch.onnx.export(
-                net, (example,), dynamo=True, opset_version=OPSET,
-                input_names=["input"], output_names=["logits"],
-                dynamic_shapes=({0: batch},), custom_translation_table=translations(),
+                net,
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["input"],
+                output_names=["logits"],
+                dynamic_shapes=({0: batch},),
+                custom_translation_table=translations(),
                 verbose=False,
-            )  # fmt: skip
+            )
     except Exception as error:
         raise CaptureError(f"the network has no ONNX form: {_reason(error)}") from error
     assert program is not None
@@ -100,7 +110,7 @@ def to_onnx(net: fx.GraphModule, input_shape: tuple[int, int, int]) -> ir.Model:
 class _MeanForPool(TorchFunctionMode):
     """Pooling to one value a channel is a mean, as it is inside PyTorch.
 
-    There it also takes over the strides of a channels-last input, as behind a permutation. The
+    There it also takes over the strides of a channels-last input, as after a permutation. The
     exporter would write these out as seven nodes that compute and gather indices.
     """
 
@@ -131,8 +141,9 @@ def _reason(error: BaseException) -> str:
     said, last = "", error
     while last.__cause__ is not None:
         last = last.__cause__
-        found = re.search(r"%(\w+) : .*target=torch\.ops\.([\w.]+)", str(last))
-        said = said or (f"operator '{found[2]}' (node '{found[1]}'): " if found else "")
+        match = re.search(r"%(\w+) : .*target=torch\.ops\.([\w.]+)", str(last))
+        if match and not said:
+            said = f"operator '{match[2]}' (node '{match[1]}'): "
     lines = str(last).strip().splitlines() or [type(last).__name__]
     return said + lines[0]
 
@@ -183,8 +194,9 @@ def _point_names(net: fx.GraphModule) -> list[str]:
     for name, module in _calls(net):
         if isinstance(module, StaticQuantizer):
             tensor = name.removeprefix(f"{QUANTIZERS}.")
-            roles = (role for role in ROLES if getattr(module, role) is not None)
-            names += [point_name(tensor, role) for role in roles]
+            for role in ROLES:
+                if getattr(module, role) is not None:
+                    names.append(point_name(tensor, role))
     return names
 
 
@@ -203,13 +215,14 @@ def pool_globally(model: ir.Model) -> None:
     for node in list(model.graph):
         if node.op_type != "ReduceMean" or len(node.inputs) < 2:
             continue
-        axes = node.inputs[1]
-        shape = node.inputs[0].shape if node.inputs[0] is not None else None
-        keeps = node.attributes.get_int("keepdims", 1) == 1
-        if axes is None or axes.const_value is None or shape is None or len(shape) != 4:
+        source, axes = node.inputs[0], node.inputs[1]
+        if source is None or source.shape is None or len(source.shape) != 4:
             continue
+        if axes is None or axes.const_value is None:
+            continue
+        keeps = node.attributes.get_int("keepdims", 1) == 1
         if keeps and sorted(axis % 4 for axis in axes.const_value.numpy().tolist()) == [2, 3]:
-            pool = ir.node("GlobalAveragePool", [node.inputs[0]], name=f"{node.name}_pool")
+            pool = ir.node("GlobalAveragePool", [source], name=f"{node.name}_pool")
             pool.metadata_props.update(node.metadata_props)
             ir.convenience.replace_nodes_and_values(
                 model.graph, node, [node], [pool], node.outputs, pool.outputs

@@ -28,6 +28,8 @@ QUANTIZER_PARTS = {
     "DequantizeLinear": {1: "scale", 2: "zero_point"},
     "Clip": {1: "lo", 2: "hi"},
 }
+LAYER_PARTS = {1: "weight", 2: "bias"}
+DEQUANTIZER_PARTS = ("", ".scale", ".zero_point")
 
 
 def name_everything(model: ir.Model, layers: Collection[str], parameters: Collection[str]) -> None:
@@ -39,10 +41,7 @@ def name_everything(model: ir.Model, layers: Collection[str], parameters: Collec
     _name_weights(model, layers)
     _name_nodes(model, layers)
     _name_constants(model, layers, parameters)
-    for node in model.graph:
-        for index, value in enumerate(node.outputs):
-            if not value.is_graph_output():
-                value.name = f"{node.name}.output" + (f".{index}" if index else "")
+    _name_values(model)
     _document(model)
 
 
@@ -53,9 +52,12 @@ def _drop_defaults(model: ir.Model) -> None:
             attribute = node.attributes.get(key)
             if attribute is not None and attribute.value == default:
                 node.attributes.pop(key)
-        scale = node.inputs[1] if node.op_type.endswith("uantizeLinear") else None
-        if scale is not None and scale.shape is not None and len(scale.shape) == 0:
+        if node.op_type.endswith("uantizeLinear") and _is_scalar(node.inputs[1]):
             node.attributes.pop("axis", None)
+
+
+def _is_scalar(value: ir.Value | None) -> bool:
+    return value is not None and value.shape is not None and len(value.shape) == 0
 
 
 def _is_quantizer(node: ir.Node) -> bool:
@@ -66,16 +68,23 @@ def _is_quantizer(node: ir.Node) -> bool:
 def _name_weights(model: ir.Model, layers: Collection[str]) -> None:
     """`L.weight.dq` for the node that brings the integer weight of layer L to real values."""
     for node in model.graph:
-        value = node.inputs[1] if node.name in layers and len(node.inputs) > 1 else None
-        maker = value.producer() if value is not None else None
-        if maker is not None and maker.op_type == "DequantizeLinear":
-            maker.name = f"{node.name}.weight.dq"
+        if node.name not in layers or len(node.inputs) < 2:
+            continue
+        weight = node.inputs[1]
+        producer = weight.producer() if weight is not None else None
+        if producer is not None and producer.op_type == "DequantizeLinear":
+            producer.name = f"{node.name}.weight.dq"
 
 
 def _name_nodes(model: ir.Model, layers: Collection[str]) -> None:
     """Every node that has no name of its own yet gets one."""
-    others = [node for node in model.graph if not _is_named(node, layers)]
-    taken = Counter(str(node.name) for node in model.graph if _is_named(node, layers))
+    others: list[ir.Node] = []
+    taken: Counter[str] = Counter()
+    for node in model.graph:
+        if _is_named(node, layers):
+            taken[str(node.name)] += 1
+        else:
+            others.append(node)
     alone = Counter(module_of_node(node) for node in others)
     for node in others:
         node.name = _unique(_wanted(node, layers, alone), taken)
@@ -86,9 +95,9 @@ def _is_named(node: ir.Node, layers: Collection[str]) -> bool:
 
 
 def _wanted(node: ir.Node, layers: Collection[str], alone: Counter[str]) -> str:
-    tensors = [str(r.name) for r in node.outputs[0].consumers() if r.op_type == "QuantizeLinear"]
-    if tensors:
-        return tensor_of(point_of(tensors[0]))
+    for reader in node.outputs[0].consumers():
+        if reader.op_type == "QuantizeLinear":
+            return tensor_of(point_of(str(reader.name)))
     module = module_of_node(node)
     if module and module not in layers and alone[module] == 1:
         return module
@@ -96,12 +105,23 @@ def _wanted(node: ir.Node, layers: Collection[str], alone: Counter[str]) -> str:
 
 
 def _unique(name: str, taken: Counter[str]) -> str:
-    found, count = name, 0
-    while found in taken:
+    unique, count = name, 0
+    while unique in taken:
         count += 1
-        found = f"{name}_{count}"
-    taken[found] += 1
-    return found
+        unique = f"{name}_{count}"
+    taken[unique] += 1
+    return unique
+
+
+def _name_values(model: ir.Model) -> None:
+    for node in model.graph:
+        for index, value in enumerate(node.outputs):
+            if value.is_graph_output():
+                continue
+            name = f"{node.name}.output"
+            if index:
+                name += f".{index}"
+            value.name = name
 
 
 def _name_constants(model: ir.Model, layers: Collection[str], parameters: Collection[str]) -> None:
@@ -109,18 +129,18 @@ def _name_constants(model: ir.Model, layers: Collection[str], parameters: Collec
     constants = dict(model.graph.initializers)
     model.graph.initializers.clear()
     old = {value: name for name, value in constants.items()}
-    given: dict[str, ir.Value] = {}
+    copies: dict[str, ir.Value] = {}
     for node in model.graph:
         for index, value in enumerate(node.inputs):
             if value is None or value not in old:
                 continue
             name = _constant_name(node, index, old[value], layers, parameters)
-            if name in given and not _same(given[name], value):
+            if name in copies and not _same(copies[name], value):
                 name = f"{name}.{index}"
-            if name not in given:
-                given[name] = _copy(value, name)
-            node.replace_input_with(index, given[name])
-    for value in given.values():
+            if name not in copies:
+                copies[name] = _copy(value, name)
+            node.replace_input_with(index, copies[name])
+    for value in copies.values():
         model.graph.register_initializer(value)
 
 
@@ -131,31 +151,33 @@ def _same(a: ir.Value, b: ir.Value) -> bool:
 
 def _copy(value: ir.Value, name: str) -> ir.Value:
     assert value.const_value is not None
-    made = ir.Value(name=name, const_value=value.const_value, shape=value.shape, type=value.type)
+    copy = ir.Value(name=name, const_value=value.const_value, shape=value.shape, type=value.type)
     # The tensor carries a name too; a shared one gets its own object for each.
-    made.const_value = ir.tensor(value.const_value.numpy(), name=name)
-    made.meta["original"] = value
-    return made
+    copy.const_value = ir.tensor(value.const_value.numpy(), name=name)
+    copy.meta["original"] = value
+    return copy
 
 
 def _constant_name(
     node: ir.Node, index: int, name: str, layers: Collection[str], parameters: Collection[str]
 ) -> str:
-    own = str(node.name)
+    reader = str(node.name)
     if node.name in layers:
-        return f"{own}.{'weight' if index == 1 else 'bias' if index == 2 else f'input{index}'}"
-    if own.endswith(".weight.dq"):
-        return own.removesuffix(".dq") + ("", ".scale", ".zero_point")[index]
+        return f"{reader}.{LAYER_PARTS.get(index, f'input{index}')}"
+    if reader.endswith(".weight.dq"):
+        return reader.removesuffix(".dq") + DEQUANTIZER_PARTS[index]
     if _is_quantizer(node):
         part = QUANTIZER_PARTS[node.op_type].get(index, "integers")
-        return f"{own.rpartition('.')[0]}.{part}"
+        return f"{reader.rpartition('.')[0]}.{part}"
     module = module_of_node(node)
+    if module in layers and node.op_type == "Add":
+        return f"{module}.bias"
     if module in layers:
-        return f"{module}.bias" if node.op_type == "Add" else f"{module}.{node.op_type}.{index}"
+        return f"{module}.{node.op_type}.{index}"
     if name in parameters:
         return name
-    labels = operator_of(node).inputs
-    return f"{own}.{labels[index] if index < len(labels) else f'input{index}'}"
+    labels = dict(enumerate(operator_of(node).inputs))
+    return f"{reader}.{labels.get(index, f'input{index}')}"
 
 
 def _document(model: ir.Model) -> None:

@@ -1,4 +1,4 @@
-"""Rewrites behind PyTorch's exporter: the one form that each operation has in the contract."""
+"""Rewrites after PyTorch's exporter: the one form that each operation has in the contract."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ NO_MODULE = "_empty_nn_module_stack_from_metadata_hook"
 def module_of_node(node: ir.Node) -> str:
     """The path of the module that PyTorch's exporter made a node for, '' at the top."""
     scopes = ast.literal_eval(node.metadata_props.get(SCOPES, "[]"))
-    module = str(scopes[-2]) if len(scopes) > 1 else ""
-    return "" if module == NO_MODULE else module
+    if len(scopes) < 2 or scopes[-2] == NO_MODULE:
+        return ""
+    return str(scopes[-2])
 
 
 def pad_in_conv(model: ir.Model) -> None:
@@ -28,10 +29,10 @@ def pad_in_conv(model: ir.Model) -> None:
         if pad is None or pad.op_type != "Pad" or len(list(pad.outputs[0].uses())) != 1:
             continue
         amounts = _zeros_around(pad)
-        own = node.attributes.get_ints("pads", [0] * 4)
+        conv_pads = node.attributes.get_ints("pads", [0] * 4)
         if amounts is None or node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
             continue
-        pads = [int(a) + int(b) for a, b in zip(amounts, own, strict=True)]
+        pads = [int(a) + int(b) for a, b in zip(amounts, conv_pads, strict=True)]
         node.attributes["pads"] = ir.AttrInt64s("pads", pads)
         node.attributes.pop("auto_pad", None)
         node.replace_input_with(0, pad.inputs[0])
@@ -51,40 +52,39 @@ def wrap_by_index(model: ir.Model) -> None:
             continue
         if amounts.const_value is None:
             continue
-        made = _wrapping(model.graph, source, amounts.const_value.numpy().tolist())
-        if not made:
+        gathers = _wrapping(model.graph, source, amounts.const_value.numpy().tolist())
+        if not gathers:
             continue
-        for new in made:
-            new.metadata_props.update(node.metadata_props)
+        for gather in gathers:
+            gather.metadata_props.update(node.metadata_props)
         ir.convenience.replace_nodes_and_values(
-            model.graph, node, [node], made, node.outputs, made[-1].outputs
+            model.graph, node, [node], gathers, node.outputs, gathers[-1].outputs
         )
 
 
 def _wrapping(graph: ir.Graph, value: ir.Value, amounts: list[int]) -> list[ir.Node]:
-    """Nodes that put the end of an axis before its beginning, and its beginning behind its end.
+    """Nodes that put the end of an axis before its beginning, and its beginning after its end.
 
-    amounts: elements to put before each axis, and then those behind each.
+    amounts: elements to put before each axis, and then those after each.
     """
-    made: list[ir.Node] = []
+    gathers: list[ir.Node] = []
     sizes = list(value.shape or ())
-    for axis, (before, behind) in enumerate(
-        zip(amounts[: len(sizes)], amounts[len(sizes) :], strict=True)
-    ):
-        if not before and not behind:
+    pairs = zip(amounts[: len(sizes)], amounts[len(sizes) :], strict=True)
+    for axis, (before, after) in enumerate(pairs):
+        if not before and not after:
             continue
         size = sizes[axis]
         assert isinstance(size, int)  # but for the images, which no layer pads
-        sizes[axis] = before + size + behind
-        order = np.arange(-before, size + behind, dtype=np.int64) % size
+        sizes[axis] = before + size + after
+        order = np.arange(-before, size + after, dtype=np.int64) % size
         tensor = ir.tensor(order, name=f"wrap.{len(graph.initializers)}")
         index = ir.Value(name=tensor.name, const_value=tensor, shape=ir.Shape(order.shape))
         index.dtype = ir.DataType.INT64
         graph.register_initializer(index)
-        made.append(ir.node("Gather", [value, index], {"axis": axis}))
-        kind, value = value.type, made[-1].outputs[0]
+        gathers.append(ir.node("Gather", [value, index], {"axis": axis}))
+        kind, value = value.type, gathers[-1].outputs[0]
         value.shape, value.type = ir.Shape(sizes), kind
-    return made
+    return gathers
 
 
 def _zeros_around(pad: ir.Node) -> list[int] | None:
@@ -97,10 +97,13 @@ def _zeros_around(pad: ir.Node) -> list[int] | None:
     amounts = pad.inputs[1]
     if amounts is None or amounts.const_value is None:
         return None
-    found = amounts.const_value.numpy().tolist()
-    if len(found) != 8 or any(found[i] for i in (0, 1, 4, 5)) or min(found) < 0:
+    pads: list[int] = amounts.const_value.numpy().tolist()
+    if len(pads) != 8 or min(pads) < 0:
         return None
-    return [found[i] for i in (2, 3, 6, 7)]
+    images_and_channels = pads[0:2] + pads[4:6]
+    if any(images_and_channels):
+        return None
+    return pads[2:4] + pads[6:8]
 
 
 def transpose_weights(model: ir.Model) -> None:
@@ -115,15 +118,12 @@ def transpose_weights(model: ir.Model) -> None:
         if turn is None or turn.op_type != "Transpose" or turn.inputs[0] is None:
             continue
         source = turn.inputs[0].producer()
-        stored = source.inputs[0] if source is not None else None
-        if (
-            source is None
-            or stored is None
-            or source.op_type != "DequantizeLinear"
-            or not stored.is_initializer()
-            or len(list(stored.uses())) != 1
-            or len(list(turn.outputs[0].uses())) != 1
-        ):
+        if source is None or source.op_type != "DequantizeLinear":
+            continue
+        stored = source.inputs[0]
+        if stored is None or not stored.is_initializer():
+            continue
+        if len(list(stored.uses())) != 1 or len(list(turn.outputs[0].uses())) != 1:
             continue
         assert stored.const_value is not None
         turned = np.ascontiguousarray(stored.const_value.numpy().T)

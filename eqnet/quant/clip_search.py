@@ -57,10 +57,9 @@ def search(
     if samples.device.type == "cpu":
         rows = max(1, CPU_BLOCK // samples.shape[1])
     blocks = zip(samples.split(rows), low.split(rows), high.split(rows), strict=True)
-    found = [_Search(*block, span, symmetric, weights, skewed).best() for block in blocks]
-    return ScaleZero(
-        torch.cat([grid.scale for grid in found]), torch.cat([grid.zero_point for grid in found])
-    )
+    grids = [_Search(*block, span, symmetric, weights, skewed).best() for block in blocks]
+    scales, zero_points = zip(*grids, strict=True)
+    return ScaleZero(torch.cat(scales), torch.cat(zero_points))
 
 
 @dataclass(frozen=True)
@@ -78,43 +77,46 @@ class _Search:
     def best(self) -> ScaleZero:
         """The grid of least error of each row."""
         centre = self._coarse()
-        found = self._tried(centre.low, centre.high)
+        best = self._tried(centre.low, centre.high)
         for step in FINE:
-            low, high = (self._moved(end, step) for end in (centre.low, centre.high))
-            found = self._lesser(found, low, high)
+            low, high = self._moved(centre.low, step), self._moved(centre.high, step)
+            best = self._better(best, low, high)
             if self._apart:
-                found = self._lesser(found, centre.low, high)
-                found = self._lesser(found, low, centre.high)
-        return found.grid
+                best = self._better(best, centre.low, high)
+                best = self._better(best, low, centre.high)
+        return best.grid
 
-    def _coarse(self) -> _Found:
+    def _coarse(self) -> _Tried:
         """The best of ratios that are far apart.
 
         By the whole sample: by a third of it EfficientNet-Lite0's logits lost 0.3 dB.
         """
         whole = torch.ones_like(self.low)
-        found = self._tried(whole, whole)
-        for one in COARSE[:-1] + (FAR if self.skewed else ()):
-            ratio = torch.full_like(self.low, one)
-            found = self._lesser(found, ratio, ratio)
+        best = self._tried(whole, whole)
+        levels = COARSE[:-1]
+        if self.skewed:
+            levels += FAR
+        for level in levels:
+            ratio = torch.full_like(self.low, level)
+            best = self._better(best, ratio, ratio)
             if self._apart:
-                found = self._lesser(found, whole, ratio)
-                found = self._lesser(found, ratio, whole)
-        return found
+                best = self._better(best, whole, ratio)
+                best = self._better(best, ratio, whole)
+        return best
 
-    def _lesser(self, found: _Found, low: Tensor, high: Tensor) -> _Found:
-        """Row by row the grid of less error, with these ratios or as found; of equals as found."""
+    def _better(self, best: _Tried, low: Tensor, high: Tensor) -> _Tried:
+        """Row by row the grid of less error: that of these ratios, or `best`, also of equals."""
         other = self._tried(low, high)
-        better = other.error < found.error
+        better = other.error < best.error
 
-        def pick(one: Tensor, two: Tensor) -> Tensor:
-            return torch.where(better, two, one)
+        def pick(old: Tensor, new: Tensor) -> Tensor:
+            return torch.where(better, new, old)
 
-        return _Found(
-            ScaleZero(*map(pick, found.grid, other.grid)),
-            torch.minimum(other.error, found.error),
-            pick(found.low, low),
-            pick(found.high, high),
+        return _Tried(
+            ScaleZero(*map(pick, best.grid, other.grid)),
+            torch.minimum(other.error, best.error),
+            pick(best.low, low),
+            pick(best.high, high),
         )
 
     @property
@@ -123,14 +125,16 @@ class _Search:
 
     def _moved(self, ratio: Tensor, step: float) -> Tensor:
         """A ratio and a step; of ratios that are far down the steps are as much smaller."""
-        steps = step * (ratio / FAR_BELOW).clamp(max=1.0) if self.skewed else step
-        return (ratio + steps).clamp(FAR[0] / 2 if self.skewed else 0.01, 1.0)
+        if not self.skewed:
+            return (ratio + step).clamp(0.01, 1.0)
+        steps = step * (ratio / FAR_BELOW).clamp(max=1.0)
+        return (ratio + steps).clamp(FAR[0] / 2, 1.0)
 
-    def _tried(self, low: Tensor, high: Tensor) -> _Found:
+    def _tried(self, low: Tensor, high: Tensor) -> _Tried:
         """The grid that covers these ratios of both ends, float32 [C]."""
         ends = self.low.clamp(max=0.0) * low, self.high.clamp(min=0.0) * high
         grid = _grid(*ends, self.span, self.symmetric)
-        return _Found(grid, self._error(grid), low, high)
+        return _Tried(grid, self._error(grid), low, high)
 
     def _error(self, grid: ScaleZero) -> Tensor:
         """Weighted squared error of each row, float32 [C]."""
@@ -143,11 +147,14 @@ class _Search:
             # The bounds are whole numbers: clamping first changes nothing but the size to round.
             restored = torch.clamp(block / scale, span.lo - zero, span.hi - zero)
             restored.add_(ROUNDER).sub_(ROUNDER).mul_(scale).sub_(block).square_()
-            total += restored.sum(dim=1) if weight is None else restored @ weight
+            if weight is None:
+                total += restored.sum(dim=1)
+            else:
+                total += restored @ weight
         return total / size
 
 
-class _Found(NamedTuple):
+class _Tried(NamedTuple):
     """A grid for each row, its error, how much of both ends it covers; float32 [C] each."""
 
     grid: ScaleZero
@@ -159,8 +166,10 @@ class _Found(NamedTuple):
 def _grid(low: Tensor, high: Tensor, span: IntegerRange, symmetric: bool) -> ScaleZero:
     """The grid that covers the range [low, high]."""
     if symmetric:
-        top = float(span.hi) if span.lo == 0 else (span.hi - span.lo) / 2.0
-        reach = high if span.lo == 0 else torch.maximum(-low, high)
+        if span.lo == 0:
+            reach, top = high, float(span.hi)
+        else:
+            reach, top = torch.maximum(-low, high), (span.hi - span.lo) / 2.0
         scale = (reach / top).clamp_min(MIN_SCALE)
         return ScaleZero(scale, torch.zeros_like(scale))
     scale = ((high - low) / (span.hi - span.lo)).clamp_min(MIN_SCALE)

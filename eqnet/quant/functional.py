@@ -65,6 +65,13 @@ def nearest_even(x: Tensor, lo: int, hi: int) -> Tensor:
     return torch.clamp(2 * torch.round(x / 2), lo + lo % 2, hi - hi % 2)
 
 
+def along(axis: int, dims: int) -> list[int]:
+    """The shape that lays a tensor [C] along one of `dims` axes, so that it is broadcast."""
+    shape = [1] * dims
+    shape[axis] = -1
+    return shape
+
+
 def _in_place(x: Tensor, scale: Tensor, z: Tensor, lo: int, hi: int) -> Tensor:
     """The same values with one new tensor instead of six: memory is what evaluation waits for."""
     levels = torch.div(x, scale).round_().add_(z).clamp_(lo, hi)

@@ -21,7 +21,7 @@ BatchNorm = nn.BatchNorm2d | nn.BatchNorm1d
 
 
 class PaddedConv2d(nn.Conv2d):
-    """A convolution behind a padding with zeros that differs from side to side.
+    """A convolution after a padding with zeros that differs from side to side.
 
     pads: (left, right, top, bottom); `padding` itself is 0.
     """
@@ -32,13 +32,13 @@ class PaddedConv2d(nn.Conv2d):
     def of(conv: nn.Conv2d, pads: Pads) -> nn.Conv2d:
         """`conv` with these pads alone; a plain convolution where both sides have the same."""
         left, right, top, bottom = pads
-        even = left == right and top == bottom
-        kind = nn.Conv2d if even else PaddedConv2d
-        made = kind(**(_arguments(conv) | {"padding": (top, left) if even else 0}), device="meta")
-        made.weight, made.bias = conv.weight, conv.bias
-        if isinstance(made, PaddedConv2d):
-            made.pads = pads
-        return made.train(conv.training)
+        if left == right and top == bottom:
+            padded = nn.Conv2d(**(_arguments(conv) | {"padding": (top, left)}), device="meta")
+        else:
+            padded = PaddedConv2d(**(_arguments(conv) | {"padding": 0}), device="meta")
+            padded.pads = pads
+        padded.weight, padded.bias = conv.weight, conv.bias
+        return padded.train(conv.training)
 
     def forward(self, input: Tensor) -> Tensor:
         """[N, I, H, W] -> [N, O, H', W']."""
@@ -84,9 +84,13 @@ class Corrected(nn.Module):
     def affine(self) -> tuple[Tensor, Tensor]:
         """The correction as float64 [C] each: ones and zeros where there is none."""
         channels = self.weight_quantizer.channels
-        plain = self._weight().detach().new_ones(channels, dtype=torch.float64)
-        gain = plain if self.gain is None else self.gain.double()
-        return gain, torch.zeros_like(plain) if self.shift is None else self.shift.double()
+        gain = self._weight().detach().new_ones(channels, dtype=torch.float64)
+        shift = torch.zeros_like(gain)
+        if self.gain is not None:
+            gain = self.gain.double()
+        if self.shift is not None:
+            shift = self.shift.double()
+        return gain, shift
 
     def effective(self) -> tuple[Tensor, Tensor | None]:
         """Weight [C, ...] in the active form and bias [C], with the correction in them."""
@@ -95,7 +99,9 @@ class Corrected(nn.Module):
         if self.gain is None or self.shift is None:
             return weight, bias
         weight = weight * self.gain.view((-1,) + (1,) * (weight.dim() - 1))
-        return weight, self.shift if bias is None else bias * self.gain + self.shift
+        if bias is None:
+            return weight, self.shift
+        return weight, bias * self.gain + self.shift
 
     def _weight(self) -> Tensor:
         return cast("Tensor", self.weight)
@@ -117,18 +123,21 @@ class ElasticConv2d(nn.Conv2d, Corrected):
 
     def forward(self, input: Tensor) -> Tensor:
         """[N, I, H, W] -> [N, O, H', W']."""
-        x = input if self.pads is None else functional.pad(input, self.pads)
+        if self.pads is not None:
+            input = functional.pad(input, self.pads)
         weight, bias = self.effective()
-        result: Tensor = self._conv_forward(x, weight, bias)
+        result: Tensor = self._conv_forward(input, weight, bias)
         return result
 
     def to_float(self, weight: Tensor, bias: Tensor) -> nn.Conv2d:
         """A float convolution of this geometry with other parameters."""
-        kind = nn.Conv2d if self.pads is None else PaddedConv2d
-        plain = kind(**(_arguments(self) | {"bias": True}), device="meta")
-        plain.weight, plain.bias = nn.Parameter(weight), nn.Parameter(bias)
-        if isinstance(plain, PaddedConv2d) and self.pads is not None:
+        arguments = _arguments(self) | {"bias": True}
+        if self.pads is None:
+            plain = nn.Conv2d(**arguments, device="meta")
+        else:
+            plain = PaddedConv2d(**arguments, device="meta")
             plain.pads = self.pads
+        plain.weight, plain.bias = nn.Parameter(weight), nn.Parameter(bias)
         return plain
 
     def to_static(self, weight: IntegerWeight, bias: Tensor | None) -> nn.Module:
@@ -200,9 +209,15 @@ class ElasticConvTranspose2d(Corrected):
         """[N, I, H, W] -> [N, O, H', W']."""
         weight, bias = self.effective()
         return functional.conv_transpose2d(
-            x, self.natural(weight), bias, self.geometry["stride"], self.geometry["padding"],
-            self.geometry["output_padding"], self.geometry["groups"], self.geometry["dilation"],
-        )  # fmt: skip
+            x,
+            self.natural(weight),
+            bias,
+            stride=self.geometry["stride"],
+            padding=self.geometry["padding"],
+            output_padding=self.geometry["output_padding"],
+            groups=self.geometry["groups"],
+            dilation=self.geometry["dilation"],
+        )
 
     def to_float(self, weight: Tensor, bias: Tensor) -> nn.ConvTranspose2d:
         """A float layer of this geometry with other parameters; weight: [O, ...]."""
@@ -213,8 +228,9 @@ class ElasticConvTranspose2d(Corrected):
 
     def to_static(self, weight: IntegerWeight, bias: Tensor | None) -> nn.Module:
         """The layer with an integer weight."""
-        stored = weight.with_axis(1) if self.swaps else weight
-        return StaticConvTranspose2d(self.geometry, stored, bias)
+        if self.swaps:
+            weight = weight.with_axis(1)
+        return StaticConvTranspose2d(self.geometry, weight, bias)
 
 
 ElasticLayer = ElasticConv2d | ElasticLinear | ElasticConvTranspose2d

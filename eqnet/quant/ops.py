@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from eqnet.quant.functional import along
+
 
 @torch.library.custom_op("eqnet::quantize_dequantize", mutates_args=())
 def quantize_dequantize(x: Tensor, scale: Tensor, zero_point: Tensor, lo: int, hi: int) -> Tensor:
@@ -32,7 +34,7 @@ def dequantize(integers: Tensor, scale: Tensor, zero_point: Tensor, axis: int = 
 
     axis: that of the C channels among the integers' axes.
     """
-    shape = [-1 if dim == axis else 1 for dim in range(integers.dim())]
+    shape = along(axis, integers.dim())
     centred = integers.to(torch.float32) - zero_point.to(torch.float32).view(shape)
     return centred * scale.view(shape)
 

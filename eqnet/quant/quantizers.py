@@ -107,8 +107,8 @@ class WeightQuantizer(nn.Module):
         learned = self.parameters_of(self.bits)[0].double()
         product = learned * factor
         live = product > MIN_PRODUCT
-        kept = torch.where(live, product, torch.ones_like(product))
-        scale = torch.where(live, power_of_two(kept, MAX_SHRINK) / factor, learned)
+        positive = torch.where(live, product, torch.ones_like(product))
+        scale = torch.where(live, power_of_two(positive, MAX_SHRINK) / factor, learned)
         self.snapped = scale.float()
 
     @torch.no_grad()
@@ -158,10 +158,9 @@ class WeightQuantizer(nn.Module):
         scale, zero, span = self.parameters_of(self.bits)
         shape = (-1,) + (1,) * (weight.dim() - 1)
         per_scale = weight.numel() / scale.numel()
-        return fake_quantize(
-            weight, scale.view(shape), zero.view(shape), span.lo, span.hi,
-            1.0 / math.sqrt(per_scale * span.hi),
-        )  # fmt: skip
+        gradient_scale = 1.0 / math.sqrt(per_scale * span.hi)
+        scale, zero = scale.view(shape), zero.view(shape)
+        return fake_quantize(weight, scale, zero, span.lo, span.hi, gradient_scale)
 
     @torch.no_grad()
     def integers(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -182,20 +181,18 @@ class WeightQuantizer(nn.Module):
     def initialize(self, weight: Tensor) -> None:
         """Set every form's parameters by clip search on `weight` [C, ...]."""
         for granularity in Granularity:
-            per_channel = granularity is Granularity.PER_CHANNEL
-            rows = weight.reshape(self.channels if per_channel else 1, -1)
-            limit = MAX_CHANNEL_SAMPLES if per_channel else MAX_SAMPLES
+            rows, limit = weight.reshape(1, -1), MAX_SAMPLES
+            if granularity is Granularity.PER_CHANNEL:
+                rows, limit = weight.reshape(self.channels, -1), MAX_CHANNEL_SAMPLES
             sample, low, high = _sample_columns(rows, limit), rows.amin(1), rows.amax(1)
             for symmetry in Symmetry:
                 symmetric = symmetry is Symmetry.SYMMETRIC
                 for bits in BITS:
-                    key = self.key(granularity, symmetry, bits)
-                    found = search(
-                        sample, low, high, weight_range(bits, symmetry), symmetric=symmetric
-                    )
-                    self.log_scale[key].copy_(found.scale.log())
+                    key, span = self.key(granularity, symmetry, bits), weight_range(bits, symmetry)
+                    grid = search(sample, low, high, span, symmetric=symmetric)
+                    self.log_scale[key].copy_(grid.scale.log())
                     if not symmetric:
-                        self.zero_point[key].copy_(found.zero_point)
+                        self.zero_point[key].copy_(grid.zero_point)
 
 
 class ActivationQuantizer(nn.Module):
@@ -225,11 +222,14 @@ class ActivationQuantizer(nn.Module):
         self.narrow_bits: int | None = None
 
     def _symmetries(self) -> tuple[str, ...]:
-        return ("unsigned",) if self.non_negative else tuple(Symmetry)
+        if self.non_negative:
+            return ("unsigned",)
+        return tuple(Symmetry)
 
     def parameters_of(self, bits: int) -> tuple[Tensor, Tensor, IntegerRange]:
         """scale [], zero-point [] and integer range in the active form."""
-        key = f"{'unsigned' if self.non_negative else self.symmetry}_{bits}"
+        symmetry = "unsigned" if self.non_negative else self.symmetry
+        key = f"{symmetry}_{bits}"
         span = activation_range(bits, self.symmetry, self.non_negative)
         scale = self.log_scale[key].exp()
         if self.upper is not None:
@@ -249,7 +249,9 @@ class ActivationQuantizer(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(carrier, narrow), each of the shape of x: [N, C, H, W] or [N, C]."""
-        carrier = x if self.carrier_bits is None else self._quantize(x, self.carrier_bits)
+        carrier = x
+        if self.carrier_bits is not None:
+            carrier = self._quantize(x, self.carrier_bits)
         if self.narrow_bits is None or self.narrow_bits == self.carrier_bits:
             return carrier, carrier
         return carrier, self._quantize(carrier, self.narrow_bits)
@@ -267,11 +269,8 @@ class ActivationQuantizer(nn.Module):
             return
         for key, log_scale in self.log_scale.items():
             bits = int(key.rsplit("_", 1)[1])
-            log_scale.clamp_(
-                max=math.log(
-                    self.upper / activation_range(bits, self.symmetry, self.non_negative).hi
-                )
-            )
+            span = activation_range(bits, self.symmetry, self.non_negative)
+            log_scale.clamp_(max=math.log(self.upper / span.hi))
 
     @torch.no_grad()
     def initialize(
@@ -290,7 +289,7 @@ class ActivationQuantizer(nn.Module):
             kind = Symmetry.SYMMETRIC if self.non_negative else Symmetry(symmetry)
             span = activation_range(int(bits), kind, self.non_negative)
             symmetric = kind is Symmetry.SYMMETRIC
-            found = search(row, *bounds, span, symmetric=symmetric, weights=weights, skewed=True)
-            log_scale.copy_(found.scale[0].log())
+            grid = search(row, *bounds, span, symmetric=symmetric, weights=weights, skewed=True)
+            log_scale.copy_(grid.scale[0].log())
             if key in self.zero_point:
-                self.zero_point[key].copy_(found.zero_point[0])
+                self.zero_point[key].copy_(grid.zero_point[0])

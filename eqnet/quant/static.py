@@ -49,8 +49,13 @@ class StaticQuantizer(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Any shape, float32, twice."""
-        carrier = x if self.carrier is None else self.carrier(x)
-        return carrier, carrier if self.narrow is None else self.narrow(carrier)
+        carrier = x
+        if self.carrier is not None:
+            carrier = self.carrier(x)
+        narrow = carrier
+        if self.narrow is not None:
+            narrow = self.narrow(carrier)
+        return carrier, narrow
 
 
 class IntegerWeight(nn.Module):
@@ -118,7 +123,8 @@ class StaticConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, I, H, W] -> [N, O, H', W']."""
-        x = x if self.pads is None else functional.pad(x, self.pads)
+        if self.pads is not None:
+            x = functional.pad(x, self.pads)
         return functional.conv2d(
             x, self.weight(), self.bias, self.stride, self.padding, self.dilation, self.groups
         )
@@ -158,6 +164,12 @@ class StaticConvTranspose2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N, I, H, W] -> [N, O, H', W']."""
         return functional.conv_transpose2d(
-            x, self.weight(), self.bias, self.geometry["stride"], self.geometry["padding"],
-            self.geometry["output_padding"], self.geometry["groups"], self.geometry["dilation"],
-        )  # fmt: skip
+            x,
+            self.weight(),
+            self.bias,
+            stride=self.geometry["stride"],
+            padding=self.geometry["padding"],
+            output_padding=self.geometry["output_padding"],
+            groups=self.geometry["groups"],
+            dilation=self.geometry["dilation"],
+        )

@@ -71,7 +71,6 @@ def calibrate(
 
 def _initialize(quantizer: ActivationQuantizer, collector: _Collector) -> None:
     device = next(quantizer.parameters()).device
-    values, weights = (
-        torch.cat(parts).to(device) for parts in (collector.values, collector.weights)
-    )
+    values = torch.cat(collector.values).to(device)
+    weights = torch.cat(collector.weights).to(device)
     quantizer.initialize(values, collector.low, collector.high, weights / weights.mean())

@@ -107,8 +107,10 @@ def _tensors_of(supernet: Supernet) -> dict[str, Tensor]:
     for name, value in everything.items():
         tensor = value.detach().cpu().contiguous()
         memory = tensor.untyped_storage().data_ptr()
-        # A file cannot say that two names are one tensor: each has its values.
-        tensors[name] = tensor.clone() if memory in seen else tensor
+        if memory in seen:
+            # A file cannot say that two names are one tensor: each has its values.
+            tensor = tensor.clone()
+        tensors[name] = tensor
         seen.add(memory)
     return tensors
 
@@ -187,7 +189,7 @@ def _restore(path: Path, header: Header, tensors: dict[str, Tensor], allow_code:
     check = tensors.get(CHECK)
     supernet = _build(path, header, tensors, allow_code)
     beside = (MODEL, CHECK, CALIBRATION)
-    read = {name: one for name, one in tensors.items() if not name.startswith(beside)}
+    read = {name: tensor for name, tensor in tensors.items() if not name.startswith(beside)}
     expect_channel_scales(supernet.graph, read)
     _expect_rounding(supernet, read)
     _fill(path, supernet, read, header.model)
@@ -239,9 +241,12 @@ def _build(path: Path, header: Header, tensors: dict[str, Tensor], allow_code: b
     try:
         with seeded(header.seed):
             model = load_model(
-                header.model, classes=header.classes, in_channels=header.input_shape[0],
-                weights=None, allow_code=allow_code,
-            )  # fmt: skip
+                header.model,
+                classes=header.classes,
+                in_channels=header.input_shape[0],
+                weights=None,
+                allow_code=allow_code,
+            )
         fill_model(model, tensors)
         return Supernet(model, header.input_shape)
     except RebuildError as error:
@@ -257,17 +262,17 @@ def _build(path: Path, header: Header, tensors: dict[str, Tensor], allow_code: b
 
 
 def _fill(path: Path, supernet: Supernet, tensors: dict[str, Tensor], model: str) -> None:
-    own = graph_tensors(supernet.graph)
-    for name in sorted(set(own) ^ set(tensors)):
-        side = "lacks" if name in own else "has the unknown"
+    targets = graph_tensors(supernet.graph)
+    for name in sorted(set(targets) ^ set(tensors)):
+        side = "lacks" if name in targets else "has the unknown"
         raise CheckpointError(f"{path}: not a supernet of {model}: it {side} tensor '{name}'")
     for name, value in tensors.items():
-        if own[name].shape != value.shape:
+        if targets[name].shape != value.shape:
             raise CheckpointError(
                 f"{path}: tensor '{name}' has shape {list(value.shape)} "
-                f"(allowed: {list(own[name].shape)})"
+                f"(allowed: {list(targets[name].shape)})"
             )
-        if not bool(valid(value, own[name]).all()):
+        if not bool(valid(value, targets[name]).all()):
             raise CheckpointError(f"{path}: tensor '{name}' holds NaN or infinity")
     for name, value in tensors.items():
-        set_values(own[name], value)
+        set_values(targets[name], value)

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from eqnet.quant.functional import along
 from eqnet.supernet.image_weights import image_weights
 from eqnet.supernet.supernet import Supernet
 
@@ -91,7 +92,7 @@ def correct(supernet: Supernet, batches: Iterable[Tensor], targets: FloatMoments
             actual[-1][name] = moments_of(output, axis, target.weights)
             with_gain = layer.weight_quantizer.snapped is None
             gain, shift = gain_and_shift(target.moments, actual[-1][name], with_gain)
-            shape = [-1 if dim == axis % output.dim() else 1 for dim in range(output.dim())]
+            shape = along(axis, output.dim())
             return output * gain.float().view(shape) + shift.float().view(shape)
 
         return hook
@@ -106,8 +107,8 @@ def correct(supernet: Supernet, batches: Iterable[Tensor], targets: FloatMoments
         wanted = [batch[layer.name] for batch in targets]
         weights = torch.stack([batch.weights.sum() for batch in wanted])
         target = _over_batches([batch.moments for batch in wanted], weights)
-        found = _over_batches([batch[layer.name] for batch in actual], weights)
-        corrections[layer.name] = gain_and_shift(target, found, with_gain)
+        moments = _over_batches([batch[layer.name] for batch in actual], weights)
+        corrections[layer.name] = gain_and_shift(target, moments, with_gain)
     supernet.correct(corrections)
 
 
@@ -126,10 +127,10 @@ def gain_and_shift(target: Moments, actual: Moments, with_gain: bool) -> tuple[T
     gain = torch.ones_like(target.mean)
     if with_gain:
         alive = _alive(target) & _alive(actual)
-        one = torch.ones_like(gain)
-        ratio = torch.where(alive, target.variance, one) / torch.where(alive, actual.variance, one)
+        wanted = torch.where(alive, target.variance, torch.ones_like(gain))
+        ratio = wanted / torch.where(alive, actual.variance, torch.ones_like(gain))
         within = (ratio < MAX_GAIN**2) & (ratio > MAX_GAIN**-2)
-        gain = torch.where(within, ratio.sqrt(), one)
+        gain = torch.where(within, ratio.sqrt(), gain)
     return gain, target.mean - gain * actual.mean
 
 
@@ -139,8 +140,8 @@ def _alive(moments: Moments) -> Tensor:
 
 
 def _over_batches(batches: list[Moments], weights: Tensor) -> Moments:
-    means, variances = (torch.stack(list(each)) for each in zip(*batches, strict=True))
-    return _pooled(means, variances, weights)
+    means, variances = zip(*batches, strict=True)
+    return _pooled(torch.stack(means), torch.stack(variances), weights)
 
 
 def _pooled(means: Tensor, variances: Tensor, weights: Tensor) -> Moments:
@@ -158,10 +159,10 @@ def _axis(supernet: Supernet, name: str) -> int:
 @contextmanager
 def _hooked(supernet: Supernet, hook_of: Callable[[str], Hook]) -> Iterator[None]:
     """Within: each layer has its own forward hook."""
-    handles = [
-        supernet.layer(layer.name).register_forward_hook(hook_of(layer.name))
-        for layer in supernet.info.layers
-    ]
+    handles = []
+    for layer in supernet.info.layers:
+        hook = hook_of(layer.name)
+        handles.append(supernet.layer(layer.name).register_forward_hook(hook))
     try:
         yield
     finally:

@@ -62,13 +62,14 @@ def extract(supernet: Supernet, spec: SubnetSpec) -> fx.GraphModule:
 
 def _static_quantizer(quantizer: ActivationQuantizer) -> StaticQuantizer:
     carrier, narrow = quantizer.carrier_bits, quantizer.narrow_bits
-    return StaticQuantizer(
-        None if carrier is None else _point(quantizer, carrier),
-        None if narrow is None or narrow == carrier else _point(quantizer, narrow),
-    )
+    if narrow == carrier:
+        narrow = None
+    return StaticQuantizer(_point(quantizer, carrier), _point(quantizer, narrow))
 
 
-def _point(quantizer: ActivationQuantizer, bits: int) -> QuantizationPoint:
+def _point(quantizer: ActivationQuantizer, bits: int | None) -> QuantizationPoint | None:
+    if bits is None:
+        return None
     scale, zero, span = quantizer.parameters_of(bits)
     whole = int(whole_zero_point(zero, span.lo, span.hi))
     return QuantizationPoint(scale.cpu(), whole, span)
@@ -98,7 +99,7 @@ def _replace_layer(
 
 
 def _affine(graph: fx.GraphModule, layer: LayerInfo, elastic: ElasticLayer) -> _Affine:
-    """The layer's correction, and batch norm behind it."""
+    """The layer's correction, and batch norm after it."""
     gain, shift = elastic.affine()
     if layer.batch_norm is None:
         return _Affine(gain, shift)
@@ -113,8 +114,8 @@ def _affine(graph: fx.GraphModule, layer: LayerInfo, elastic: ElasticLayer) -> _
 
 
 def _whole_bias(layer: ElasticLayer, affine: _Affine) -> Tensor:
-    own = torch.zeros_like(affine.offset) if layer.bias is None else layer.bias
-    return own.double() * affine.factor + affine.offset
+    bias = torch.zeros_like(affine.offset) if layer.bias is None else layer.bias
+    return bias.double() * affine.factor + affine.offset
 
 
 def _float_layer(layer: ElasticLayer, affine: _Affine) -> nn.Module:
@@ -140,9 +141,9 @@ def _integer_layer(
     if layer.weight_quantizer.snapped is not None:
         scale = power_of_two(scale)  # but for dead channels it is one, up to float32 rounding
     weight = IntegerWeight(integers, scale.float(), zero_point, bits, storage_bits)
-    has_bias = layer.bias is not None or bool((bias != 0).any())
-    on_grid = _on_grid(bias, input_scale, weight.scale) if has_bias else None
-    return layer.to_static(weight, on_grid)
+    if layer.bias is None and not bool((bias != 0).any()):
+        return layer.to_static(weight, None)
+    return layer.to_static(weight, _on_grid(bias, input_scale, weight.scale))
 
 
 def _dead_channels(scale: Tensor, bias: Tensor, input_scale: Tensor, shift: int) -> Tensor:

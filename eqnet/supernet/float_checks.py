@@ -94,7 +94,8 @@ def require_repeatable(model: nn.Module, images: Tensor) -> FloatRun:
     Raises CaptureError that names the random operation, where there is one.
     """
     first = run_float(model, images)
-    for seed in range(1, RUNS if first.draws else 2):
+    runs = RUNS if first.draws else 2
+    for seed in range(1, runs):
         again = run_float(model, images, seed)
         apart = relative_difference(first.logits, again.logits)
         if not apart <= SAME_RUN:
@@ -103,8 +104,7 @@ def require_repeatable(model: nn.Module, images: Tensor) -> FloatRun:
 
 
 def _random(first: FloatRun, again: FloatRun, apart: float) -> str:
-    pairs = zip(first.draws, again.draws, strict=False)
-    draw = next((one for one, other in pairs if one != other), None)
+    draw = _first_other(first.draws, again.draws)
     share = f"logits of the same images differ by {apart:.2g} of their size from run to run"
     if draw is None:
         return f"the model computes otherwise each time: {share} (allowed: a function of the image)"
@@ -113,6 +113,14 @@ def _random(first: FloatRun, again: FloatRun, apart: float) -> str:
         "(allowed: dropout and the like that are off then, such as nn.Dropout or "
         "dropout(x, training=self.training))"
     )
+
+
+def _first_other(draws: tuple[Draw, ...], others: tuple[Draw, ...]) -> Draw | None:
+    """The first draw that another run did not have at its place, or None."""
+    for draw, other in zip(draws, others, strict=False):
+        if draw != other:
+            return draw
+    return None
 
 
 def same_run(run: FloatRun, other: FloatRun) -> bool:
@@ -161,7 +169,7 @@ def require_same_when_built_again(
     if apart <= SAME_RUN:
         return
     first, second = outside_tensors(model), outside_tensors(again)
-    names = [name for name, one in first.items() if not _equal(one, second.get(name))]
+    names = [name for name, tensor in first.items() if not _equal(tensor, second.get(name))]
     what = ", ".join(f"'{name}'" for name in names[:3]) or "something that is in no state dict"
     raise CaptureError(
         f"{source}: {what} is random whenever the model is built, and its weights do not hold it: "
@@ -170,5 +178,5 @@ def require_same_when_built_again(
     )
 
 
-def _equal(one: Tensor, other: Tensor | None) -> bool:
-    return other is not None and one.shape == other.shape and torch.equal(one, other)
+def _equal(tensor: Tensor, other: Tensor | None) -> bool:
+    return other is not None and tensor.shape == other.shape and torch.equal(tensor, other)

@@ -23,7 +23,8 @@ def image_weights(x: Tensor) -> Tensor:
 
     Of zeros alone, and of a single number, all count alike.
     """
-    images = x.detach().reshape(x.shape[0] if x.dim() else 1, -1)
+    count = x.shape[0] if x.dim() else 1
+    images = x.detach().reshape(count, -1)
     energy = images.float().square().mean(1).double()
     typical = energy.mean()
     if not bool(typical > 0):

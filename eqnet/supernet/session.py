@@ -39,15 +39,20 @@ class Session:
 
     def batches(self, images: Images, limit: int | None = None) -> Batches:
         """The first `limit` images, preprocessed, on the device. Raises DataError if none."""
-        pixels, labels = images.take(len(images) if limit is None else limit)
+        if limit is None:
+            limit = len(images)
+        pixels, labels = images.take(limit)
         if not len(labels):
             raise DataError(f"{images.name}: no images (allowed: at least one)")
         return self._batches(pixels, labels)
 
     def _batches(self, pixels: Pixels, labels: Labels | None) -> Batches:
-        unknown = np.full(len(pixels), -1, np.int64) if labels is None else labels
-        batch = batch_size(self.header.input_shape) * (CUDA_BATCHES if self._on_cuda() else 1)
-        return Batches.of(pixels, unknown, self.dataset.preprocessing, self.device, batch)
+        if labels is None:
+            labels = np.full(len(pixels), -1, np.int64)
+        batch = batch_size(self.header.input_shape)
+        if self._on_cuda():
+            batch *= CUDA_BATCHES
+        return Batches.of(pixels, labels, self.dataset.preprocessing, self.device, batch)
 
     def judge(self, images: Images) -> Judge:
         """What an accuracy on these images is taken against: labels where they are known.
@@ -55,7 +60,9 @@ class Session:
         Without labels, or with those of other classes, the float model's classes.
         """
         same = len(self.dataset.classes) == classes_of(self.header.classes)
-        return "labels" if same and bool((images.take(1)[1] >= 0).all()) else "float model"
+        if same and bool((images.take(1)[1] >= 0).all()):
+            return "labels"
+        return "float model"
 
     def judged(self, images: Images, limit: int | None = None) -> Batches:
         """As `batches`, with the labels of `judge`. May leave the network in float.
@@ -65,14 +72,14 @@ class Session:
         batches = self.batches(images, limit)
         if self.judge(images) == "labels":
             return batches
-        found = self.float_logits(batches)
-        if found is None:
+        outputs = self.float_logits(batches)
+        if outputs is None:
             raise DataError(
                 f"{images.name}: they have no labels of this network's "
                 f"{classes_of(self.header.classes)} classes (allowed: one folder a class; an image "
                 "folder's classes.txt names all classes)"
             )
-        labels = torch.from_numpy(decide(found)).to(self.device)
+        labels = torch.from_numpy(decide(outputs)).to(self.device)
         return Batches(batches.images, labels, batches.batch)
 
     def _on_cuda(self) -> bool:
@@ -120,8 +127,8 @@ def open_session(
     """
     folder = supernet or bundled_supernet()
     net, header, identity = load_supernet(folder, allow_code=allow_code, device=device)
-    root = data or (Path(header.data_root) if header.data_root else None)
-    return Session(
-        folder, "bundled" if supernet is None else str(supernet), net, header, identity,
-        open_dataset(header.dataset, root, inputs=header.preprocessing), torch.device(device),
-    )  # fmt: skip
+    if data is None and header.data_root:
+        data = Path(header.data_root)
+    label = "bundled" if supernet is None else str(supernet)
+    dataset = open_dataset(header.dataset, data, inputs=header.preprocessing)
+    return Session(folder, label, net, header, identity, dataset, torch.device(device))

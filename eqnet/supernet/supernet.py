@@ -107,9 +107,9 @@ class Supernet:
 
         images: float32 [N, C, H, W].
         """
-        weights = [(one, one.bits) for one in self._layers.values()]
+        weights = [(weight, weight.bits) for weight in self._layers.values()]
         corrections = [(self.layer(name), *self._correction(name)) for name in self._layers]
-        tensors = [(one, one.carrier_bits, one.narrow_bits) for one in self._tensors.values()]
+        tensors = [(each, each.carrier_bits, each.narrow_bits) for each in self._tensors.values()]
         training = self.graph.training
         self.apply_float()
         try:
@@ -141,6 +141,9 @@ class Supernet:
             if isinstance(module, BatchNorm):
                 yield module
 
+    def _norms_with_statistics(self) -> list[nn.BatchNorm2d | nn.BatchNorm1d]:
+        return [norm for norm in self.batch_norms() if norm.track_running_stats]
+
     @torch.no_grad()
     def project(self) -> None:
         """After an optimizer step: keep gammas non-negative and scales within their bounds."""
@@ -153,7 +156,7 @@ class Supernet:
     @contextmanager
     def _normalizing_by_batch(self) -> Iterator[list[nn.BatchNorm2d | nn.BatchNorm1d]]:
         """Within: batch norms use each batch's statistics and keep only those of the last."""
-        norms = [norm for norm in self.batch_norms() if norm.track_running_stats]
+        norms = self._norms_with_statistics()
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
             norm.momentum = 1.0
@@ -177,16 +180,19 @@ class Supernet:
         a channel of it.
         """
         self.graph.eval()
-        snapped = {name: one for name, one in self._layers.items() if one.snapped is not None}
-        for weight in snapped.values():
-            weight.snapped = None
+        snapped = []
+        for name, weight in self._layers.items():
+            if weight.snapped is not None:
+                snapped.append(name)
+                weight.snapped = None
         batches = _of_two_or_more(batches)
-        images = list(batches) if snapped else batches
-        self._collect(images)
+        if snapped:
+            batches = list(batches)
+        self._collect(batches)
         if snapped:
             for name in snapped:
                 self._snap(name)
-            self._collect_means(images)
+            self._collect_means(batches)
 
     def _collect(self, batches: Iterable[Tensor]) -> None:
         with self._normalizing_by_batch() as norms:
@@ -211,7 +217,7 @@ class Supernet:
 
     def _collect_means(self, batches: Iterable[Tensor]) -> None:
         """Means of the batch norms' inputs, each batch centred by its own, variances kept."""
-        norms = [norm for norm in self.batch_norms() if norm.track_running_stats]
+        norms = self._norms_with_statistics()
         pooled = [_Pooled() for _ in norms]
         hooks = [norm.register_forward_pre_hook(_center) for norm in norms]
         for batch in batches:
@@ -247,7 +253,9 @@ def factor_of(norm: nn.BatchNorm2d | nn.BatchNorm1d, name: str) -> Tensor:
     if norm.running_mean is None or norm.running_var is None:
         raise CaptureError(f"'{name}': batch norm without running statistics")
     factor = torch.rsqrt(norm.running_var.double() + norm.eps)
-    return factor if norm.weight is None else factor * norm.weight.double()
+    if norm.weight is None:
+        return factor
+    return factor * norm.weight.double()
 
 
 def _center(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
