@@ -109,10 +109,13 @@ def run_all(chains: Sequence[Chain], page: Path, title: str) -> tuple[Row, ...]:
         failure = failure_of(chain.run)
         if failure is not None:
             failures[chain.name] = failure
-        artifacts += [chain.artifact] if chain.exported else []
-        searches += [chain.searches] if chain.searched else []
+        if chain.exported:
+            artifacts.append(chain.artifact)
+        if chain.searched:
+            searches.append(chain.searches)
     report([*artifacts, *searches], page, title=title, failures=failures)
-    return tuple(summarize(load(artifacts).artifacts if artifacts else (), failures))
+    exported = load(artifacts).artifacts if artifacts else ()
+    return tuple(summarize(exported, failures))
 
 
 def failure_of(work: Callable[[], None]) -> str | None:

@@ -73,7 +73,8 @@ class Model:
             return preprocess(array.astype(np.uint8), self.manifest.inputs)
         if array.ndim == 4 and array.shape[1:] == shape and array.dtype == np.float32:
             return array.astype(np.float32)
-        if not _is_picture(array[0] if array.ndim == 4 and len(array) else array):
+        picture = array[0] if array.ndim == 4 and len(array) else array
+        if not _is_picture(picture):
             raise UsageError(
                 f"input is {array.dtype} {list(array.shape)} (allowed: {self._allowed()})"
             )

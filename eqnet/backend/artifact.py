@@ -78,9 +78,11 @@ def foreign_content(folder: Path) -> str | None:
         manifest = read_manifest(folder)
     except ArtifactError:
         return "other content"
-    own = {MANIFEST, *REPORTS, *manifest.files}
-    others = sorted(path.name for path in folder.iterdir() if path.name not in own)
-    return f"a file that is not the artifact's: '{others[0]}'" if others else None
+    names = {MANIFEST, *REPORTS, *manifest.files}
+    others = sorted(path.name for path in folder.iterdir() if path.name not in names)
+    if not others:
+        return None
+    return f"a file that is not the artifact's: '{others[0]}'"
 
 
 def check_files(folder: Path, manifest: Manifest) -> int:
@@ -97,12 +99,12 @@ def check_files(folder: Path, manifest: Manifest) -> int:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise ArtifactError(f"{folder / MANIFEST}: files: '{name}' leads out of the folder")
         try:
-            found = sha256_file(path)
+            sha256 = sha256_file(path)
         except OSError as error:
             raise ArtifactError(f"{path}: missing or unreadable: {error.strerror}") from error
-        if found != expected:
+        if sha256 != expected:
             raise ArtifactError(
-                f"{path}: changed or corrupt: sha256 {found[:12]} (manifest says {expected[:12]})"
+                f"{path}: changed or corrupt: sha256 {sha256[:12]} (manifest says {expected[:12]})"
             )
     return len(manifest.files)
 
@@ -129,7 +131,7 @@ def read_parity(folder: Path, manifest: Manifest) -> Parity:
         if array is None and name == OPTIONAL:
             continue
         if array is None or array.dtype != PARITY_DTYPES[name] or array.shape != shape:
-            found = "nothing" if array is None else f"{array.dtype} {list(array.shape)}"
+            stored = "nothing" if array is None else f"{array.dtype} {list(array.shape)}"
             wanted = f"{np.dtype(PARITY_DTYPES[name])} {list(shape)}"
-            raise ArtifactError(f"{path}: {name}: found {found} (allowed: {wanted})")
+            raise ArtifactError(f"{path}: {name}: found {stored} (allowed: {wanted})")
     return Parity(tensors["pixels"], tensors["logits"], tensors["labels"], tensors.get(OPTIONAL))

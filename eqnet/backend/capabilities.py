@@ -25,13 +25,13 @@ def capability_refusals(profile: HardwareProfile, can: Capabilities) -> list[str
         ("activations.unsigned", profile.activations.unsigned, can.unsigned),
         ("opset", str(profile.opset), (str(OPSET),)),
         ("remainder", profile.remainder, can.remainders),
-        *(("device", kind, can.devices) for kind in profile.device_kinds()),
     ]
-    lines: list[str] = [
-        Refusal(f"{key}: {found} (allowed: {', '.join(sorted(allowed))})", _kind(key, can))
-        for key, found, allowed in demands
-        if found not in allowed
-    ]
+    demands += [("device", kind, can.devices) for kind in profile.device_kinds()]
+    lines = []
+    for key, value, allowed in demands:
+        if value not in allowed:
+            line = f"{key}: {value} (allowed: {', '.join(sorted(allowed))})"
+            lines.append(Refusal(line, _kind(key, can)))
     return [
         *lines,
         *_engines(profile, can),
@@ -50,12 +50,15 @@ def _engines(profile: HardwareProfile, can: Capabilities) -> list[Refusal]:
 def _kind(key: str, can: Capabilities) -> Kind:
     if key in can.in_float:
         return "float"
-    return "slow" if key in can.slow else "impossible"
+    if key in can.slow:
+        return "slow"
+    return "impossible"
 
 
 def _few_bits(profile: HardwareProfile, can: Capabilities) -> list[Refusal]:
     least = min(can.min_bits, profile.weights.storage_bits)
-    weights, activations = (min(pair[side] for pair in profile.bits) for side in (0, 1))
+    weights = min(weight for weight, _ in profile.bits)
+    activations = min(activation for _, activation in profile.bits)
     if weights >= least and activations >= can.min_bits:
         return []
     line = f"bits: {min(weights, activations)} (allowed: {can.min_bits} or more)"
@@ -64,12 +67,10 @@ def _few_bits(profile: HardwareProfile, can: Capabilities) -> list[Refusal]:
 
 def _few_pinned_bits(profile: HardwareProfile, can: Capabilities) -> list[Refusal]:
     least = min(can.min_bits, profile.weights.storage_bits)
-    return [
-        Refusal(
-            f"pinned.{pin.layers}: {pin.bits} bits (allowed: {least} or more, or 'remainder')",
-            _kind("pinned", can),
-            "pinned",
-        )
-        for pin in profile.pinned
-        if isinstance(pin.bits, int) and pin.bits < least
-    ]
+    refusals = []
+    for pin in profile.pinned:
+        if isinstance(pin.bits, int) and pin.bits < least:
+            allowed = f"(allowed: {least} or more, or 'remainder')"
+            line = f"pinned.{pin.layers}: {pin.bits} bits {allowed}"
+            refusals.append(Refusal(line, _kind("pinned", can), "pinned"))
+    return refusals

@@ -38,7 +38,7 @@ def find_exporter(name: str) -> Exporter:
         raise UsageError(unknown("backend", name, exporter_names()))
     entry = entries[name]
     try:
-        made = entry.load()()
+        exporter = entry.load()()
     except ImportError as error:
         raise MissingExtraError(
             f"backend '{name}' cannot be loaded: {error} (install what it needs: "
@@ -46,9 +46,9 @@ def find_exporter(name: str) -> Exporter:
         ) from error
     except AttributeError as error:
         raise UsageError(f"backend '{name}': {entry.value} does not exist: {error}") from error
-    if not isinstance(made, Exporter):
+    if not isinstance(exporter, Exporter):
         raise UsageError(f"backend '{name}': {entry.value} is no exporter (eqnet.backend.protocol)")
-    return made
+    return exporter
 
 
 def exporter_of(profile: HardwareProfile) -> Exporter:

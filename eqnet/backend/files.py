@@ -74,15 +74,15 @@ def new_folder(
     absent = [parent for parent in target.parents if not parent.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        made = tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        name = tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
     except OSError as error:
         raise _refused(target, error) from error
-    temporary = Path(made)
+    temporary = Path(name)
     try:
         yield temporary
         _swap(temporary, target)
     except OSError as error:
-        if error.filename is None or str(error.filename).startswith(made):
+        if error.filename is None or str(error.filename).startswith(name):
             raise _refused(target, error) from error
         raise
     finally:
@@ -102,10 +102,10 @@ def _remove_empty(folders: list[Path]) -> None:
 def _check_replaceable(target: Path, foreign: Callable[[Path], str | None]) -> None:
     try:
         if target.is_dir():
-            found = foreign(target) if any(target.iterdir()) else None
-            if found is not None:
+            content = foreign(target) if any(target.iterdir()) else None
+            if content is not None:
                 raise OutputError(
-                    f"{target}: a folder with {found} "
+                    f"{target}: a folder with {content} "
                     "(allowed: a new path, an empty folder, or an earlier artifact)"
                 )
         elif target.exists() or target.is_symlink():

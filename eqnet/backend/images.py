@@ -55,18 +55,17 @@ def pixels_of(image: Image, rules: Preprocessing) -> Pixels:
     """A PIL image as uint8 [C, H, W]. Raises DataError for what cannot be scaled to 8 bits."""
     converted = to_channels(image, rules.channels)
     pixels = np.asarray(resize_and_crop(converted, rules))
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    if pixels.ndim == 2:
+        return pixels[None]
+    return pixels.transpose(2, 0, 1)
 
 
 def pixels_of_array(array: Pixels, rules: Preprocessing) -> Pixels:
     """As `pixels_of`, of an image uint8 [H, W] or [H, W, channels]."""
     Image = _pillow()
-    flat = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
-    mode = ARRAY_MODES[1 if flat.ndim == 2 else flat.shape[2]]
-    height, width = flat.shape[:2]
-    return pixels_of(
-        Image.frombytes(mode, (width, height), np.ascontiguousarray(flat).tobytes()), rules
-    )
+    height, width, channels = (*array.shape, 1)[:3]
+    content = np.ascontiguousarray(array).tobytes()
+    return pixels_of(Image.frombytes(ARRAY_MODES[channels], (width, height), content), rules)
 
 
 def to_channels(image: Image, channels: int) -> Image:
@@ -82,7 +81,9 @@ def to_channels(image: Image, channels: int) -> Image:
         image = image.convert("RGBA")  # Pillow warns of what RGB would lose
     if channels == 1 and image.mode not in ("L", "LA", "La", "1"):
         image = image.convert("RGB")
-    return image if image.mode == MODES[channels] else image.convert(MODES[channels])
+    if image.mode == MODES[channels]:
+        return image
+    return image.convert(MODES[channels])
 
 
 def _eight_bits(image: Image) -> Image:
@@ -122,7 +123,9 @@ def resize_and_crop(image: Image, rules: Preprocessing) -> Image:
         )
     if (width, height) != image.size:
         image = image.resize((width, height), Resampling[rules.interpolation.upper()])
-    fill = [round(255 * mean) for mean in rules.mean] if rules.fit == "contain" else None
+    fill = None
+    if rules.fit == "contain":
+        fill = [round(255 * mean) for mean in rules.mean]
     return _center(image, rules.size, fill)
 
 
@@ -149,8 +152,9 @@ def _center(image: Image, size: tuple[int, int], fill: list[int] | None) -> Imag
     height, width = size
     if image.width < width or image.height < height:
         wide, high = max(image.width, width), max(image.height, height)
-        color = tuple(fill or [0] * len(image.getbands()))
-        padded = Image.new(image.mode, (wide, high), color if len(color) > 1 else color[0])
+        border = tuple(fill or [0] * len(image.getbands()))
+        color = border if len(border) > 1 else border[0]
+        padded = Image.new(image.mode, (wide, high), color)
         padded.paste(image, ((wide - image.width) // 2, (high - image.height) // 2))
         image = padded
     top, left = round((image.height - height) / 2.0), round((image.width - width) / 2.0)

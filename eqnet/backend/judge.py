@@ -46,27 +46,32 @@ def compare_with_float(
     difference is a bootstrap over images, seeded by `seed`: paired where both networks' answers
     are known image by image, else the two accuracies are drawn independently, which is wider.
     """
-    known = labels >= 0
-    right = decide(logits)[known] == labels[known]
+    labelled = labels >= 0
+    right = decide(logits)[labelled] == labels[labelled]
     drop = interval = None
-    if float_logits is not None and known.any():
-        float_right = decide(float_logits)[known] == labels[known]
+    if float_logits is not None and labelled.any():
+        float_right = decide(float_logits)[labelled] == labels[labelled]
         float_accuracy = float(float_right.mean())
         interval = _paired_interval(float_right, right, seed)
-    elif float_accuracy is not None and known.any():
+    elif float_accuracy is not None and labelled.any():
         interval = _independent_interval(float_accuracy, right, seed)
     if interval is not None and float_accuracy is not None:
         drop = round(100 * (float_accuracy - float(right.mean())), POINT_DIGITS)
+    share = snr = None
+    reason = NO_FLOAT_LOGITS
+    if float_logits is not None:
+        share, snr = agreement(logits, float_logits), signal_to_noise(logits, float_logits)
+        reason = ""
     return FloatComparison(
         images=len(logits),
-        agreement=None if float_logits is None else agreement(logits, float_logits),
-        snr_db=None if float_logits is None else signal_to_noise(logits, float_logits),
-        labelled=int(known.sum()),
+        agreement=share,
+        snr_db=snr,
+        labelled=int(labelled.sum()),
         float_accuracy=float_accuracy,
         accuracy_drop=drop,
         accuracy_drop_interval=interval,
         paired=float_logits is not None and interval is not None,
-        reason=NO_FLOAT_LOGITS if float_logits is None else "",
+        reason=reason,
     )
 
 
@@ -154,9 +159,15 @@ def _agreement_check(comparison: FloatComparison, rules: ParityRules) -> Check:
     agreeing = round(share * comparison.images)
     chance = binomial_tail(agreeing, comparison.images, limit)
     return _judged(
-        name, share, limit, "share", comparison.images,
-        missed=share < limit, plausible=chance >= TAIL, sign=">=",
-    )  # fmt: skip
+        name,
+        share,
+        limit,
+        "share",
+        comparison.images,
+        missed=share < limit,
+        plausible=chance >= TAIL,
+        sign=">=",
+    )
 
 
 def _drop_check(comparison: FloatComparison, rules: ParityRules) -> Check:
@@ -164,17 +175,31 @@ def _drop_check(comparison: FloatComparison, rules: ParityRules) -> Check:
     name, drop, limit = "float_accuracy_drop", comparison.accuracy_drop, rules.float_accuracy_drop
     interval = comparison.accuracy_drop_interval
     if drop is None or interval is None:
-        return _skipped(name, NO_FLOAT_ACCURACY if comparison.labelled else NO_LABELS)
+        reason = NO_FLOAT_ACCURACY if comparison.labelled else NO_LABELS
+        return _skipped(name, reason)
     return _judged(
-        name, drop, limit, "points", comparison.labelled,
-        missed=drop > limit, plausible=interval[0] <= 0, sign="<=",
-    )  # fmt: skip
+        name,
+        drop,
+        limit,
+        "points",
+        comparison.labelled,
+        missed=drop > limit,
+        plausible=interval[0] <= 0,
+        sign="<=",
+    )
 
 
 def _judged(
-    name: str, value: float, limit: float, unit: str, images: int,
-    *, missed: bool, plausible: bool, sign: str,
-) -> Check:  # fmt: skip
+    name: str,
+    value: float,
+    limit: float,
+    unit: str,
+    images: int,
+    *,
+    missed: bool,
+    plausible: bool,
+    sign: str,
+) -> Check:
     """missed: the value alone is beyond the limit; plausible: chance may have done that."""
     demand = f"{value:.4g} {unit} (demanded: {sign} {limit:.4g})"
     reason, verdict = "", _verdict(missed and not plausible, images)
@@ -185,9 +210,14 @@ def _judged(
     elif missed:
         reason = f"{demand}, which {images} images do not tell from chance"
     return Check(
-        name=name, group="quantization", verdict=verdict, value=value, limit=limit, unit=unit,
+        name=name,
+        group="quantization",
+        verdict=verdict,
+        value=value,
+        limit=limit,
+        unit=unit,
         reason=reason,
-    )  # fmt: skip
+    )
 
 
 def _verdict(failed: bool, images: int) -> Verdict:

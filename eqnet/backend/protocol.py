@@ -183,9 +183,13 @@ class HostKernels(Protocol):
 
 def cpu_of(exporter: Exporter) -> Cpu:
     """The instruction sets that an exporter's runtime uses here: by default all there are."""
-    return exporter.cpu() if isinstance(exporter, HostKernels) else this_cpu()
+    if isinstance(exporter, HostKernels):
+        return exporter.cpu()
+    return this_cpu()
 
 
 def host_limit(exporter: Exporter, profile: HardwareProfile) -> HostLimit | None:
     """The exporter's word on this machine for a profile; None where it has none to say."""
-    return exporter.host_limit(profile) if isinstance(exporter, HostKernels) else None
+    if isinstance(exporter, HostKernels):
+        return exporter.host_limit(profile)
+    return None

@@ -26,9 +26,9 @@ class Refusal(str):
 
     def __new__(cls, line: str, kind: Kind = "impossible", key: str | None = None) -> Refusal:
         """The line, with its kind and key."""
-        made = super().__new__(cls, line)
-        made.kind, made.key = kind, key or line.partition(":")[0]
-        return made
+        refusal = super().__new__(cls, line)
+        refusal.kind, refusal.key = kind, key or line.partition(":")[0]
+        return refusal
 
 
 def accepted_refusals(exporter: Exporter, profile: HardwareProfile) -> tuple[Refusal, ...]:
@@ -36,11 +36,14 @@ def accepted_refusals(exporter: Exporter, profile: HardwareProfile) -> tuple[Ref
 
     Raises ProfileError, in one line, for every other demand that the exporter refuses.
     """
-    found = [
-        line if isinstance(line, Refusal) else Refusal(line) for line in exporter.refusals(profile)
-    ]
-    accepted = [one for one in found if one.kind != "impossible" and one.key in profile.accept_slow]
-    refused = [one for one in found if one not in accepted]
+    accepted: list[Refusal] = []
+    refused: list[Refusal] = []
+    for line in exporter.refusals(profile):
+        refusal = line if isinstance(line, Refusal) else Refusal(line)
+        if refusal.kind != "impossible" and refusal.key in profile.accept_slow:
+            accepted.append(refusal)
+        else:
+            refused.append(refusal)
     if refused:
         raise ProfileError(
             f"profile '{profile.name}' on {exporter.name}: {'; '.join(refused)}{_hint(refused)}"
@@ -50,11 +53,13 @@ def accepted_refusals(exporter: Exporter, profile: HardwareProfile) -> tuple[Ref
 
 def _hint(refused: Iterable[Refusal]) -> str:
     """How to accept what is only slow."""
-    keys = sorted({one.key for one in refused if one.kind != "impossible"})
-    listed = ", ".join(keys)
-    return f"; exact but slow, and accepted with accept_slow: [{listed}]" if keys else ""
+    keys = {refusal.key for refusal in refused if refusal.kind != "impossible"}
+    if not keys:
+        return ""
+    listed = ", ".join(sorted(keys))
+    return f"; exact but slow, and accepted with accept_slow: [{listed}]"
 
 
 def keeps_int8(accepted: Iterable[Refusal]) -> bool:
     """Whether every quantized layer still runs in integer kernels."""
-    return all(one.kind != "float" for one in accepted)
+    return all(refusal.kind != "float" for refusal in accepted)

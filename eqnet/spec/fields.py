@@ -16,8 +16,10 @@ def first_problem(error: ValidationError) -> str:
         return f"{where}.{_choice(problem['ctx'])}"
     if problem["type"] in ("extra_forbidden", "missing", "value_error"):
         return f"{where}: {message}"
-    found = repr(problem["input"])
-    return f"{where}: {message} (found: {found if len(found) < 60 else found[:57] + '...'})"
+    value = repr(problem["input"])
+    if len(value) >= 60:
+        value = value[:57] + "..."
+    return f"{where}: {message} (found: {value})"
 
 
 def _choice(context: dict[str, Any]) -> str:

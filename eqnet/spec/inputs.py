@@ -82,11 +82,14 @@ def _check_sides(name: str, sides: int | tuple[int, int] | None) -> None:
 def _check_values(name: str, values: float | Sequence[float] | None, channels: int | None) -> None:
     if values is None:
         return
-    least = 0.0 if name == "mean" else math.ulp(0.0)
-    for value in each(values, channels or (1 if isinstance(values, int | float) else len(values))):
+    least, allowed = math.ulp(0.0), "above 0, at most 1"
+    if name == "mean":
+        least, allowed = 0.0, "0 to 1"
+    if not channels:
+        channels = 1 if isinstance(values, int | float) else len(values)
+    for value in each(values, channels):
         if not least <= value <= 1:
             hint = f"; {value:g}/255 is {value / 255:.4g}" if 1 < value < math.inf else ""
-            allowed = "0 to 1" if name == "mean" else "above 0, at most 1"
             raise UsageError(
                 f"{name} {value:g} (allowed: {allowed}, in units of pixels / 255{hint})"
             )

@@ -70,21 +70,28 @@ class Preprocessing(Frozen):
 
     def __str__(self) -> str:
         """In words, such as ``3 x 224 x 224: shorter side to 256, bilinear, center crop; ...``."""
-        values = "; ".join(
-            f"{name} {', '.join(f'{value:.4g}' for value in numbers)}"
-            for name, numbers in (("mean", self.mean), ("std", self.std))
-        )
+        values = f"mean {_listed(self.mean)}; std {_listed(self.std)}"
         if self.size is None:
             return f"{self.channels} channels; {values}"
         (height, width), box = self.size, self.resize or self.size
-        sides = f"{box[0]} x {box[1]}"
-        how = {
-            "cover": f"shorter side to {box[0]}" if box[0] == box[1] else f"to cover {sides}",
-            "squash": f"squashed to {sides}",
-            "contain": f"fitted into {sides}",
-        }[self.fit]
-        cut = "" if self.fit == "squash" and box == self.size else ", center crop"
-        return f"{self.channels} x {height} x {width}: {how}, {self.interpolation}{cut}; {values}"
+        how = f"{self._resizing(*box)}, {self.interpolation}"
+        if self.fit != "squash" or box != self.size:
+            how += ", center crop"
+        return f"{self.channels} x {height} x {width}: {how}; {values}"
+
+    def _resizing(self, height: int, width: int) -> str:
+        """How an image meets a box, in words."""
+        if self.fit == "squash":
+            return f"squashed to {height} x {width}"
+        if self.fit == "contain":
+            return f"fitted into {height} x {width}"
+        if height == width:
+            return f"shorter side to {height}"
+        return f"to cover {height} x {width}"
+
+
+def _listed(numbers: tuple[float, ...]) -> str:
+    return ", ".join(f"{number:.4g}" for number in numbers)
 
 
 class ModelInfo(Frozen):
@@ -165,10 +172,10 @@ class Manifest(Frozen):
 
     @model_validator(mode="after")
     def _takes_its_inputs(self) -> Manifest:
-        found, channels = len(self.preprocessing.mean), self.model.input_shape[0]
-        if found != channels:
+        means, channels = len(self.preprocessing.mean), self.model.input_shape[0]
+        if means != channels:
             raise ValueError(
-                f"preprocessing: {found} channels (allowed: {channels}, as in model.input_shape)"
+                f"preprocessing: {means} channels (allowed: {channels}, as in model.input_shape)"
             )
         size = self.preprocessing.size
         if size is not None and size != self.model.input_shape[1:]:

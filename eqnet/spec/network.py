@@ -69,6 +69,10 @@ class NetworkInfo:
         """The tensor of that name. Raises KeyError."""
         return {item.name: item for item in self.tensors}[name]
 
+    def layer_names(self) -> list[str]:
+        """Names of the layers, in graph order."""
+        return [layer.name for layer in self.layers]
+
     def read_tensors(self) -> tuple[TensorInfo, ...]:
         """Tensors that some Conv or Linear reads: those with elastic bits."""
         return tuple(tensor for tensor in self.tensors if tensor.layers)

@@ -81,8 +81,8 @@ class SubnetSpec(Frozen):
         """
         names = {"supernet", "form", "weights", "activations", "carriers"}
         names |= {name for name in STORAGE if getattr(self, name) != _default(name)}
-        kept = self.model_dump(mode="json", include=names)
-        return json.dumps(kept, sort_keys=True, separators=(",", ":"))
+        choices = self.model_dump(mode="json", include=names)
+        return json.dumps(choices, sort_keys=True, separators=(",", ":"))
 
     def sha256(self) -> str:
         """Hash of the canonical form; scores and the profile's name are not part of it."""

@@ -24,10 +24,10 @@ def quantities(info: NetworkInfo, profile: HardwareProfile, spec: SubnetSpec) ->
     }
 
 
-def within(profile: HardwareProfile, found: Mapping[str, float]) -> bool:
+def within(profile: HardwareProfile, values: Mapping[str, float]) -> bool:
     """Whether the quantities meet every budget of the profile but ``cost``."""
     limits = profile.budgets.items()
-    return all(found[name] <= limit * (1 + ROUNDING) for name, limit in limits if name != COST)
+    return all(values[name] <= limit * (1 + ROUNDING) for name, limit in limits if name != COST)
 
 
 def require(profile: HardwareProfile, name: str, limit: float, least: float) -> None:
@@ -43,7 +43,7 @@ def no_uniform(profile: HardwareProfile, uniform: Sequence[Mapping[str, float]])
     """Why none of the uniform subnets with these quantities is within the profile's budgets."""
     for name, limit in profile.budgets.items():
         if name != COST:
-            require(profile, name, limit, min(found[name] for found in uniform))
+            require(profile, name, limit, min(values[name] for values in uniform))
     limits = ", ".join(f"{name}={limit:g}" for name, limit in profile.budgets.items())
     return InfeasibleError(
         f"budgets {limits}: no subnet of profile '{profile.name}' with one pair of bits "
@@ -53,9 +53,10 @@ def no_uniform(profile: HardwareProfile, uniform: Sequence[Mapping[str, float]])
 
 def weight_bytes(info: NetworkInfo, spec: SubnetSpec, profile: HardwareProfile) -> int:
     """Bits of all weights and of one 32-bit bias for each channel, in bytes."""
-    wide, bits = REMAINDER_BITS[profile.remainder], 0
+    bits = 0
     for layer in info.layers:
-        choice = spec.weights[layer.name]
-        bits += layer.weights * (wide if choice == REMAINDER else int(choice))
-        bits += layer.out_channels * 32
+        width = spec.weights[layer.name]
+        if width == REMAINDER:
+            width = REMAINDER_BITS[profile.remainder]
+        bits += layer.weights * int(width) + layer.out_channels * 32
     return math.ceil(bits / 8)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.hardware.profile import ActivationRules, HardwareProfile, OpGroup, Placement
 from eqnet.spec.network import NetworkInfo, TensorInfo
-from eqnet.spec.scheme import BITS, CARRIER_BITS, STORAGE_BITS, Form, Scales, Symmetry
+from eqnet.spec.scheme import BITS, CARRIER_BITS, Form, Symmetry
 from eqnet.spec.subnet import REMAINDER, SubnetSpec, WeightChoice
 
 FLOAT_BITS = 32
@@ -34,11 +35,12 @@ class Style:
 
         quantized: the layers that are not in the remainder.
         """
-        halved = tensor.non_negative and self.activations.zero_point == "zero"
+        if not tensor.non_negative or self.activations.zero_point != "zero":
+            return bits
         all_quantized = all(layer in quantized for layer in tensor.layers)
         if self.activations.unsigned == "shifted" and tensor.shiftable and all_quantized:
-            halved = False
-        return max(BITS[0], bits - 1) if halved else bits
+            return bits
+        return max(BITS[0], bits - 1)
 
 
 PAPER_STYLE = Style("paper", PAPER, ActivationRules(symmetry=Symmetry.ASYMMETRIC))
@@ -54,7 +56,8 @@ def load_style(name: str) -> Style:
 
 def pinned_names(info: NetworkInfo) -> tuple[str, str]:
     """The first and the last layer, which default to 8 bits."""
-    return info.layers[0].name, info.layers[-1].name
+    names = info.layer_names()
+    return names[0], names[-1]
 
 
 def build_spec(
@@ -74,51 +77,56 @@ def build_spec(
     style's placement, but `float_tensors` have none unless a quantized layer reads them.
     """
     quantized = {name for name, bits in weights.items() if bits != REMAINDER}
-    narrow = {
-        tensor.name: style.stored_bits(activation_bits[tensor.name], tensor, quantized)
-        for tensor in info.read_tensors()
-        if quantized.intersection(tensor.layers)
-    }
-    placed = [
-        tensor
-        for tensor in info.tensors
-        if tensor.name in narrow or tensor.name not in float_tensors
-    ]
-    carriers = _carriers(placed, style, narrow, quantized)
+    narrow: dict[str, int] = {}
+    for tensor in info.read_tensors():
+        if quantized.intersection(tensor.layers):
+            narrow[tensor.name] = style.stored_bits(activation_bits[tensor.name], tensor, quantized)
+    placed = []
+    for tensor in info.tensors:
+        if tensor.name in narrow or tensor.name not in float_tensors:
+            placed.append(tensor)
     return SubnetSpec(
         supernet=supernet,
-        profile=profile.name if profile else None,
-        profile_sha256=profile.sha256() if profile else None,
         form=form,
         weights=dict(weights),
         activations=narrow,
-        carriers=carriers,
-        weight_scales=profile.weights.scales if profile else Scales.FREE,
-        activation_scales=profile.activations.scales if profile else Scales.FREE,
-        weight_storage_bits=profile.weights.storage_bits if profile else STORAGE_BITS,
+        carriers=_carriers(placed, style, narrow, quantized),
         avg_weight_bits=average_weight_bits(info, weights),
         avg_activation_bits=average_activation_bits(info, narrow),
+        **_profile_fields(profile),
     )
+
+
+def _profile_fields(profile: HardwareProfile | None) -> dict[str, Any]:
+    """The fields of a subnet that its profile alone decides; without one they have defaults."""
+    if profile is None:
+        return {}
+    return {
+        "profile": profile.name,
+        "profile_sha256": profile.sha256(),
+        "weight_scales": profile.weights.scales,
+        "activation_scales": profile.activations.scales,
+        "weight_storage_bits": profile.weights.storage_bits,
+    }
 
 
 def _carriers(
     tensors: Iterable[TensorInfo], style: Style, narrow: Mapping[str, int], quantized: set[str]
 ) -> dict[str, int]:
-    found = {}
+    carriers = {}
     for tensor in tensors:
-        if _is_shared(tensor, style, narrow) and style.placement.residual_bits == "same":
-            found[tensor.name] = narrow[tensor.name]
-        elif _is_shared(tensor, style, narrow) or _wants_carrier(
-            tensor, style.placement, quantized
-        ):
-            found[tensor.name] = style.stored_bits(CARRIER_BITS, tensor, quantized)
-    return found
+        shared = _is_shared(tensor, style, narrow)
+        if shared and style.placement.residual_bits == "same":
+            carriers[tensor.name] = narrow[tensor.name]
+        elif shared or _wants_carrier(tensor, style.placement, quantized):
+            carriers[tensor.name] = style.stored_bits(CARRIER_BITS, tensor, quantized)
+    return carriers
 
 
 def _is_shared(tensor: TensorInfo, style: Style, narrow: Mapping[str, int]) -> bool:
     """Whether a quantized layer and something else read the tensor, in one precision."""
-    kept = style.placement.residual_bits != "float"
-    return kept and tensor.name in narrow and bool(tensor.readers)
+    quantized = style.placement.residual_bits != "float"
+    return quantized and tensor.name in narrow and bool(tensor.readers)
 
 
 def _wants_carrier(tensor: TensorInfo, placement: Placement, quantized: set[str]) -> bool:
@@ -133,22 +141,26 @@ def _wants_carrier(tensor: TensorInfo, placement: Placement, quantized: set[str]
     floats = tensor.layers and not quantized & {*tensor.layers}
     if "other" in placement.carriers and floats and quantized & {*tensor.read}:
         return True
-    groups = (group for group in placement.carriers if group != "other")
-    return any(group in tensor.readers for group in groups)
+    groups = {*placement.carriers} - {"other"}
+    return not groups.isdisjoint(tensor.readers)
 
 
 def average_weight_bits(info: NetworkInfo, weights: Mapping[str, WeightChoice]) -> float:
     """Mean over all weights, pinned layers included; a float weight counts 32 bits."""
-    total = sum(layer.weights for layer in info.layers)
-    bits = sum(layer.weights * _width(weights[layer.name]) for layer in info.layers)
+    total = bits = 0
+    for layer in info.layers:
+        total += layer.weights
+        bits += layer.weights * _width(weights[layer.name])
     return bits / total
 
 
 def average_activation_bits(info: NetworkInfo, narrow: Mapping[str, int]) -> float:
     """Mean over the elements that Conv and Linear read; a float tensor counts 32 bits."""
-    tensors = info.read_tensors()
-    total = sum(tensor.elements for tensor in tensors)
-    return sum(t.elements * narrow.get(t.name, FLOAT_BITS) for t in tensors) / total
+    total = bits = 0
+    for tensor in info.read_tensors():
+        total += tensor.elements
+        bits += tensor.elements * narrow.get(tensor.name, FLOAT_BITS)
+    return bits / total
 
 
 def _width(choice: WeightChoice) -> int:
@@ -162,14 +174,19 @@ def choose_bits(
 
     The first and the last layer have 8, with what they read, and are not asked for.
     """
-    pinned = pinned_names(info)
-    weights: dict[str, WeightChoice] = {
-        layer.name: CARRIER_BITS if layer.name in pinned else weight_bits() for layer in info.layers
-    }
-    activations = {
-        tensor.name: CARRIER_BITS if set(tensor.layers) & set(pinned) else activation_bits()
-        for tensor in info.read_tensors()
-    }
+    pinned = set(pinned_names(info))
+    weights: dict[str, WeightChoice] = {}
+    for layer in info.layers:
+        if layer.name in pinned:
+            weights[layer.name] = CARRIER_BITS
+        else:
+            weights[layer.name] = weight_bits()
+    activations: dict[str, int] = {}
+    for tensor in info.read_tensors():
+        if pinned.isdisjoint(tensor.layers):
+            activations[tensor.name] = activation_bits()
+        else:
+            activations[tensor.name] = CARRIER_BITS
     return weights, activations
 
 

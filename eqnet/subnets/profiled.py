@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from eqnet.spec.errors import ProfileError, UsageError
 from eqnet.spec.hardware.profile import HardwareProfile
-from eqnet.spec.network import NetworkInfo
+from eqnet.spec.network import LayerInfo, NetworkInfo
 from eqnet.spec.subnet import REMAINDER, SubnetSpec, WeightChoice
 from eqnet.subnets.budgets import COST, no_uniform, quantities, within
 from eqnet.subnets.build import Style, build_spec
@@ -33,22 +33,21 @@ class Target:
         for rule in profile.pinned:
             names = _matching(info, rule.layers)
             if not names:
-                known = ", ".join(layer.name for layer in info.layers[:4])
+                some = ", ".join(info.layer_names()[:4])
                 raise ProfileError(
                     f"profile '{profile.name}': pinned: '{rule.layers}' matches no layer "
-                    f"(allowed: first, last, or a pattern over {known}, ...)"
+                    f"(allowed: first, last, or a pattern over {some}, ...)"
                 )
             pinned |= dict.fromkeys(names, rule.bits)
         return cls(info, profile, pinned)
 
     def free_layers(self) -> list[str]:
         """Layers whose bits the search may choose, in graph order."""
-        groups = self.profile.placement.quantize
-        return [
-            layer.name
-            for layer in self.info.layers
-            if layer.name not in self.pinned and layer.group in groups
-        ]
+        names = []
+        for layer in self.info.layers:
+            if layer.name not in self.pinned and layer.group in self.profile.placement.quantize:
+                names.append(layer.name)
+        return names
 
     def subnet(
         self,
@@ -68,48 +67,47 @@ class Target:
         layer, one of `cuts`, that is not: with the free layers before it everything is.
         """
         left = self.left_float(float_groups, stem)
-        chosen = {
-            layer.name: (REMAINDER, 0)
-            if layer.name in left
-            else self._choice(layer.name, layer.group, pairs)
-            for layer in self.info.layers
-        }
+        chosen = {layer.name: self._choice(layer, left, pairs) for layer in self.info.layers}
         read = self._read_bits(chosen)
-        weights = {
-            layer.name: self._weight_bits(layer.name, chosen[layer.name][0], read.get(layer.input))
-            for layer in self.info.layers
-        }
+        weights = {}
+        for layer in self.info.layers:
+            wanted, _ = chosen[layer.name]
+            weights[layer.name] = self._weight_bits(layer.name, wanted, read.get(layer.input))
         return build_spec(
-            self.info, self._style(float_groups), self.profile.form(), weights, read,
-            supernet=supernet, profile=self.profile, float_tensors=before(self.info, stem)[1],
-        )  # fmt: skip
+            self.info,
+            self._style(float_groups),
+            self.profile.form(),
+            weights,
+            read,
+            supernet=supernet,
+            profile=self.profile,
+            float_tensors=before(self.info, stem)[1],
+        )
 
     def left_float(self, float_groups: frozenset[str], stem: str | None) -> set[str]:
         """The free layers that op groups and a stem, as of `subnet`, leave in the remainder."""
-        layers, _ = before(self.info, stem)
-        free = set(self.free_layers())
-        return {
-            layer.name
-            for layer in self.info.layers
-            if layer.name in free
-            and (
-                layer.name in layers
-                or layer.group in float_groups
-                or (layer.activated and ACTIVATED in float_groups)
-            )
-        }
+        left = set(before(self.info, stem)[0])
+        for layer in self.info.layers:
+            if layer.group in float_groups or (layer.activated and ACTIVATED in float_groups):
+                left.add(layer.name)
+        return left.intersection(self.free_layers())
 
     def cuts(self) -> tuple[str, ...]:
         """Layers before which a leading part of the network may be left in the remainder."""
         return stem_cuts(self.info)
 
-    def _choice(self, name: str, group: str, pairs: Mapping[str, Pair]) -> tuple[WeightChoice, int]:
-        if name in self.pinned:
-            bits = self.pinned[name]
-            return bits, 0 if bits == REMAINDER else int(bits)
-        if group not in self.profile.placement.quantize:
+    def _choice(
+        self, layer: LayerInfo, left: set[str], pairs: Mapping[str, Pair]
+    ) -> tuple[WeightChoice, int]:
+        """Bits of a layer's weights and of what it reads. left: the layers that stay in float."""
+        if layer.name in self.pinned:
+            bits = self.pinned[layer.name]
+            if bits == REMAINDER:
+                return REMAINDER, 0
+            return bits, int(bits)
+        if layer.name in left or layer.group not in self.profile.placement.quantize:
             return REMAINDER, 0
-        return pairs[name]
+        return pairs[layer.name]
 
     def _read_bits(self, chosen: Mapping[str, tuple[WeightChoice, int]]) -> dict[str, int]:
         """Bits of each tensor that a quantized layer reads: a width that all free ones can have.
@@ -126,10 +124,9 @@ class Target:
                 if layer.name not in self.pinned:
                     free.add(layer.input)
         allowed = {activation for _, activation in self.profile.bits}
-        return {
-            tensor: _nearest(bits, allowed) if tensor in free else bits
-            for tensor, bits in widest.items()
-        }
+        for tensor in free:
+            widest[tensor] = _nearest(widest[tensor], allowed)
+        return widest
 
     def _weight_bits(self, name: str, wanted: WeightChoice, read: int | None) -> WeightChoice:
         """The weight bits nearest to those wanted that a free layer may have with `read` bits."""
@@ -176,11 +173,14 @@ class Target:
 def _nearest(wanted: int, allowed: Iterable[int]) -> int:
     """The least of the allowed that is not below `wanted`, or else the greatest."""
     ordered = sorted(allowed)
-    return next((bits for bits in ordered if bits >= wanted), ordered[-1])
+    for bits in ordered:
+        if bits >= wanted:
+            return bits
+    return ordered[-1]
 
 
 def _matching(info: NetworkInfo, pattern: str) -> list[str]:
-    names = [layer.name for layer in info.layers]
+    names = info.layer_names()
     if pattern == "first":
         return names[:1]
     if pattern == "last":

@@ -17,17 +17,17 @@ def stem_cuts(info: NetworkInfo) -> tuple[str, ...]:
     first layer counts for none, as before it there is nothing.
     """
     sizes = _resolutions(info)
-    found = []
-    for size in dict.fromkeys(sizes[:-1]):
-        stage = [
-            layer
-            for layer, own in zip(info.layers[1:], sizes[1:], strict=True)
-            if own == size and _positions(layer) == size
-        ]
-        if stage and size != sizes[-1]:
-            least = min(info.tensor(layer.input).elements for layer in stage)
-            found.append([x for x in stage if info.tensor(x.input).elements == least][-1].name)
-    return tuple(found)
+    stages: dict[int, list[LayerInfo]] = {size: [] for size in sizes}
+    for layer, size in zip(info.layers[1:], sizes[1:], strict=True):
+        if _positions(layer) == size:
+            stages[size].append(layer)
+    del stages[sizes[-1]]
+    return tuple(_last_of_least_input(info, stage).name for stage in stages.values() if stage)
+
+
+def _last_of_least_input(info: NetworkInfo, stage: list[LayerInfo]) -> LayerInfo:
+    # min takes the first of several that are equal.
+    return min(reversed(stage), key=lambda layer: info.tensor(layer.input).elements)
 
 
 def _positions(layer: LayerInfo) -> int:
@@ -40,11 +40,11 @@ def _resolutions(info: NetworkInfo) -> list[int]:
 
     So the convolutions of a squeeze, with one position, belong to the stage around them.
     """
-    most, found = 0, []
+    most, sizes = 0, []
     for layer in reversed(info.layers):
         most = max(most, _positions(layer))
-        found.append(most)
-    return found[::-1]
+        sizes.append(most)
+    return sizes[::-1]
 
 
 def before(info: NetworkInfo, cut: str | None) -> tuple[frozenset[str], frozenset[str]]:
@@ -57,7 +57,5 @@ def before(info: NetworkInfo, cut: str | None) -> tuple[frozenset[str], frozense
     first = info.layer(cut)
     place = info.layers.index(first)
     tensor = info.tensors.index(info.tensor(first.input))
-    return (
-        frozenset(layer.name for layer in info.layers[:place]),
-        frozenset(item.name for item in info.tensors[:tensor]),
-    )
+    layers = frozenset(info.layer_names()[:place])
+    return layers, frozenset(item.name for item in info.tensors[:tensor])

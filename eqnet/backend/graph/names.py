@@ -41,5 +41,7 @@ def point_of(quantize: str) -> str:
 
 def is_part(name: str, op_type: str) -> bool:
     """Whether a node of that name and type is part of a quantization point."""
-    suffix = f".{PARTS[op_type]}" if op_type in PARTS else ""
-    return bool(suffix) and name.endswith(suffix) and is_point(name.removesuffix(suffix))
+    if op_type not in PARTS:
+        return False
+    suffix = f".{PARTS[op_type]}"
+    return name.endswith(suffix) and is_point(name.removesuffix(suffix))

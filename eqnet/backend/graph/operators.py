@@ -18,7 +18,7 @@ class OnnxOperator:
 
     inputs: what its inputs are called, in order. defaults: attributes that need not be written.
     channel_axis: of a layer, the axis of its weight that the output channels lie along.
-    int32_bias: its bias may be int32 behind DequantizeLinear.
+    int32_bias: its bias may be int32 with a DequantizeLinear after it.
     moves: it selects or reorders values, so quantizers commute with it.
     flattens: it moves values of [N, C, 1, 1] without reordering them.
     reduces: it makes one value of several along axes.
@@ -36,6 +36,7 @@ class OnnxOperator:
 
 NOT_PADDED = {"auto_pad": "NOTSET"}
 LAYER_INPUTS = ("input", "weight", "bias")
+REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
 ROWS = (
     # Layers.
     OnnxOperator("Conv", LAYER_INPUTS, NOT_PADDED, channel_axis=0, int32_bias=True),
@@ -59,9 +60,7 @@ ROWS = (
     ),
     OnnxOperator("Clip", ("x", "min", "max")),
     # Data movers.
-    OnnxOperator(
-        "MaxPool", ("x",), {**NOT_PADDED, "storage_order": 0, "ceil_mode": 0}, moves=True
-    ),
+    OnnxOperator("MaxPool", ("x",), {**NOT_PADDED, "storage_order": 0, "ceil_mode": 0}, moves=True),
     OnnxOperator("Flatten", ("x",), moves=True, flattens=True),
     OnnxOperator("Reshape", ("data", "shape"), moves=True, flattens=True),
     OnnxOperator("Squeeze", ("x", "axes"), moves=True, flattens=True),
@@ -75,14 +74,8 @@ ROWS = (
     OnnxOperator("Resize", ("x", "roi", "scales", "sizes")),
     # Pools and reductions.
     OnnxOperator("AveragePool", ("x",), {**NOT_PADDED, "ceil_mode": 0}),
-    *(
-        OnnxOperator(op_type, ("x", "axes"), reduces=True)
-        for op_type in (
-            "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean",
-            "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare",
-        )
-    ),
-)  # fmt: skip
+    *(OnnxOperator(f"Reduce{kind}", ("x", "axes"), reduces=True) for kind in REDUCTIONS),
+)
 OPERATORS = {row.op_type: row for row in ROWS}
 LAYER_OPS = tuple(row.op_type for row in ROWS if row.channel_axis is not None)
 

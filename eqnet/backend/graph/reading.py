@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -21,14 +22,18 @@ def constant(value: ir.Value | None) -> NDArray[np.generic] | None:
     if value is None:
         return None
     tensor = ir.convenience.get_const_tensor(value)
-    return None if tensor is None else np.asarray(tensor.numpy())
+    if tensor is None:
+        return None
+    return np.asarray(tensor.numpy())
 
 
 def layers_of(model: ir.Model) -> dict[str, str]:
     """Name -> op type of every Conv, ConvTranspose, Gemm and MatMul, in graph order."""
-    return {
-        node.name: node.op_type for node in model.graph if node.op_type in LAYER_OPS and node.name
-    }
+    layers = {}
+    for node in model.graph:
+        if node.op_type in LAYER_OPS and node.name:
+            layers[node.name] = node.op_type
+    return layers
 
 
 @dataclass
@@ -76,8 +81,10 @@ class Quantizer:
 
 def storage_type(quantize: ir.Node) -> ir.DataType:
     """Integer type that a QuantizeLinear node produces (its zero-point's; uint8 without one)."""
-    zero = constant(quantize.inputs[2]) if len(quantize.inputs) > 2 else None
-    return ir.DataType.UINT8 if zero is None else ir.DataType.from_numpy(zero.dtype)
+    zero = constant(_input(quantize, 2))
+    if zero is None:
+        return ir.DataType.UINT8
+    return ir.DataType.from_numpy(zero.dtype)
 
 
 def _scalar(value: ir.Value | None, default: float) -> float | None:
@@ -85,7 +92,10 @@ def _scalar(value: ir.Value | None, default: float) -> float | None:
     if value is None:
         return default
     array = constant(value)
-    return None if array is None or array.size != 1 else array.item()
+    if array is None or array.size != 1:
+        return None
+    number: float = array.item()
+    return number
 
 
 def _input(node: ir.Node, index: int) -> ir.Value | None:
@@ -94,7 +104,9 @@ def _input(node: ir.Node, index: int) -> ir.Value | None:
 
 def _only_reader(value: ir.Value) -> ir.Node | None:
     readers = value.consumers()
-    return readers[0] if len(readers) == 1 and not value.is_graph_output() else None
+    if len(readers) != 1 or value.is_graph_output():
+        return None
+    return readers[0]
 
 
 def quantizer_at(node: ir.Node) -> Quantizer | None:
@@ -117,11 +129,13 @@ def quantizer_at(node: ir.Node) -> Quantizer | None:
 
 def quantizers(model: ir.Model) -> list[Quantizer]:
     """Every activation quantizer, in graph order."""
-    found = []
+    of_activations = []
     for node in model.graph:
         if node.op_type == "QuantizeLinear" and constant(node.inputs[0]) is None:
-            found.append(quantizer_at(node))
-    return [quantizer for quantizer in found if quantizer is not None]
+            quantizer = quantizer_at(node)
+            if quantizer is not None:
+                of_activations.append(quantizer)
+    return of_activations
 
 
 def quantizer_of(value: ir.Value) -> Quantizer | None:
@@ -132,12 +146,14 @@ def quantizer_of(value: ir.Value) -> Quantizer | None:
     while node is not None and node.op_type in ("DequantizeLinear", "Clip"):
         source = node.inputs[0]
         node = source.producer() if source is not None else None
-    found = quantizer_at(node) if node is not None else None
-    return found if found is not None and found.output is value else None
+    quantizer = quantizer_at(node) if node is not None else None
+    if quantizer is None or quantizer.output is not value:
+        return None
+    return quantizer
 
 
 def dequantized(node: ir.Node) -> NDArray[np.floating] | None:
-    """The real values of a constant behind DequantizeLinear: ``(q - z) * s`` along its axis.
+    """The real values of a constant after DequantizeLinear: ``(q - z) * s`` along its axis.
 
     Returns an array of the constant's shape in the scale's dtype, or None if any input is not
     constant. Blocked scales are of another form and give None too.
@@ -154,10 +170,16 @@ def dequantized(node: ir.Node) -> NDArray[np.floating] | None:
         shape[axis] = scale.size
     wide = integers.astype(np.int32)
     if zero is not None:
-        wide = wide - zero.astype(np.int32).reshape(shape if zero.size > 1 else [1] * wide.ndim)
-    factor = scale.reshape(shape if scale.size > 1 else [1] * wide.ndim)
-    result: NDArray[np.floating] = wide.astype(scale.dtype) * factor
+        wide = wide - _along(zero.astype(np.int32), shape)
+    result: NDArray[np.floating] = wide.astype(scale.dtype) * _along(scale, shape)
     return result.astype(scale.dtype).reshape(integers.shape)
+
+
+def _along(parameter: NDArray[Any], shape: list[int]) -> NDArray[Any]:
+    """A scalar, or a vector that is to lie in `shape`, as an array of as many dimensions."""
+    if parameter.size > 1:
+        return parameter.reshape(shape)
+    return parameter.reshape([1] * len(shape))
 
 
 def _bypass(node: ir.Node) -> None:
@@ -204,9 +226,11 @@ def _fold_constant(node: ir.Node) -> bool:
 def _is_integer_clip(node: ir.Node) -> bool:
     if node.op_type != "Clip":
         return False
-    bound = next((value for value in node.inputs[1:] if value is not None), None)
-    array = constant(bound)
-    return array is not None and np.issubdtype(array.dtype, np.integer)
+    for bound in node.inputs[1:]:
+        if bound is not None:
+            array = constant(bound)
+            return array is not None and np.issubdtype(array.dtype, np.integer)
+    return False
 
 
 def remove_unused(model: ir.Model) -> None:
@@ -224,7 +248,7 @@ def strip_qdq(model: ir.Model) -> ir.Model:
     leaves `model` as it is; inputs and outputs keep their names.
 
     Give it the neutral graph (``reference.onnx``): a target's own passes may have folded a Relu
-    into the saturation of the quantizer behind it, and the twin would then lack the Relu.
+    into the saturation of the quantizer after it, and the twin would then lack the Relu.
     """
     twin = model.clone()
     for node in list(twin.graph):

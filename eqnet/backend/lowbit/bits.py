@@ -53,10 +53,14 @@ def unpack_bits(data: bytes, count: int, bits: int, *, signed: bool) -> SmallInt
         if signed:
             lanes[:, bits:] = lanes[:, bits - 1 : bits]
         result[start : start + length] = np.packbits(lanes, axis=1, bitorder="little")[:, 0]
-    return result.view(np.int8) if signed else result
+    if signed:
+        return result.view(np.int8)
+    return result
 
 
 def int_range(bits: int, *, signed: bool) -> tuple[int, int]:
     """The lowest and the highest integer of `bits` bits."""
     half = 1 << (bits - 1)
-    return (-half, half - 1) if signed else (0, 2 * half - 1)
+    if signed:
+        return -half, half - 1
+    return 0, 2 * half - 1

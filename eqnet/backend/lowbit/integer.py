@@ -134,11 +134,9 @@ def _biased(step: Step, sums: Ints) -> Ints:
 
 def _conv(step: Step, inputs: list[Ints], grids: dict[str, Grid]) -> Ints:
     assert step.weight is not None
-    options = step.options
-    sums = convolution(
-        _centered(inputs[0], step.inputs[0], grids), step.weight,
-        options["strides"], options["pads"], options["dilations"], options["group"],
-    )  # fmt: skip
+    x, options = _centered(inputs[0], step.inputs[0], grids), step.options
+    strides, pads, dilations = options["strides"], options["pads"], options["dilations"]
+    sums = convolution(x, step.weight, strides, pads, dilations, options["group"])
     return _finish(step, [_biased(step, sums)], grids)
 
 
@@ -154,20 +152,15 @@ def _rescale(step: Step, inputs: list[Ints], grids: dict[str, Grid]) -> Ints:
 
 
 def _average(step: Step, inputs: list[Ints], grids: dict[str, Grid]) -> Ints:
-    options = step.options
-    view = windows(
-        _centered(inputs[0], step.inputs[0], grids),
-        tuple(options["kernel"]), options["strides"], options["pads"], UNIT, 0,
-    )  # fmt: skip
+    x, options = _centered(inputs[0], step.inputs[0], grids), step.options
+    view = windows(x, tuple(options["kernel"]), options["strides"], options["pads"], UNIT, 0)
     return _finish(step, [view.sum(axis=(4, 5), dtype=np.int32)], grids)
 
 
 def _maximum(step: Step, inputs: list[Ints], grids: dict[str, Grid]) -> Ints:
     options, lowest = step.options, grids[step.inputs[0]].lo
-    view = windows(
-        inputs[0], tuple(options["kernel"]),
-        options["strides"], options["pads"], options["dilations"], lowest,
-    )  # fmt: skip
+    kernel, strides, pads = tuple(options["kernel"]), options["strides"], options["pads"]
+    view = windows(inputs[0], kernel, strides, pads, options["dilations"], lowest)
     result: Ints = view.max(axis=(4, 5))
     return result
 
@@ -220,17 +213,19 @@ def load_integer(artifact: Path | str) -> IntegerProgram:
 
 
 def _program(path: Path, content: Any, weights: dict[str, PackedTensor]) -> IntegerProgram:
-    grids = {
-        str(name): Grid(float(g["scale"]), int(g["zero_point"]), int(g["lo"]), int(g["hi"]))
-        for name, g in content["tensors"].items()
-    }
+    grids = {str(name): _grid(entry) for name, entry in content["tensors"].items()}
     steps = [_step(op, grids, weights) for op in content["ops"]]
     shape = tuple(int(size) for size in content["input"]["shape"])
     source, result = content["input"]["tensor"], content["output"]["tensor"]
-    known = {source, *(step.output for step in steps)}
-    if result not in known or source not in grids:
+    tensors = {source, *(step.output for step in steps)}
+    if result not in tensors or source not in grids:
         raise ValueError(f"no op makes '{result}' of '{source}'")
     return IntegerProgram(path, grids, steps, source, shape, result)
+
+
+def _grid(entry: Any) -> Grid:
+    scale, zero_point = float(entry["scale"]), int(entry["zero_point"])
+    return Grid(scale, zero_point, int(entry["lo"]), int(entry["hi"]))
 
 
 def _step(op: Any, grids: dict[str, Grid], weights: dict[str, PackedTensor]) -> Step:
@@ -240,15 +235,14 @@ def _step(op: Any, grids: dict[str, Grid], weights: dict[str, PackedTensor]) -> 
     absent = [name for name in (*inputs, output) if name not in grids]
     if absent or not inputs:
         raise ValueError(f"op '{op['name']}' uses no known tensor ({', '.join(absent)})")
-    multipliers = [
-        _whole(op, "multipliers", row, 0, MAX_MULTIPLIER) for row in op.get("multiplier", [])
-    ]
+    multipliers = []
+    for row in op.get("multiplier", []):
+        multipliers.append(_whole(op, "multipliers", row, 0, MAX_MULTIPLIER))
     shift = _whole(op, "shifts", op.get("shift", []), 1, MAX_SHIFT)
-    weight, bias = _weight(op, weights), op.get("bias")
-    return Step(
-        kind, str(op["name"]), inputs, output, multipliers, shift, weight,
-        None if bias is None else weights[bias].values.astype(np.int32), op,
-    )  # fmt: skip
+    weight, name, bias = _weight(op, weights), str(op["name"]), None
+    if op.get("bias") is not None:
+        bias = weights[op["bias"]].values.astype(np.int32)
+    return Step(kind, name, inputs, output, multipliers, shift, weight, bias, op)
 
 
 def _whole(op: Any, what: str, values: Any, low: int, high: int) -> Wide:

@@ -51,9 +51,13 @@ def _channels(vector: Wide, dims: int) -> Wide:
 
 
 def windows(
-    x: Ints, kernel: tuple[int, ...], strides: list[int], pads: list[int], dilations: list[int],
+    x: Ints,
+    kernel: tuple[int, ...],
+    strides: list[int],
+    pads: list[int],
+    dilations: list[int],
     fill: int,
-) -> Ints:  # fmt: skip
+) -> Ints:
     """Every window of x [N, C, H, W] as a view [N, C, H', W', kh, kw]; pads: top, left, bottom,
     right, filled with `fill`. Raises ValueError where no window fits."""
     top, left, bottom, right = pads

@@ -8,6 +8,7 @@ The format, byte by byte, is in ``docs/packed-format.md``. Every integer is litt
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
@@ -97,8 +98,10 @@ def content_bits(tensors: Iterable[PackedTensor]) -> int:
     total = 0
     for tensor in tensors:
         total += tensor.values.size * tensor.bits
-        total += 0 if tensor.scale is None else tensor.scale.size * 32
-        total += 0 if tensor.zero_point is None else tensor.zero_point.size * tensor.bits
+        if tensor.scale is not None:
+            total += tensor.scale.size * 32
+        if tensor.zero_point is not None:
+            total += tensor.zero_point.size * tensor.bits
     return total
 
 
@@ -136,7 +139,9 @@ def _type_byte(tensor: PackedTensor) -> int:
         return INT32
     if kind not in (np.int8, np.uint8) or tensor.bits not in SMALL:
         raise ValueError(f"{tensor.name}: {kind} of {tensor.bits} bits has no packed form")
-    return tensor.bits | (SIGNED if kind == np.int8 else 0)
+    if kind == np.int8:
+        return tensor.bits | SIGNED
+    return tensor.bits
 
 
 def _mode(vector: NDArray[np.generic] | None, tensor: PackedTensor) -> int:
@@ -144,7 +149,9 @@ def _mode(vector: NDArray[np.generic] | None, tensor: PackedTensor) -> int:
         return NONE
     if vector.size != 1 and vector.size != tensor.values.shape[tensor.axis]:
         raise ValueError(f"{tensor.name}: {vector.size} parameters along axis {tensor.axis}")
-    return ONE if vector.size == 1 else PER_INDEX
+    if vector.size == 1:
+        return ONE
+    return PER_INDEX
 
 
 def _entry(tensor: PackedTensor, order: dict[str, int]) -> bytes:
@@ -205,12 +212,12 @@ def _parse(data: bytes) -> dict[str, PackedTensor]:
     tensors: list[PackedTensor] = []
     while entries.at < len(entries.data):
         tensors.append(_read_tensor(entries, blocks, tensors))
-    found = {tensor.name: tensor for tensor in tensors}
-    if len(found) != count or len(tensors) != count:
-        raise ValueError(f"{len(found)} tensors (its header says {count})")
+    by_name = {tensor.name: tensor for tensor in tensors}
+    if len(by_name) != count or len(tensors) != count:
+        raise ValueError(f"{len(by_name)} tensors (its header says {count})")
     if -(-blocks.at // ALIGN) * ALIGN != total:
         raise ValueError("data follows its last tensor")
-    return found
+    return by_name
 
 
 @dataclass
@@ -259,21 +266,35 @@ def _read_tensor(entries: _Cursor, blocks: _Cursor, before: list[PackedTensor]) 
         raise ValueError(f"{name}: modes {modes:#04x} are unknown")
     if max(scales, zeros) >= PER_INDEX and axis >= dims and scales != SHARED:
         raise ValueError(f"{name}: axis {axis} of {dims}")
-    shared = _read_shared(entries, before, shape) if scales == SHARED else None
-    lengths = {NONE: 0, ONE: 1, PER_INDEX: shape[axis] if axis < dims else 0, SHARED: 0}
-    scale = np.frombuffer(blocks.aligned(4 * lengths[scales]), "<f4") if lengths[scales] else None
-    zero = _small(blocks, lengths[zeros], bits, signed) if lengths[zeros] else None
-    count = int(np.prod(shape, dtype=object)) if dims else 1
+    shared = scale = zero = None
+    if scales == SHARED:
+        shared = _read_shared(entries, before, shape)
+    if length := _parameters(scales, shape, axis):
+        scale = _floats(blocks, length)
+    if length := _parameters(zeros, shape, axis):
+        zero = _small(blocks, length, bits, signed)
+    count, width = math.prod(shape), 32
     values: SmallInts | NDArray[np.int32] | NDArray[np.float32]
     if kind == FLOAT32:
-        values = np.frombuffer(blocks.aligned(4 * count), "<f4").astype(np.float32)
+        values = _floats(blocks, count)
     elif kind == INT32:
         values = np.frombuffer(blocks.aligned(4 * count), "<i4").astype(np.int32)
     else:
-        values = _small(blocks, count, bits, signed)
-    width = 32 if kind in (INT32, FLOAT32) else bits
-    own = None if scale is None else scale.astype(np.float32)
-    return PackedTensor(name, values.reshape(shape), width, own, zero, axis, shared)
+        values, width = _small(blocks, count, bits, signed), bits
+    return PackedTensor(name, values.reshape(shape), width, scale, zero, axis, shared)
+
+
+def _parameters(mode: int, shape: tuple[int, ...], axis: int) -> int:
+    """How many scales, or zero-points, a tensor of that mode has in the file."""
+    if mode == ONE:
+        return 1
+    if mode == PER_INDEX and axis < len(shape):
+        return shape[axis]
+    return 0
+
+
+def _floats(blocks: _Cursor, count: int) -> NDArray[np.float32]:
+    return np.frombuffer(blocks.aligned(4 * count), "<f4").astype(np.float32)
 
 
 def _small(blocks: _Cursor, count: int, bits: int, signed: bool) -> SmallInts:
@@ -286,6 +307,7 @@ def _read_shared(entries: _Cursor, before: list[PackedTensor], shape: tuple[int,
     scale = before[index].scale if index < len(before) else None
     if scale is None:
         raise ValueError("a tensor shares the scales of one without")
-    if scale.size not in (1, shape[0] if shape else 1):
+    count = shape[0] if shape else 1
+    if scale.size not in (1, count):
         raise ValueError(f"a tensor shares {scale.size} scales for {shape[0]} values")
     return Shared(before[index].name, factor)

@@ -128,9 +128,13 @@ def cpuinfo_fields(path: Path) -> dict[str, str]:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return {}
+    fields = {}
     first = text.split("\n\n", 1)[0]
-    pairs = (line.partition(":") for line in first.splitlines() if ":" in line)
-    return {key.strip().lower(): value.strip() for key, _, value in pairs}
+    for line in first.splitlines():
+        key, colon, value = line.partition(":")
+        if colon:
+            fields[key.strip().lower()] = value.strip()
+    return fields
 
 
 def this_cpu(cpuinfo: Path = CPUINFO) -> Cpu:

@@ -60,15 +60,16 @@ def in_turns(
 def summarize(samples_ms: Sequence[float], batch: int) -> Latency:
     """Median first, then the tails; `batch` is the number of images of one call."""
     values = np.asarray(samples_ms, dtype=np.float64)
-    median, p90, p99 = (float(p) for p in np.percentile(values, (50, 90, 99)))
+    median, p90, p99 = np.percentile(values, (50, 90, 99)).tolist()
+    throughput = batch * 1000.0 / median if median > 0 else 0.0
     return Latency(
         median=median,
         p90=p90,
         p99=p99,
         minimum=float(values.min()),
         mean=float(values.mean()),
-        throughput=batch * 1000.0 / median if median > 0 else 0.0,
-        samples=tuple(float(value) for value in values),
+        throughput=throughput,
+        samples=tuple(values.tolist()),
     )
 
 
@@ -83,5 +84,5 @@ def paired_ratio(
         raise UsageError(f"{len(a)} and {len(b)} samples are no pairs (allowed: equal, at least 1)")
     ratios = np.asarray(a, dtype=np.float64) / np.asarray(b, dtype=np.float64)
     medians = [float(np.median(rng.choice(ratios, size=ratios.size))) for _ in range(RESAMPLES)]
-    low, high = (float(p) for p in np.percentile(medians, INTERVAL))
+    low, high = np.percentile(medians, INTERVAL).tolist()
     return float(np.median(ratios)), (low, high)

@@ -53,8 +53,11 @@ class _LayerSum(Frozen):
                 return site.wide, site.wide
             return int(choice), spec.activations[layer.input]
 
-        layers = site.info.layers
-        return lambda spec: sum(self.layer(site.info, one, *widths(spec, one)) for one in layers)
+        def cost(spec: SubnetSpec) -> float:
+            layers = site.info.layers
+            return sum(self.layer(site.info, layer, *widths(spec, layer)) for layer in layers)
+
+        return cost
 
     def layer(self, info: NetworkInfo, layer: LayerInfo, w: int, a: int) -> float:
         """The cost of one layer."""
@@ -159,8 +162,13 @@ CostModel = Annotated[
 
 def size_kib(info: NetworkInfo, spec: SubnetSpec, wide: int) -> float:
     """KiB of all weights; `wide` bits for each weight of the remainder."""
-    chosen = {name: wide if bits == REMAINDER else bits for name, bits in spec.weights.items()}
-    return sum(layer.weights * chosen[layer.name] for layer in info.layers) / 8 / 1024
+    bits = 0
+    for layer in info.layers:
+        width = spec.weights[layer.name]
+        if width == REMAINDER:
+            width = wide
+        bits += layer.weights * int(width)
+    return bits / 8 / 1024
 
 
 def load_table(path: Path, info: NetworkInfo) -> Table:

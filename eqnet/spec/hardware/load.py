@@ -113,18 +113,21 @@ def _move_table(content: dict[str, Any], folder: Path, home: Path) -> None:
     The name stays relative, so that a profile has the same hash wherever its files lie.
     """
     cost = content.get("cost")
-    table = cost.get("table") if isinstance(cost, dict) else None
-    if isinstance(cost, dict) and isinstance(table, str) and folder != home:
+    if not isinstance(cost, dict) or folder == home:
+        return
+    table = cost.get("table")
+    if isinstance(table, str):
         content["cost"] = {**cost, "table": os.path.relpath(folder / table, home)}
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = (
-            _merge(merged[key], value) if both and not _is_other(value, merged[key]) else value
-        )
+        below = merged.get(key)
+        if isinstance(value, dict) and isinstance(below, dict) and not _is_other(value, below):
+            merged[key] = _merge(below, value)
+        else:
+            merged[key] = value
     return merged
 
 

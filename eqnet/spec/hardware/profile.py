@@ -37,8 +37,13 @@ CarrierGroup = Literal["add", "concat", "pool", "mul", "activation", "other"]
 
 # In the order in which the canonical form has them.
 COST_DEFAULTS = {
-    "model": None, "table": None, "rows": 16, "columns": 16, "tops": 100.0, "gbps": 300.0,
-}  # fmt: skip
+    "model": None,
+    "table": None,
+    "rows": 16,
+    "columns": 16,
+    "tops": 100.0,
+    "gbps": 300.0,
+}
 
 
 class WeightRules(Frozen):
@@ -242,13 +247,17 @@ class HardwareProfile(Frozen):
     @field_validator("accept_slow")
     @classmethod
     def _known_keys(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        known = [*cls.model_fields]
-        for name, part in (("weights", WeightRules), ("activations", ActivationRules),
-                           ("placement", Placement)):  # fmt: skip
-            known += [f"{name}.{key}" for key in part.model_fields]
+        keys = [*cls.model_fields]
+        parts: dict[str, type[Frozen]] = {
+            "weights": WeightRules,
+            "activations": ActivationRules,
+            "placement": Placement,
+        }
+        for name, part in parts.items():
+            keys += [f"{name}.{key}" for key in part.model_fields]
         for key in value:
-            if key not in known:
-                raise ValueError(unknown("key", key, known))
+            if key not in keys:
+                raise ValueError(unknown("key", key, keys))
         return value
 
     @field_validator("device")
@@ -272,7 +281,9 @@ class HardwareProfile(Frozen):
 
     def device_kinds(self) -> tuple[str, ...]:
         """What `device` names, without numbers: ``HETERO:GPU.0,CPU`` is HETERO, GPU and CPU."""
-        names = [] if self.device is None else re.split("[:,]", self.device)
+        if self.device is None:
+            return ()
+        names = re.split("[:,]", self.device)
         return tuple(dict.fromkeys(name.partition(".")[0] for name in names))
 
     def form(self) -> Form:

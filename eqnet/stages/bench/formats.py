@@ -45,8 +45,9 @@ def to_bencher(report: BenchReport) -> dict[str, Any]:
     """Bencher Metric Format: latency in nanoseconds and throughput in images a second."""
     if report.quantized is None or report.float32 is None:
         return {}
-    return {
-        f"{report.profile}/{name}": {
+    metrics = {}
+    for name, latency in _latencies(report):
+        metrics[f"{report.profile}/{name}"] = {
             "latency": {
                 "value": latency.median * NS_PER_MS,
                 "lower_value": latency.minimum * NS_PER_MS,
@@ -54,8 +55,7 @@ def to_bencher(report: BenchReport) -> dict[str, Any]:
             },
             "throughput": {"value": latency.throughput},
         }
-        for name, latency in _latencies(report)
-    }
+    return metrics
 
 
 def _latencies(report: BenchReport) -> list[tuple[str, Latency]]:

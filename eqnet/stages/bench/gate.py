@@ -114,7 +114,7 @@ def _growth(now: BenchReport, before: BenchReport) -> float:
 
 
 def _growth_text(now: BenchReport, before: BenchReport) -> str:
-    ours, theirs = (float(np.median(_ratios(report))) for report in (now, before))
+    ours, theirs = float(np.median(_ratios(now))), float(np.median(_ratios(before)))
     return f"{ours:.3f} of the float model's time against {theirs:.3f}, {_growth(now, before):+.1%}"
 
 
@@ -147,6 +147,8 @@ def _ratios(report: BenchReport) -> Samples:
 
 
 def _noted(now: BenchReport, before: BenchReport, note: str) -> str:
-    """The reason of `now` with a note behind it, and with what else a reader should know."""
-    other = "the baseline is of another supernet" if before.supernet != now.supernet else ""
-    return "; ".join(text for text in (now.reason, note, other) if text)
+    """The reason of `now` with a note after it, and with what else a reader should know."""
+    notes = [now.reason, note]
+    if before.supernet != now.supernet:
+        notes.append("the baseline is of another supernet")
+    return "; ".join(text for text in notes if text)

@@ -69,10 +69,10 @@ def agreement(setup: Setup) -> float:
     run = setup.exporter.open(
         setup.folder / MODEL, threads=setup.rules.threads, profile=setup.manifest.profile
     )
-    logits = [
-        run(preprocess(parity.pixels[start : start + AT_ONCE], setup.manifest.preprocessing))
-        for start in range(0, len(parity.pixels), AT_ONCE)
-    ]
+    logits = []
+    for start in range(0, len(parity.pixels), AT_ONCE):
+        pixels = parity.pixels[start : start + AT_ONCE]
+        logits.append(run(preprocess(pixels, setup.manifest.preprocessing)))
     step = setup.manifest.parity.logit_step
     return clear_agreement(np.concatenate(logits), parity.logits, step)
 

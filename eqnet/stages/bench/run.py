@@ -52,7 +52,9 @@ def bench(
     if max_regression < 0:
         raise UsageError(f"max_regression {max_regression} (allowed: 0 or more)")
     host = describe()
-    before = read_baseline(baseline, manifest, rules, host) if baseline is not None else None
+    before = None
+    if baseline is not None:
+        before = read_baseline(baseline, manifest, rules, host)
     exporter = find_exporter(manifest.backend)
     reason = exporter.unavailable(manifest.profile) or foreign_isa(manifest.profile.isa)
     if reason is not None:
@@ -79,7 +81,7 @@ def _require_right(setup: Setup, limit: HostLimit | None) -> None:
 
 
 def _rules(
-    given: BenchRules, repeats: int | None, batch: int | None, threads: int | None
+    rules: BenchRules, repeats: int | None, batch: int | None, threads: int | None
 ) -> BenchRules:
     """The profile's settings with the caller's over them, held to the same ranges."""
     limits = {"repeats": REPEATS, "batch": BATCH, "threads": THREADS}
@@ -89,7 +91,7 @@ def _rules(
         low, high = limits[key]
         if not low <= value <= high:
             raise UsageError(f"{key} {value} (allowed: {low} to {high})")
-    return given.model_copy(update=changes)
+    return rules.model_copy(update=changes)
 
 
 def _empty(
@@ -117,10 +119,11 @@ def _measured(
     profile = setup.manifest.profile
     limit = host_limit(setup.exporter, profile)
     isa = limit.reason if limit else cpu_of(setup.exporter).other_kernels(profile.isa)
+    reason = f"not the target's latency: {isa}" if isa else ""
     return _empty(artifact, setup.manifest, setup.rules, host).model_copy(
         update={
             "verdict": "passed",
-            "reason": f"not the target's latency: {isa}" if isa else "",
+            "reason": reason,
             "quantized": summarize(quantized, setup.rules.batch),
             "float32": summarize(float32, setup.rules.batch),
             "float_precision": float_precision(setup.manifest.profile),

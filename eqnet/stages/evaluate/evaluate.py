@@ -67,15 +67,22 @@ def evaluate_in(
     plain = uniform(session.supernet.info, style, form, weight_bits, activation_bits)
     spec = plain.model_copy(update={"weight_scales": scales, "activation_scales": scales})
     session.settle(spec, session.calibration())
-    found = accuracy(session.supernet.graph, batches)
+    share = accuracy(session.supernet.graph, batches)
     progress.finish()
     return EvalReport(
-        supernet=session.label, form=form, weight_bits=weight_bits,
-        activation_bits=activation_bits, placement=style.name, scales=scales,
-        dataset=session.header.dataset, split=split, images=len(batches), accuracy=found,
+        supernet=session.label,
+        form=form,
+        weight_bits=weight_bits,
+        activation_bits=activation_bits,
+        placement=style.name,
+        scales=scales,
+        dataset=session.header.dataset,
+        split=split,
+        images=len(batches),
+        accuracy=share,
         judge=session.judge(images),
-        interval=interval_of(found, len(batches), seed),
-    )  # fmt: skip
+        interval=interval_of(share, len(batches), seed),
+    )
 
 
 def interval_of(accuracy: float, images: int, seed: int) -> tuple[float, float]:

@@ -33,11 +33,12 @@ def choose_subnet(
         spec = load_subnet(path)
         _check_belongs(path, spec, session, profile)
         return Subnet(_checked(path, spec, target), str(path))
-    found = None if searches is None else searches / profile.name / "subnet.json"
-    if found is not None and found.is_file():
-        spec = load_subnet(found)
-        if spec.supernet == session.identity and spec.profile_sha256 == profile.sha256():
-            return Subnet(_checked(found, spec, target), "search")
+    if searches is not None:
+        searched = searches / profile.name / "subnet.json"
+        if searched.is_file():
+            spec = load_subnet(searched)
+            if spec.supernet == session.identity and spec.profile_sha256 == profile.sha256():
+                return Subnet(_checked(searched, spec, target), "search")
     return Subnet(target.default(session.identity), "default")
 
 

@@ -77,15 +77,15 @@ def _require_replaceable(folder: Path, session: Session, profile: HardwareProfil
     if not (folder / MANIFEST).is_file():
         return
     try:
-        found = read_manifest(folder)
+        manifest = read_manifest(folder)
     except ArtifactError:
         return  # whoever makes the folder says what it holds
-    if (found.subnet.supernet, found.profile.name) != (session.identity, profile.name):
+    supernet, name = manifest.subnet.supernet, manifest.profile.name
+    if (supernet, name) != (session.identity, profile.name):
         raise OutputError(
-            f"{folder}: holds an artifact of {found.model.source}, supernet "
-            f"{found.subnet.supernet[:12]}, for profile '{found.profile.name}' (allowed: another "
-            f"path, or --force to replace it by supernet {session.identity[:12]}, profile "
-            f"'{profile.name}')"
+            f"{folder}: holds an artifact of {manifest.model.source}, supernet {supernet[:12]}, "
+            f"for profile '{name}' (allowed: another path, or --force to replace it by supernet "
+            f"{session.identity[:12]}, profile '{profile.name}')"
         )
 
 
@@ -137,38 +137,52 @@ def _manifest(
 ) -> Manifest:
     info, header = session.supernet.info, session.header
     slow = accepted_refusals(exporter, profile)
+    model = ModelInfo(
+        source=header.model,
+        input_shape=header.input_shape,
+        classes=header.classes,
+        float_accuracy=_float_accuracy(header, parity),
+        dataset=header.dataset,
+        random_weights=header.random_weights,
+    )
+    int8_layers: tuple[str, ...] = ()
+    if keeps_int8(slow):
+        int8_layers = tuple(chosen.spec.quantized_layers())
+    build = None
+    if isinstance(exporter, BuildReports):
+        build = exporter.build_report(folder)
     return Manifest(
         backend=exporter.name,
         profile=profile,
         subnet=chosen.spec,
         subnet_origin=chosen.origin,
-        model=ModelInfo(
-            source=header.model, input_shape=header.input_shape, classes=header.classes,
-            float_accuracy=_float_accuracy(header, parity), dataset=header.dataset,
-            random_weights=header.random_weights,
-        ),
+        model=model,
         preprocessing=session.dataset.preprocessing,
         parity=parity,
-        layers=tuple(layer.name for layer in info.layers),
-        int8_layers=tuple(chosen.spec.quantized_layers()) if keeps_int8(slow) else (),
-        slow=tuple(str(one) for one in slow),
+        layers=tuple(info.layer_names()),
+        int8_layers=int8_layers,
+        slow=tuple(str(refusal) for refusal in slow),
         weight_bytes=weight_bytes(info, chosen.spec, profile),
-        build=exporter.build_report(folder) if isinstance(exporter, BuildReports) else None,
+        build=build,
         versions=_versions(),
-        files={
-            path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.is_file()
-        },
-    )  # fmt: skip
+        files=_hashes(folder),
+    )
 
 
 def _float_accuracy(header: Header, parity: ParitySet) -> float | None:
     """On the stored images where the float model ran on them, else as the supernet says."""
-    stored = None if parity.against_float is None else parity.against_float.float_accuracy
-    return header.float_parity_accuracy if stored is None else stored
+    stored = parity.against_float
+    if stored is None or stored.float_accuracy is None:
+        return header.float_parity_accuracy
+    return stored.float_accuracy
 
 
 def _versions() -> dict[str, str]:
-    found = {"eqnet": __version__, "python": platform.python_version()}
+    versions = {"eqnet": __version__, "python": platform.python_version()}
     for name in VERSIONED:
-        found[name] = torch.__version__ if name == "torch" else metadata.version(name)
-    return found
+        versions[name] = torch.__version__ if name == "torch" else metadata.version(name)
+    return versions
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.is_file()}

@@ -29,39 +29,53 @@ class FedGraph:
 
     def __init__(self, model: ir.Model, threads: int | None = None) -> None:
         """Cut `model` in place, which is useless afterwards. threads: None leaves them open."""
-        self.quantizers = {
-            point_of(str(quantizer.quantize.name)): quantizer for quantizer in quantizers(model)
-        }
-        self.unknown = [
-            str(node.name) for node in model.graph
-            if node.op_type == "QuantizeLinear" and constant(node.inputs[0]) is None
-            and point_of(str(node.name)) not in self.quantizers
-        ]  # fmt: skip
-        self.dequantized = {name: _grid(each) for name, each in self.quantizers.items()}
+        self.quantizers: dict[str, Quantizer] = {}
+        self.dequantized: dict[str, tuple[float, int] | None] = {}
+        for quantizer in quantizers(model):
+            name = point_of(str(quantizer.quantize.name))
+            self.quantizers[name] = quantizer
+            self.dequantized[name] = _grid(quantizer)
+        self.unknown = self._unknown(model)
         self._input = str(model.graph.inputs[0].name)
-        self._fed = [
-            name for name, quantizer in self.quantizers.items() if _cut(model, quantizer, name)
-        ]
+        self._fed = []
+        for name, quantizer in self.quantizers.items():
+            if _cut(model, quantizer, name):
+                self._fed.append(name)
         self._session = _open(model, threads)
+
+    def _unknown(self, model: ir.Model) -> list[str]:
+        """Quantizers of activations that are not of the form that `quantizers` reads."""
+        names = []
+        for node in model.graph:
+            if node.op_type != "QuantizeLinear" or constant(node.inputs[0]) is not None:
+                continue
+            name = str(node.name)
+            if point_of(name) not in self.quantizers:
+                names.append(name)
+        return names
 
     def run(self, images: Array, values: dict[str, Array]) -> tuple[Array, dict[str, NDArray[Any]]]:
         """Logits, and what each quantizer stores, of images float32 [N, C, H, W].
 
         values: for each quantizer the real values, float32 [N, ...], that its readers are fed.
         """
-        feeds = {self._input: images, **{f"{name}{FED}": values[name] for name in self._fed}}
+        feeds = {self._input: images}
+        for name in self._fed:
+            feeds[f"{name}{FED}"] = values[name]
         logits, *stored = self._session.run(None, feeds)
         return logits, dict(zip(self.quantizers, stored, strict=True))
 
 
 def _grid(quantizer: Quantizer) -> tuple[float, int] | None:
     """None for a DequantizeLinear without constant scalars."""
-    _, scale, *more = quantizer.dequantize.inputs
-    values = [constant(value) for value in (scale, *more)]
-    if any(value is None or value.size != 1 for value in values):
-        return None
-    known = [value.item() for value in values if value is not None]
-    return float(known[0]), int(known[1]) if len(known) > 1 else 0
+    numbers = []
+    for value in quantizer.dequantize.inputs[1:]:
+        array = constant(value)
+        if array is None or array.size != 1:
+            return None
+        numbers.append(array.item())
+    scale, zero_point = numbers if len(numbers) > 1 else (numbers[0], 0)
+    return float(scale), int(zero_point)
 
 
 def _cut(model: ir.Model, quantizer: Quantizer, name: str) -> bool:

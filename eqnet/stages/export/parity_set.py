@@ -61,13 +61,14 @@ def write_parity(session: Session, net: fx.GraphModule, truth: Truth, path: Path
     if truth.float_logits is not None:
         tensors["float_logits"] = truth.float_logits
     write_file(path, save(tensors))
-    known = truth.labels >= 0
-    right = (decide(computed) == truth.labels)[known]
+    labelled = truth.labels >= 0
+    right = (decide(computed) == truth.labels)[labelled]
+    accuracy = float(right.mean()) if labelled.any() else None
     return ParitySet(
         images=len(computed),
         source=truth.name,
         logit_step=float(computed.max() - computed.min()) / 255.0,
-        accuracy=float(right.mean()) if known.any() else None,
+        accuracy=accuracy,
         against_float=compare_with_float(
             computed, truth.float_logits, truth.labels, session.header.float_parity_accuracy
         ),

@@ -115,8 +115,8 @@ def _compare(
     for name, quantizer in graph.quantizers.items():
         _require_equal(path, name, stored[name], quantizer.zero_point, points[name])
     span = float(np.abs(expected).max())
-    error = np.abs(logits - expected) * (LOGIT_STEPS / span if span > 0 else 1.0)
-    _require_small(path, "logits", error)
+    steps = LOGIT_STEPS / span if span > 0 else 1.0
+    _require_small(path, "logits", np.abs(logits - expected) * steps)
 
 
 def _require_equal(

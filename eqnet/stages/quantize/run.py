@@ -100,49 +100,70 @@ def quantize(
     listener = progress or Silent()
     folder = out / SUPERNET
     settings = Settings.of(
-        model=model, weights=weights, weights_key=weights_key, data=data, dataset=dataset,
-        inputs=inputs or Inputs(), images=images, reconstruct=reconstruct, seed=seed,
-    )  # fmt: skip
+        model=model,
+        weights=weights,
+        weights_key=weights_key,
+        data=data,
+        dataset=dataset,
+        inputs=inputs or Inputs(),
+        images=images,
+        reconstruct=reconstruct,
+        seed=seed,
+    )
     record = None if force else read_record(folder, settings)
     reused = record is not None
     if record is None:
         from eqnet.stages.train.post_training import post_training
 
         summary = post_training(
-            model=model, weights=weights, weights_key=weights_key, data=data, dataset=dataset,
-            inputs=inputs, out=folder, images=images, reconstruct=reconstruct, seed=seed,
-            device=device, allow_code=allow_code, progress=listener,
-        )  # fmt: skip
+            model=model,
+            weights=weights,
+            weights_key=weights_key,
+            data=data,
+            dataset=dataset,
+            inputs=inputs,
+            out=folder,
+            images=images,
+            reconstruct=reconstruct,
+            seed=seed,
+            device=device,
+            allow_code=allow_code,
+            progress=listener,
+        )
         record = write_record(folder, settings, summary)
     source = Source(folder, data, seed, allow_code, listener)
     plan = _Plan(source, record.supernet, mode, force)
-    chains = [_Chain(given, out, plan, profile) for given, profile in rules.items()]
+    chains = [_Chain(name, out, plan, profile) for name, profile in rules.items()]
     rows = run_all(chains, out / PAGE, "eqnet quantize")
     return QuantizeResult(
-        rows=rows, report=out / PAGE, supernet=folder, reused=reused, training=record.summary,
+        rows=rows,
+        report=out / PAGE,
+        supernet=folder,
+        reused=reused,
+        training=record.summary,
         subnets={chain.name: chain.chosen for chain in chains if chain.chosen},
         seconds=time.perf_counter() - started,
-    )  # fmt: skip
+    )
 
 
 def _checked_profiles(profiles: Sequence[str], mode: SearchMode) -> dict[str, HardwareProfile]:
     """The profiles by what the caller calls them. Raises ProfileError or UsageError."""
     if not profiles:
         raise UsageError("no profile given (allowed: one or more)")
-    rules = {given: load_profile(given) for given in profiles}
+    rules = {name_or_path: load_profile(name_or_path) for name_or_path in profiles}
     names: dict[str, str] = {}
-    for given, profile in rules.items():
+    for name_or_path, profile in rules.items():
         if profile.name in RESERVED:
             raise UsageError(
-                f"{given}: profile name '{profile.name}' (allowed: all but {', '.join(RESERVED)}, "
-                "which are folders of --out)"
+                f"{name_or_path}: profile name '{profile.name}' (allowed: all but "
+                f"{', '.join(RESERVED)}, which are folders of --out)"
             )
         if profile.name in names:
             raise UsageError(
-                f"{names[profile.name]} and {given} are both named '{profile.name}' (allowed: a "
-                "name of its own for each profile)"
+                f"{names[profile.name]} and {name_or_path} are both named '{profile.name}' "
+                "(allowed: a name of its own for each profile)"
             )
-        names[profile.name] = given
+        names[profile.name] = name_or_path
         accepted_refusals(exporter_of(profile), profile)
         require_choosable(mode, profile)
     return rules
@@ -152,10 +173,13 @@ def _require_ours(folder: Path) -> None:
     """An artifact's folder is to be: absent, empty or an artifact. Raises OutputError."""
     if not folder.exists():
         return
-    what = "a file" if not folder.is_dir() else None
-    if what is None and any(folder.iterdir()):
-        found = foreign_content(folder)
-        what = None if found is None else f"a folder with {found}"
+    what = None
+    if not folder.is_dir():
+        what = "a file"
+    elif any(folder.iterdir()):
+        foreign = foreign_content(folder)
+        if foreign is not None:
+            what = f"a folder with {foreign}"
     if what is not None:
         raise OutputError(f"{folder}: {what} (allowed: a new path, or an earlier artifact)")
 
@@ -179,8 +203,8 @@ class _Plan:
 class _Chain(Chain):
     """A chain that goes on where an earlier run ended, and searches where that pays."""
 
-    def __init__(self, given: str, out: Path, plan: _Plan, profile: HardwareProfile) -> None:
-        super().__init__(given, out, plan.source, name=profile.name)
+    def __init__(self, name_or_path: str, out: Path, plan: _Plan, profile: HardwareProfile) -> None:
+        super().__init__(name_or_path, out, plan.source, name=profile.name)
         self._plan, self._profile = plan, profile
         self.chosen = ""
 
@@ -201,15 +225,14 @@ class _Chain(Chain):
             check_files(self.artifact, manifest)
         except ArtifactError:
             return False
+        if manifest.subnet.supernet != self._plan.identity or manifest.profile != self._profile:
+            return False
         searched = manifest.subnet_origin != "default"
-        if (
-            manifest.subnet.supernet != self._plan.identity
-            or manifest.profile != self._profile
-            or self._plan.mode == ("never" if searched else "always")
-        ):
+        other_mode = "never" if searched else "always"
+        if self._plan.mode == other_mode:
             return False
         self.exported, self.searched = True, searched and (self.searches / SEARCH).is_file()
-        self.chosen = f"{'searched' if searched else 'default subnet'}: exported before"
+        self.chosen = f"{_origin(searched)}: exported before"
         return True
 
     def _export(self) -> None:
@@ -218,10 +241,11 @@ class _Chain(Chain):
             self.searched, self.chosen = True, "searched: before"
         else:
             choice = choose(self._plan.mode, self._plan.session, self._profile)
-            self.chosen = f"{'searched' if choice.search else 'default subnet'}: {choice.reason}"
+            self.chosen = f"{_origin(choice.search)}: {choice.reason}"
             if choice.search:
                 self.search()
-        self.export(subnet if self.searched else None, force=self._plan.force)
+        chosen = subnet if self.searched else None
+        self.export(chosen, force=self._plan.force)
 
     def _is_searched(self, subnet: Path) -> bool:
         """Whether an earlier run left the subnet of a search as this one would do it."""
@@ -239,3 +263,7 @@ class _Chain(Chain):
             return read_model(self.artifact / BENCH, BenchReport).host == describe()
         except ArtifactError:
             return False
+
+
+def _origin(searched: bool) -> str:
+    return "searched" if searched else "default subnet"

@@ -58,12 +58,22 @@ class Settings(Frozen):
     ) -> Settings:
         """With the hashes of files. Raises CheckpointError for weights that cannot be read."""
         told = {name: value for name, value in asdict(inputs).items() if value is not None}
+        weights_sha256 = _sha256(weights) if weights else None
+        folder = files = None
+        if data is not None:
+            folder, files = str(data.resolve()), _listing(data)
         return cls(
-            model=model, weights=None if weights is None else _sha256(weights),
-            weights_key=weights_key, data=None if data is None else str(data.resolve()),
-            files=None if data is None else _listing(data), dataset=dataset,
-            inputs=json.loads(json.dumps(told)), images=images, reconstruct=reconstruct, seed=seed,
-        )  # fmt: skip
+            model=model,
+            weights=weights_sha256,
+            weights_key=weights_key,
+            data=folder,
+            files=files,
+            dataset=dataset,
+            inputs=json.loads(json.dumps(told)),
+            images=images,
+            reconstruct=reconstruct,
+            seed=seed,
+        )
 
     @property
     def repeatable(self) -> bool:
@@ -118,7 +128,9 @@ def write_record(folder: Path, settings: Settings, summary: dict[str, Any]) -> R
 
 def _short(value: object) -> str:
     text = str(value)
-    return text[:12] if len(text) == 64 and " " not in text else f"'{text}'"
+    if len(text) == 64 and " " not in text:  # a sha256
+        return text[:12]
+    return f"'{text}'"
 
 
 def _sha256(path: Path) -> str:

@@ -65,8 +65,8 @@ def load(paths: Sequence[Path]) -> Inputs:
             continue
         if (path / MANIFEST).is_file():
             artifacts.append(load_artifact(path))
-        elif found := _search_files(path):
-            searches.extend(read_model(file, SearchReport) for file in found)
+        elif files := _search_files(path):
+            searches.extend(read_model(file, SearchReport) for file in files)
         elif logs := _logs(path):
             trainings.extend(read_training(log) for log in logs)
         else:
@@ -78,13 +78,18 @@ def load(paths: Sequence[Path]) -> Inputs:
 
 def load_artifact(folder: Path) -> Artifact:
     """Read an artifact's manifest and reports; the model itself is not opened."""
-    verify, bench = folder / VERIFY, folder / BENCH
     return Artifact(
         folder=folder,
         manifest=read_model(folder / MANIFEST, Manifest),
-        verify=read_model(verify, VerifyReport) if verify.is_file() else None,
-        bench=read_model(bench, BenchReport) if bench.is_file() else None,
+        verify=_read_if_there(folder / VERIFY, VerifyReport),
+        bench=_read_if_there(folder / BENCH, BenchReport),
     )
+
+
+def _read_if_there(path: Path, model: type[_Model]) -> _Model | None:
+    if not path.is_file():
+        return None
+    return read_model(path, model)
 
 
 def read_model(path: Path, model: type[_Model]) -> _Model:
@@ -106,7 +111,7 @@ def read_training(path: Path) -> Training:
                 rows.append(_log_row(path, number, line))
     except (OSError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{path}: cannot read the training log: {error}") from error
-    axis = next((name for name in _AXES if any(name in row for row in rows)), "line")
+    axis = _axis(rows)
     curves: dict[str, list[tuple[float, float]]] = {}
     for index, row in enumerate(rows):
         x = row.get(axis, index)
@@ -114,6 +119,14 @@ def read_training(path: Path) -> Training:
             if name not in _AXES and _is_number(value) and _is_number(x):
                 curves.setdefault(name, []).append((float(x), float(value)))  # type: ignore[arg-type]  # numbers, checked above
     return Training(path, axis, {name: tuple(points) for name, points in curves.items()})
+
+
+def _axis(rows: Sequence[dict[str, object]]) -> str:
+    """What the rows are counted by: the first of `_AXES` that any has, or else their lines."""
+    for name in _AXES:
+        if any(name in row for row in rows):
+            return name
+    return "line"
 
 
 def _log_row(path: Path, number: int, line: str) -> dict[str, object]:
@@ -134,13 +147,17 @@ def _search_files(path: Path) -> list[Path]:
     """A search file, that of a search folder, or those of a folder of search folders."""
     if path.is_file():
         return [path] if path.suffix == ".json" else []
-    return [path / SEARCH] if (path / SEARCH).is_file() else sorted(path.glob(f"*/{SEARCH}"))
+    if (path / SEARCH).is_file():
+        return [path / SEARCH]
+    return sorted(path.glob(f"*/{SEARCH}"))
 
 
 def _logs(path: Path) -> list[Path]:
     if path.is_dir():
         return sorted(path.glob(f"*{LOG_SUFFIX}"))
-    return [path] if path.is_file() and path.suffix == LOG_SUFFIX else []
+    if path.is_file() and path.suffix == LOG_SUFFIX:
+        return [path]
+    return []
 
 
 def _why_not(path: Path) -> str:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from eqnet.backend.files import write_file
 from eqnet.spec.errors import ArtifactError, MissingExtraError
+from eqnet.spec.reports import SearchReport
 from eqnet.spec.version import __version__
 from eqnet.stages.report import wording
-from eqnet.stages.report.load import Inputs, load
+from eqnet.stages.report.load import Inputs, Training, load
 from eqnet.stages.report.style import DARK, LIGHT, PAGE, css_variables, drawing, png, themed_svg
 from eqnet.stages.report.summary import Row, summarize
 
@@ -104,7 +105,8 @@ def headline(rows: Sequence[Row], inputs: Inputs) -> str:
     supernets = {artifact.manifest.subnet.supernet for artifact in inputs.artifacts}
     origin = "one supernet" if len(supernets) == 1 else f"{len(supernets)} supernets"
     told = ", ".join(f"{number} {verdict}" for verdict, number in counts.items() if number)
-    return f"{len(rows)} {'profile' if len(rows) == 1 else 'profiles'} from {origin}: {told}."
+    profiles = "profile" if len(rows) == 1 else "profiles"
+    return f"{len(rows)} {profiles} from {origin}: {told}."
 
 
 def write_picture(inputs: Inputs, rows: Sequence[Row], path: Path) -> None:
@@ -119,7 +121,7 @@ def write_picture(inputs: Inputs, rows: Sequence[Row], path: Path) -> None:
 
 
 def _plots(inputs: Inputs, rows: Sequence[Row]) -> dict[str, Any]:
-    from eqnet.stages.report import curves, picture, plots
+    from eqnet.stages.report import picture, plots
 
     artifacts = inputs.artifacts
     with drawing(PAGE):
@@ -149,29 +151,39 @@ def _plots(inputs: Inputs, rows: Sequence[Row]) -> dict[str, Any]:
                 "Latency",
                 "Artifact and the float model of the same net in the same runtime, run in turn.",
             ),
-            "searches": [
-                (
-                    search,
-                    _plot(
-                        f"search{index}",
-                        curves.front_figure(search, PAGE),
-                        f"Pareto front of {search.profile}",
-                        f"{search.evaluations} subnets in {search.seconds:.1f} s; "
-                        f"{search.stop_reason}.",
-                    ),
-                )
-                for index, search in enumerate(inputs.searches)
-            ],
-            "trainings": [
-                _plot(
-                    f"training{index}",
-                    curves.training_figure(training, PAGE),
-                    f"Training: {training.path.parent.name or training.path.name}",
-                    f"From {training.path.name}, over {training.axis}s.",
-                )
-                for index, training in enumerate(inputs.trainings)
-            ],
+            "searches": _search_plots(inputs.searches),
+            "trainings": _training_plots(inputs.trainings),
         }
+
+
+def _search_plots(searches: Sequence[SearchReport]) -> list[tuple[SearchReport, Plot | None]]:
+    from eqnet.stages.report.curves import front_figure
+
+    plots = []
+    for index, search in enumerate(searches):
+        plot = _plot(
+            f"search{index}",
+            front_figure(search, PAGE),
+            f"Pareto front of {search.profile}",
+            f"{search.evaluations} subnets in {search.seconds:.1f} s; {search.stop_reason}.",
+        )
+        plots.append((search, plot))
+    return plots
+
+
+def _training_plots(trainings: Sequence[Training]) -> list[Plot | None]:
+    from eqnet.stages.report.curves import training_figure
+
+    plots = []
+    for index, training in enumerate(trainings):
+        plot = _plot(
+            f"training{index}",
+            training_figure(training, PAGE),
+            f"Training: {training.path.parent.name or training.path.name}",
+            f"From {training.path.name}, over {training.axis}s.",
+        )
+        plots.append(plot)
+    return plots
 
 
 def _plot(name: str, figure: Figure | None, title: str, caption: str) -> Plot | None:

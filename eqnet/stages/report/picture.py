@@ -36,7 +36,8 @@ def comparison_figure(
     """
     if not artifacts:
         return None
-    figure = new_figure(15, 0.8 * len(artifacts) + (1.1 if title else 0.75))
+    heading = 1.1 if title else 0.75
+    figure = new_figure(15, 0.8 * len(artifacts) + heading)
     grid = figure.subplots(
         len(artifacts), len(WIDTHS), squeeze=False, gridspec_kw={"width_ratios": WIDTHS}
     )
@@ -86,12 +87,11 @@ def _size(axes: Axes, row: Row, rows: Sequence[Row], colour: str, palette: Palet
 
 
 def _accuracy_limits(rows: Sequence[Row]) -> tuple[float, float]:
-    values = [
-        100 * value
-        for row in rows
-        for value in (row.accuracy_float, row.accuracy_pytorch, row.accuracy_runtime)
-        if value is not None
-    ]
+    values = []
+    for row in rows:
+        for accuracy in (row.accuracy_float, row.accuracy_pytorch, row.accuracy_runtime):
+            if accuracy is not None:
+                values.append(100 * accuracy)
     if not values:
         return 0.0, 100.0
     margin = max(0.15 * (max(values) - min(values)), 0.2)
@@ -109,9 +109,11 @@ def _accuracies(
         axes.plot(100 * row.accuracy_pytorch, 0.75, "o", color=colour, ms=12, mfc="none", mew=1.8)
     if row.accuracy_runtime is not None:
         axes.plot(100 * row.accuracy_runtime, 0.75, "o", color=colour, ms=6.5)
-    shown = row.accuracy_runtime if row.accuracy_runtime is not None else row.accuracy_pytorch
-    where = "runtime" if row.accuracy_runtime is not None else "PyTorch"
-    text = "" if shown is None else f"{percent(shown)} in {where}"
+    text = ""
+    if row.accuracy_runtime is not None:
+        text = f"{percent(row.accuracy_runtime)} in runtime"
+    elif row.accuracy_pytorch is not None:
+        text = f"{percent(row.accuracy_pytorch)} in PyTorch"
     axes.text(limits[0], 1.2, text, color=palette.ink, fontsize=10.5)
 
 

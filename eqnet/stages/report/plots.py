@@ -43,10 +43,12 @@ def accuracy_figure(rows: Sequence[Row], palette: Palette) -> Figure | None:
             "markersize": 10,
             "linestyle": "none",
             "color": palette.of(index),
-            "markerfacecolor": palette.of(index) if row.accuracy_runtime is not None else "none",
+            "markerfacecolor": palette.of(index),
             "markeredgewidth": 1.8,
             "alpha": 0.9,
         }
+        if row.accuracy_runtime is None:
+            style["markerfacecolor"] = "none"
         if row.weight_bytes is not None:
             left.plot(row.weight_bytes / 1024, 100 * accuracy, label=row.profile, **style)
         if row.ratio is not None:
@@ -123,12 +125,12 @@ def draw_strip(axes: Axes, bits: Mapping[str, int | str], y: float, scale: float
     from matplotlib.patches import Rectangle
 
     for column, choice in enumerate(bits.values()):
-        is_float = not isinstance(choice, int)
-        face, text = FLOAT_COLOUR if isinstance(choice, str) else BIT_COLOURS[choice]
+        label, (face, text) = "f", FLOAT_COLOUR
+        if isinstance(choice, int):
+            label, (face, text) = str(choice), BIT_COLOURS[choice]
         cell = Rectangle((column + 0.04, y + 0.06), 0.92, 0.88, facecolor=face, linewidth=0)
         axes.add_patch(cell)
         if len(bits) <= NUMBERED_CELLS:
-            label = "f" if is_float else str(choice)
             place = (column + 0.5, y + 0.48)
             axes.annotate(
                 label, place, ha="center", va="center_baseline", color=text, fontsize=scale
@@ -142,15 +144,17 @@ def latency_figure(artifacts: Sequence[Artifact], palette: Palette) -> Figure | 
         return None
     figure = new_figure(11, 0.95 * len(timed) + 0.9)
     axes = figure.subplots()
-    ticks: list[tuple[float, str]] = []
+    places: list[int] = []
+    names: list[str] = []
     for position, (index, artifact) in enumerate(reversed(timed)):
         bench = artifact.bench
         if bench is None or bench.quantized is None or bench.float32 is None:
             continue
         _box(axes, bench.quantized.samples, position - 0.17, palette.of(index), palette.ink)
         _box(axes, bench.float32.samples, position + 0.17, palette.grid, palette.ink)
-        ticks.append((position, bench.profile))
-    axes.set_yticks([tick for tick, _ in ticks], [name for _, name in ticks], color=palette.ink)
+        places.append(position)
+        names.append(bench.profile)
+    axes.set_yticks(places, names, color=palette.ink)
     axes.set_xlabel("milliseconds a batch; box: middle half of the runs, whiskers: 5 to 95 %")
     axes.grid(True, axis="x", which="both")
     _scale(axes)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from eqnet.spec.comparison import FloatComparison
-from eqnet.spec.reports import Check, Verdict, VerifyReport
+from eqnet.spec.reports import BenchReport, Check, Verdict, VerifyReport
 from eqnet.spec.scheme import Frozen
 from eqnet.stages.report.load import Artifact
 
@@ -69,11 +70,9 @@ def summarize(
     failures = failures or {}
     rows = [_row(artifact, failures) for artifact in artifacts]
     seen = {row.profile for row in rows}
-    rows += [
-        Row(profile=name, verdict="failed", reasons=(reason,))
-        for name, reason in failures.items()
-        if name not in seen
-    ]
+    for name, reason in failures.items():
+        if name not in seen:
+            rows.append(Row(profile=name, verdict="failed", reasons=(reason,)))
     return rows
 
 
@@ -83,53 +82,71 @@ def _row(artifact: Artifact, failures: Mapping[str, str]) -> Row:
     failure = failures.get(manifest.profile.name)
     if failure is not None:
         verdict, reasons = "failed", tuple(dict.fromkeys((failure, *reasons)))
+    against_float = verify.against_float if verify else manifest.parity.against_float
     return Row(
         profile=manifest.profile.name,
         backend=manifest.backend,
-        runtime=verify.runtime if verify else None,
         form=manifest.subnet.form.label(),
         avg_weight_bits=manifest.subnet.avg_weight_bits,
         avg_activation_bits=manifest.subnet.avg_activation_bits,
-        int8_layers=verify.int8_layers if verify else None,
         int8_promised=len(manifest.int8_layers),
         layers=len(manifest.layers),
         weight_bytes=manifest.weight_bytes,
         accuracy_float=manifest.model.float_accuracy,
         accuracy_pytorch=manifest.parity.accuracy,
-        accuracy_runtime=verify.accuracy if verify else None,
-        top1_agreement=verify.top1_agreement if verify else None,
-        against_float=verify.against_float if verify else manifest.parity.against_float,
-        images=verify.images if verify else None,
-        ratio=bench.ratio if bench else None,
-        ratio_interval=bench.ratio_interval if bench else None,
+        against_float=against_float,
         verdict=verdict,
-        export_verdict=verify.export_verdict if verify else None,
-        quantization_verdict=verify.quantization_verdict if verify else None,
         reasons=reasons,
+        **_verified(verify),
+        **_timed(bench),
     )
+
+
+def _verified(verify: VerifyReport | None) -> dict[str, Any]:
+    """What only verification tells of a row."""
+    if verify is None:
+        return {}
+    return {
+        "runtime": verify.runtime,
+        "int8_layers": verify.int8_layers,
+        "accuracy_runtime": verify.accuracy,
+        "top1_agreement": verify.top1_agreement,
+        "images": verify.images,
+        "export_verdict": verify.export_verdict,
+        "quantization_verdict": verify.quantization_verdict,
+    }
+
+
+def _timed(bench: BenchReport | None) -> dict[str, Any]:
+    """What only the benchmark tells of a row."""
+    if bench is None:
+        return {}
+    return {"ratio": bench.ratio, "ratio_interval": bench.ratio_interval}
 
 
 def _verdict(artifact: Artifact) -> tuple[Verdict, tuple[str, ...]]:
     """The worse of verification and benchmark, with every reason for not having passed."""
     verify, bench = artifact.verify, artifact.bench
-    reasons = [NOT_VERIFIED] if verify is None else _reasons(verify)
-    verdict: Verdict = "skipped" if verify is None else verify.verdict
+    verdict: Verdict = "skipped"
+    reasons = [NOT_VERIFIED]
+    if verify is not None:
+        verdict, reasons = verify.verdict, _reasons(verify)
     if bench is not None and bench.verdict != "passed":
         reasons.append(f"latency {bench.verdict}: {bench.reason or 'no reason given'}")
-        verdict = "failed" if bench.verdict == "failed" else verdict
+        if bench.verdict == "failed":
+            verdict = "failed"
     return verdict, tuple(dict.fromkeys(reasons))
 
 
 def _reasons(verify: VerifyReport) -> list[str]:
     """Failed checks first, then skipped ones, unless others answered their question."""
-    ordered = sorted(verify.checks, key=lambda check: check.verdict != "failed")
     answered = verify.quantization_verdict == "passed"
-    return [
-        _reason(check)
-        for check in ordered
-        if check.verdict == "failed"
-        or (check.verdict == "skipped" and not (answered and check.group == "quantization"))
-    ]
+    failed = [_reason(check) for check in verify.checks if check.verdict == "failed"]
+    skipped = []
+    for check in verify.checks:
+        if check.verdict == "skipped" and not (answered and check.group == "quantization"):
+            skipped.append(_reason(check))
+    return failed + skipped
 
 
 def _reason(check: Check) -> str:

@@ -81,7 +81,9 @@ def _table(
         for line in unmet(row.export_verdict, row.quantization_verdict):
             verdict.append(f"\n{line}", style="")
         table.add_row(label, *(Text(cell) for cell in cells(row)), verdict)
-    notes = [f"{row.profile}: {reason}" for row in rows for reason in row.reasons]
+    notes = []
+    for row in rows:
+        notes += [f"{row.profile}: {reason}" for reason in row.reasons]
     if notes:
         table.caption = Text("\n".join(notes))
         table.caption_justify = "left"
@@ -101,22 +103,22 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 def _float_cells(row: Row) -> tuple[str, ...]:
     snr = None if row.against_float is None else row.against_float.snr_db
-    accuracy = f"{_percent(row.accuracy_runtime)}\n{_percent(row.accuracy_float)}"
+    accuracy = NOTHING
+    if row.accuracy_runtime is not None:
+        accuracy = f"{_percent(row.accuracy_runtime)}\n{_percent(row.accuracy_float)}"
     return (
         *_size_cells(row),
         _percent(row.float_agreement),
         decibels(snr).removesuffix(" dB"),
-        NOTHING if row.accuracy_runtime is None else accuracy,
+        accuracy,
         _latency(row),
     )
 
 
 def _size_cells(row: Row) -> tuple[str, str, str]:
-    return (
-        bits_text(row.avg_weight_bits, row.avg_activation_bits),
-        NOTHING if row.int8_layers is None else f"{row.int8_layers}/{row.layers}",
-        kib(row.weight_bytes),
-    )
+    int8 = NOTHING if row.int8_layers is None else f"{row.int8_layers}/{row.layers}"
+    bits = bits_text(row.avg_weight_bits, row.avg_activation_bits)
+    return bits, int8, kib(row.weight_bytes)
 
 
 def _latency(row: Row) -> str:

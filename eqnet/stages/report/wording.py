@@ -17,7 +17,9 @@ def kib(size: int | None) -> str:
     """Bytes in the unit that reads best."""
     if size is None:
         return NOTHING
-    return f"{size / 1024:.1f} KiB" if size < 1 << 20 else f"{size / (1 << 20):.2f} MiB"
+    if size < 1 << 20:
+        return f"{size / 1024:.1f} KiB"
+    return f"{size / (1 << 20):.2f} MiB"
 
 
 def ratio_text(ratio: float | None, interval: tuple[float, float] | None = None) -> str:
@@ -27,8 +29,11 @@ def ratio_text(ratio: float | None, interval: tuple[float, float] | None = None)
     """
     if ratio is None:
         return NOTHING
-    text = f"{_factor(ratio, ratio):.2f}x {'faster' if ratio <= 1 else 'slower'}"
-    return text if interval is None else f"{text} {interval_text(ratio, interval)}"
+    side = "faster" if ratio <= 1 else "slower"
+    text = f"{_factor(ratio, ratio):.2f}x {side}"
+    if interval is None:
+        return text
+    return f"{text} {interval_text(ratio, interval)}"
 
 
 def interval_text(ratio: float, interval: tuple[float, float]) -> str:
@@ -53,7 +58,9 @@ def layers_text(proved: int | None, promised: int, total: int) -> str:
     """Layers in int8: `20 of 22`, with a note where the runtime gave no proof."""
     if not total:
         return NOTHING
-    return f"{promised} of {total} promised" if proved is None else f"{proved} of {total}"
+    if proved is None:
+        return f"{promised} of {total} promised"
+    return f"{proved} of {total}"
 
 
 def unmet(export: Verdict | None, quantization: Verdict | None) -> list[str]:

@@ -6,7 +6,6 @@ networks of different seeds are averaged.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,8 +49,9 @@ class CqapHeader(Frozen):
 
 
 def _member(size: int) -> nn.Sequential:
-    sizes = [size] + [WIDTH] * (LAYERS - 1)
-    hidden = [layer for a, b in itertools.pairwise(sizes) for layer in (nn.Linear(a, b), nn.ReLU())]
+    hidden: list[nn.Module] = [nn.Linear(size, WIDTH), nn.ReLU()]
+    for _ in range(LAYERS - 2):
+        hidden += [nn.Linear(WIDTH, WIDTH), nn.ReLU()]
     return nn.Sequential(*hidden, nn.Linear(WIDTH, 1))
 
 
@@ -72,9 +72,15 @@ class Cqap(NamedTuple):
 
 
 def fit(
-    labels: Labels, *, supernet: str, images: int, epochs: int, members: int, seed: int,
+    labels: Labels,
+    *,
+    supernet: str,
+    images: int,
+    epochs: int,
+    members: int,
+    seed: int,
     progress: Progress,
-) -> Cqap:  # fmt: skip
+) -> Cqap:
     """Fit on 80% of the labels, report rank quality on the other 20% (paper: 80/20, SmoothL1)."""
     order = np.random.default_rng(seed).permutation(len(labels.accuracy))
     held = order[: int(HOLDOUT * len(order))]
@@ -83,16 +89,22 @@ def fit(
     x = torch.from_numpy(labels.features)
     y = (torch.from_numpy(labels.accuracy) - mean) / deviation
     progress.start("fitting the predictor", members * epochs)
+    nets = nn.ModuleList()
     with _one_thread():
-        nets = nn.ModuleList(
-            _fit_member(x[used], y[used], epochs, seed * 1000 + index, progress)
-            for index in range(members)
-        )
+        for index in range(members):
+            nets.append(_fit_member(x[used], y[used], epochs, seed * 1000 + index, progress))
     progress.finish()
     header = CqapHeader(
-        supernet=supernet, subnets=len(order), images=images, members=members, mean=mean,
-        deviation=deviation, kendall_tau=0.0, pearson=0.0, mean_absolute_error=0.0,
-    )  # fmt: skip
+        supernet=supernet,
+        subnets=len(order),
+        images=images,
+        members=members,
+        mean=mean,
+        deviation=deviation,
+        kendall_tau=0.0,
+        pearson=0.0,
+        mean_absolute_error=0.0,
+    )
     predicted = Cqap(header, nets).predict(labels.features[held])
     truth = labels.accuracy[held]
     scored = header.model_copy(
@@ -146,7 +158,9 @@ def kendall_tau(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     sign_a = np.sign(a[:, None] - a[None, :])[upper]
     sign_b = np.sign(b[:, None] - b[None, :])[upper]
     pairs = np.sqrt(float((sign_a != 0).sum()) * float((sign_b != 0).sum()))
-    return float((sign_a * sign_b).sum() / pairs) if pairs else 0.0
+    if pairs == 0:
+        return 0.0
+    return float((sign_a * sign_b).sum() / pairs)
 
 
 def save_cqap(folder: Path, cqap: Cqap) -> Path:

@@ -39,9 +39,13 @@ def work_of(session: Session, profile: HardwareProfile) -> Work:
     """What a search of `profile` in the session takes. Raises ProfileError for its pins."""
     space = Space.of(Target.of(session.supernet.info, profile), session.identity)
     validation = len(session.dataset.validation())
-    fits = not (session.folder / CQAP_FILE).is_file() and space.size() > MEASURED_SPACE
-    measured = 0 if (session.folder / CQAP_FILE).is_file() else space.size()
-    subnets, limit = (QUICK_SUBNETS, QUICK_IMAGES) if fits else (measured, IMAGES)
+    has_predictor = (session.folder / CQAP_FILE).is_file()
+    fits = not has_predictor and space.size() > MEASURED_SPACE
+    subnets, limit = space.size(), IMAGES
+    if has_predictor:
+        subnets = 0
+    elif fits:
+        subnets, limit = QUICK_SUBNETS, QUICK_IMAGES
     images = len(session.calibration()) + min(validation, limit)
     graphs = space.size() if profile.cost.model == "measured" else 0
     return Work(subnets + min(FINALISTS, space.size()), images, graphs, fits)
@@ -57,7 +61,8 @@ def expected_seconds(session: Session, profile: HardwareProfile, patience: float
     spec = Target.of(session.supernet.info, profile).default(session.identity)
     session.supernet.apply(spec)
     seconds = work.subnets * work.images * _seconds_per_image(session)
-    seconds += PREDICTOR_SECONDS if work.predictor else 0.0
+    if work.predictor:
+        seconds += PREDICTOR_SECONDS
     if work.graphs and seconds <= patience:
         started = time.perf_counter()
         reference = to_onnx(extract(session.supernet, spec), session.header.input_shape)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from enum import StrEnum
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,16 +30,25 @@ def encode(info: NetworkInfo, spec: SubnetSpec) -> NDArray[np.float32]:
     tensor that layers read a one-hot code of its bits.
     """
     form = spec.form
-    flags = [float(form.weight_granularity == value) for value in Granularity]
-    flags += [float(form.weight_symmetry == value) for value in Symmetry]
-    flags += [float(form.activation_symmetry == value) for value in Symmetry]
+    flags = [
+        *_flags(form.weight_granularity, Granularity),
+        *_flags(form.weight_symmetry, Symmetry),
+        *_flags(form.activation_symmetry, Symmetry),
+    ]
     flags += [spec.carriers.get(tensor.name, 0) / 8.0 for tensor in info.tensors]
-    chosen = [_code(spec.weights[layer.name]) for layer in info.layers]
-    chosen += [spec.activations.get(tensor.name, OFF) for tensor in info.read_tensors()]
-    one_hot = np.zeros((len(chosen), len(CODES)), dtype=np.float32)
-    one_hot[np.arange(len(chosen)), [CODES.index(code) for code in chosen]] = 1.0
+    places = [_place(spec.weights[layer.name]) for layer in info.layers]
+    places += [_place(spec.activations.get(tensor.name, OFF)) for tensor in info.read_tensors()]
+    one_hot = np.zeros((len(places), len(CODES)), dtype=np.float32)
+    one_hot[np.arange(len(places)), places] = 1.0
     return np.concatenate([np.asarray(flags, dtype=np.float32), one_hot.reshape(-1)])
 
 
-def _code(choice: int | str) -> int:
-    return OFF if choice == REMAINDER else int(choice)
+def _flags(value: StrEnum, values: Iterable[StrEnum]) -> list[float]:
+    return [float(value == other) for other in values]
+
+
+def _place(choice: int | str) -> int:
+    """Of the one in a one-hot code."""
+    if choice == REMAINDER:
+        choice = OFF
+    return CODES.index(int(choice))

@@ -34,16 +34,24 @@ Evaluate = Callable[[list[Genome]], Evaluation]
 class _Problem(Problem):  # type: ignore[misc]  # pymoo has no types
     def __init__(self, choices: Sequence[int], constraints: int, evaluate: Evaluate) -> None:
         super().__init__(
-            n_var=len(choices), n_obj=2, n_ieq_constr=constraints, xl=0,
-            xu=np.asarray(choices) - 1, vtype=int,
-        )  # fmt: skip
+            n_var=len(choices),
+            n_obj=2,
+            n_ieq_constr=constraints,
+            xl=0,
+            xu=np.asarray(choices) - 1,
+            vtype=int,
+        )
         self.evaluate_genomes = evaluate
 
     def _evaluate(
         self, x: NDArray[np.int64], out: dict[str, Any], *args: Any, **kwargs: Any
     ) -> None:
-        found = self.evaluate_genomes([tuple(int(gene) for gene in row) for row in x])
-        out["F"], out["G"] = found.objectives, found.violations
+        evaluation = self.evaluate_genomes(_genomes(x))
+        out["F"], out["G"] = evaluation.objectives, evaluation.violations
+
+
+def _genomes(rows: NDArray[np.int64]) -> list[Genome]:
+    return [tuple(map(int, row)) for row in rows]
 
 
 class _Seeded(Sampling):  # type: ignore[misc]  # pymoo has no types
@@ -55,31 +63,35 @@ class _Seeded(Sampling):  # type: ignore[misc]  # pymoo has no types
     the ends of the space, where tight budgets lie.
     """
 
-    def __init__(self, given: Sequence[Genome]) -> None:
+    def __init__(self, genomes: Sequence[Genome]) -> None:
         super().__init__()
-        self.given = np.asarray(given)
+        self.genomes = np.asarray(genomes)
 
     def _do(
         self, problem: Problem, n_samples: int, *args: Any, random_state: Any = None, **kwargs: Any
     ) -> NDArray[np.int64]:
-        order = random_state.permutation(len(self.given))[: max(1, n_samples // 2)]
-        last = len(self.given) - 1
+        order = random_state.permutation(len(self.genomes))[: max(1, n_samples // 2)]
+        last = len(self.genomes) - 1
         if last not in order:
             order[-1] = last
-        known = self.given[order]
-        missing = (n_samples - len(known), problem.n_var)
-        first, second = (random_state.integers(0, len(self.given), missing[0]) for _ in range(2))
-        mixed = np.where(random_state.random(missing) < 0.5, self.given[first], self.given[second])
-        return np.concatenate([known, mixed])
+        missing = (n_samples - len(order), problem.n_var)
+        first = self.genomes[random_state.integers(0, len(self.genomes), missing[0])]
+        second = self.genomes[random_state.integers(0, len(self.genomes), missing[0])]
+        mixed = np.where(random_state.random(missing) < 0.5, first, second)
+        return np.concatenate([self.genomes[order], mixed])
 
 
 class _Redraw(Mutation):  # type: ignore[misc]  # pymoo has no types
     """Redraw each gene with a small probability (paper: 0.1)."""
 
     def _do(
-        self, problem: Problem, x: NDArray[np.int64], *args: Any, random_state: Any = None,
+        self,
+        problem: Problem,
+        x: NDArray[np.int64],
+        *args: Any,
+        random_state: Any = None,
         **kwargs: Any,
-    ) -> NDArray[np.int64]:  # fmt: skip
+    ) -> NDArray[np.int64]:
         fresh = random_state.integers(0, problem.xu + 1, size=x.shape)
         return np.where(random_state.random(x.shape) < MUTATION_RATE, fresh, x)
 
@@ -111,18 +123,22 @@ def evolve(
     population has no room for all of them, the last one is in it for certain.
     """
     progress.start("genetic search", generations)
+    algorithm = NSGA2(
+        pop_size=population,
+        sampling=_Seeded(given),
+        crossover=UniformCrossover(),
+        mutation=_Redraw(),
+        eliminate_duplicates=True,
+    )
     result = minimize(
         _Problem(choices, constraints, evaluate),
-        NSGA2(
-            pop_size=population, sampling=_Seeded(given), crossover=UniformCrossover(),
-            mutation=_Redraw(), eliminate_duplicates=True,
-        ),
+        algorithm,
         ("n_gen", generations),
         seed=seed,
         callback=_Listener(progress),
         verbose=False,
-    )  # fmt: skip
+    )
     progress.finish()
     if result.X is None:
         return []
-    return sorted({tuple(int(gene) for gene in row) for row in np.atleast_2d(result.X)})
+    return sorted(set(_genomes(np.atleast_2d(result.X))))

@@ -18,7 +18,7 @@ from eqnet.spec.progress import Progress
 from eqnet.spec.scheme import BITS, Form, all_forms
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
 from eqnet.stages.search.features import encode
-from eqnet.subnets.build import Style, build_spec, choose_bits
+from eqnet.subnets.build import Style, build_spec, choose_bits, groups_of
 from eqnet.supernet.calibration import Calibration, measure
 from eqnet.supernet.checkpoint import read_tensors
 from eqnet.supernet.measure import Batches
@@ -46,14 +46,13 @@ def draw_subnet(
     """
     form, style = rng.choice(list(forms)), rng.choice(list(styles))
     weight_band, activation_band = _band(rng), _band(rng)
-    dropped = {
-        group for group in sorted({layer.group for layer in info.layers})
-        if rng.random() < REMAINDER_SHARE
-    }  # fmt: skip
+    dropped = [group for group in sorted(groups_of(info)) if rng.random() < REMAINDER_SHARE]
     weights, activations = choose_bits(
         info, lambda: rng.choice(weight_band), lambda: rng.choice(activation_band)
     )
-    weights |= {layer.name: REMAINDER for layer in info.layers if layer.group in dropped}
+    for layer in info.layers:
+        if layer.group in dropped:
+            weights[layer.name] = REMAINDER
     return build_spec(info, style, form, weights, activations)
 
 
@@ -85,31 +84,34 @@ def measure_labels(
     forms = list(all_forms())
     specs = [draw_subnet(supernet.info, styles, forms, rng) for _ in range(count)]
     features = np.stack([encode(supernet.info, spec) for spec in specs])
-    known = _load(path, features, source) if path.is_file() else []
+    accuracies = _load(path, features, source)
     progress.start("measuring subnets", count)
-    progress.advance(len(known))
-    for index in range(len(known), count):
-        known.append(measure(supernet, specs[index], calibration, validation))
-        progress.advance(accuracy=known[-1])
+    progress.advance(len(accuracies))
+    for index in range(len(accuracies), count):
+        accuracies.append(measure(supernet, specs[index], calibration, validation))
+        progress.advance(accuracy=accuracies[-1])
         if (index + 1) % SAVE_EVERY == 0 or index + 1 == count:
-            _save(path, features[: index + 1], known, source)
+            _save(path, features[: index + 1], accuracies, source)
     progress.finish()
-    return Labels(features, np.asarray(known, dtype=np.float32))
+    return Labels(features, np.asarray(accuracies, dtype=np.float32))
 
 
-def _save(path: Path, features: NDArray[np.float32], known: list[float], source: str) -> None:
-    accuracy = np.asarray(known, dtype=np.float32)
+def _save(path: Path, features: NDArray[np.float32], accuracies: list[float], source: str) -> None:
+    accuracy = np.asarray(accuracies, dtype=np.float32)
     tensors = {"features": np.ascontiguousarray(features), "accuracy": accuracy}
     write_file(path, save(tensors, metadata={SOURCE_KEY: source}))
 
 
 def _load(path: Path, features: NDArray[np.float32], source: str) -> list[float]:
-    metadata, found = read_tensors(path)
-    if set(found) != {"features", "accuracy"}:
+    """Accuracies that an interrupted run has measured; none where there is no such file."""
+    if not path.is_file():
+        return []
+    metadata, tensors = read_tensors(path)
+    if set(tensors) != {"features", "accuracy"}:
         raise CheckpointError(f"{path}: not labels of a predictor (remove it to measure anew)")
     if metadata.get(SOURCE_KEY) != source:
         return []
-    measured, accuracy = found["features"].numpy(), found["accuracy"].reshape(-1).tolist()
+    measured, accuracy = tensors["features"].numpy(), tensors["accuracy"].reshape(-1).tolist()
     common = min(len(accuracy), len(features))
     if len(measured) != len(accuracy) or not np.array_equal(measured[:common], features[:common]):
         raise CheckpointError(

@@ -39,8 +39,8 @@ class MeasuredAccuracy(NamedTuple):
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Look up the accuracies, float32 [N]. Raises KeyError for a subnet never measured."""
-        found = [self.accuracies[row.tobytes()] for row in features]
-        return np.asarray(found, dtype=np.float32)
+        accuracies = [self.accuracies[row.tobytes()] for row in features]
+        return np.asarray(accuracies, dtype=np.float32)
 
 
 def measure_space(session: Session, space: Space, progress: Progress) -> MeasuredAccuracy:
@@ -48,11 +48,11 @@ def measure_space(session: Session, space: Space, progress: Progress) -> Measure
     calibration = session.calibration()
     validation = session.judged(session.dataset.validation(), IMAGES)
     progress.start("measuring subnets", space.size())
-    found = {}
+    accuracies = {}
     for genome in space.all_genomes():
         spec = space.subnet(genome)
         accuracy = measure(session.supernet, spec, calibration, validation)
-        found[encode(session.supernet.info, spec).tobytes()] = accuracy
+        accuracies[encode(session.supernet.info, spec).tobytes()] = accuracy
         progress.advance(accuracy=accuracy)
     progress.finish()
-    return MeasuredAccuracy(found)
+    return MeasuredAccuracy(accuracies)

@@ -38,13 +38,24 @@ def make_predictor(
     validation = session.judged(session.dataset.validation(), images)
     styles = [load_style(name) for name in session.header.styles or (PAPER_STYLE.name,)]
     labels = measure_labels(
-        session.supernet, styles, session.calibration(), validation,
-        identity=session.identity, count=subnets, seed=seed, path=folder / LABELS,
+        session.supernet,
+        styles,
+        session.calibration(),
+        validation,
+        identity=session.identity,
+        count=subnets,
+        seed=seed,
+        path=folder / LABELS,
         progress=progress,
-    )  # fmt: skip
+    )
     cqap = fit(
-        labels, supernet=session.identity, images=len(validation), epochs=epochs, members=members,
-        seed=seed, progress=progress,
-    )  # fmt: skip
+        labels,
+        supernet=session.identity,
+        images=len(validation),
+        epochs=epochs,
+        members=members,
+        seed=seed,
+        progress=progress,
+    )
     save_cqap(folder, cqap)
     return cqap.header.model_dump()

@@ -40,29 +40,31 @@ def require_cost(space: Space, limit: float, cost: Cost) -> Genome:
     def of(genome: Genome) -> float:
         return cost(space.subnet(genome))
 
-    found = min(_extremes(space), key=of)
-    least = of(found)
+    cheapest = min(_extremes(space), key=of)
+    least = of(cheapest)
     for _ in range(MAX_PASSES):
         if space.size() <= EXHAUSTIVE or least <= limit:
             break
-        better = _pass(space, found, of)
-        if better == found:
+        better = _pass(space, cheapest, of)
+        if better == cheapest:
             break
-        found, least = better, of(better)
+        cheapest, least = better, of(better)
     require(space.target.profile, COST, limit, least)
-    return found
+    return cheapest
 
 
 def _pass(space: Space, genome: Genome, of: Callable[[Genome], float]) -> Genome:
     """Take for each gene in turn the value that makes the genome cheapest."""
     for place, count in enumerate(space.choices()):
-        kept = genome[place]
-        others = [gene for gene in range(count) if gene != kept]
-        tried = [(*genome[:place], gene, *genome[place + 1 :]) for gene in (kept, *others)]
+        tried = [genome]
+        for gene in range(count):
+            if gene != genome[place]:
+                tried.append((*genome[:place], gene, *genome[place + 1 :]))
         genome = min(tried, key=of)
     return genome
 
 
 def _extremes(space: Space) -> list[Genome]:
-    small = space.size() <= EXHAUSTIVE
-    return list(space.all_genomes()) if small else space.uniform_genomes()
+    if space.size() <= EXHAUSTIVE:
+        return list(space.all_genomes())
+    return space.uniform_genomes()

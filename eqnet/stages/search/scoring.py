@@ -36,18 +36,18 @@ class Scorer:
     predictor: AccuracyModel
     cost: Cost
     budgets: Mapping[str, float]
-    known: dict[Genome, Candidate] = field(default_factory=dict)
+    scored: dict[Genome, Candidate] = field(default_factory=dict)
 
     def score(self, genomes: Sequence[Genome]) -> list[Candidate]:
         """A candidate for each genome."""
-        fresh = [genome for genome in dict.fromkeys(genomes) if genome not in self.known]
+        fresh = [genome for genome in dict.fromkeys(genomes) if genome not in self.scored]
         if fresh:
             specs = [self.space.subnet(genome) for genome in fresh]
             info = self.space.target.info
             accuracies = self.predictor.predict(np.stack([encode(info, spec) for spec in specs]))
             for genome, spec, accuracy in zip(fresh, specs, accuracies, strict=True):
-                self.known[genome] = self._candidate(genome, spec, float(accuracy))
-        return [self.known[genome] for genome in genomes]
+                self.scored[genome] = self._candidate(genome, spec, float(accuracy))
+        return [self.scored[genome] for genome in genomes]
 
     def _candidate(self, genome: Genome, spec: SubnetSpec, accuracy: float) -> Candidate:
         cost = self.cost(spec)
@@ -56,9 +56,11 @@ class Scorer:
 
     def evaluate(self, genomes: list[Genome]) -> Evaluation:
         """For the genetic search: (error, cost) and the relative excess over each budget."""
-        found = self.score(genomes)
-        objectives = np.asarray([(1.0 - one.accuracy, one.cost) for one in found])
-        return Evaluation(objectives, np.stack([self._excess(one) for one in found]))
+        objectives, violations = [], []
+        for candidate in self.score(genomes):
+            objectives.append((1.0 - candidate.accuracy, candidate.cost))
+            violations.append(self._excess(candidate))
+        return Evaluation(np.asarray(objectives), np.stack(violations))
 
     def _excess(self, candidate: Candidate) -> NDArray[np.float64]:
         excess = [candidate.quantities[k] / limit - 1.0 for k, limit in self.budgets.items()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from eqnet.backend.discovery import exporter_of
 from eqnet.backend.files import write_file
@@ -68,23 +68,25 @@ def search(
     space = Space.of(Target.of(session.supernet.info, rules), session.identity)
     require_reachable(space, limits)
     cost = _cost(session, space, _folder(profile), progress)
-    given = space.uniform_genomes()
-    if "cost" in limits:
-        known = require_cost(space, limits["cost"], cost)
-        given = [*(genome for genome in given if genome != known), known]
+    initial = _initial_genomes(space, limits, cost)
     predictor = _predictor(session, space, data, seed, allow_code, progress)
     scorer = Scorer(space, predictor, cost, limits)
-    found = _explore(scorer, given, generations, population, seed, progress)
-    best = _choose(session, found.front, _baseline(scorer), progress, budgeted=bool(limits))
+    outcome = _explore(scorer, initial, generations, population, seed, progress)
+    best = _choose(session, outcome.front, _baseline(scorer), progress, budgeted=bool(limits))
     report = SearchReport(
-        profile=rules.name, supernet=session.label, budgets=limits, unit=rules.cost.unit,
-        evaluations=len(scorer.known), front=tuple(_point(one) for one in found.front),
-        best=_scored(best, rules.cost.unit), seconds=time.perf_counter() - started,
-        stop_reason=found.reason, judge=session.judge(session.dataset.validation()),
-        slow=tuple(str(one) for one in slow),
-        kendall_tau=predictor.header.kendall_tau if predictor.header else None,
-        pearson=predictor.header.pearson if predictor.header else None,
-    )  # fmt: skip
+        profile=rules.name,
+        supernet=session.label,
+        budgets=limits,
+        unit=rules.cost.unit,
+        evaluations=len(scorer.scored),
+        front=tuple(_point(candidate) for candidate in outcome.front),
+        best=_scored(best, rules.cost.unit),
+        seconds=time.perf_counter() - started,
+        stop_reason=outcome.reason,
+        judge=session.judge(session.dataset.validation()),
+        slow=tuple(str(refusal) for refusal in slow),
+        **_rank_quality(predictor),
+    )
     write_file(out / "search.json", report.model_dump_json(indent=2))
     write_file(out / "subnet.json", report.best.model_dump_json(indent=2))
     return report
@@ -93,6 +95,25 @@ def search(
 def _folder(profile: str) -> Path:
     path = Path(profile)
     return path.parent if path.suffix in (".yaml", ".yml") else profiles_dir()
+
+
+def _initial_genomes(space: Space, limits: Mapping[str, float], cost: Cost) -> list[Genome]:
+    """The uniform genomes; under a budget of cost the cheapest that is known of is the last."""
+    genomes = space.uniform_genomes()
+    if "cost" in limits:
+        cheapest = require_cost(space, limits["cost"], cost)
+        if cheapest in genomes:
+            genomes.remove(cheapest)
+        genomes.append(cheapest)
+    return genomes
+
+
+def _rank_quality(predictor: AccuracyModel) -> dict[str, Any]:
+    """The report's fields on how well a predictor ranks; none where nothing is predicted."""
+    header = predictor.header
+    if header is None:
+        return {}
+    return {"kendall_tau": header.kendall_tau, "pearson": header.pearson}
 
 
 def _predictor(
@@ -109,9 +130,14 @@ def _predictor(
         if space.size() <= MEASURED_SPACE:
             return measure_space(session, space, progress)
         make_predictor(
-            session.folder, data=data, subnets=QUICK_SUBNETS, images=QUICK_IMAGES, seed=seed,
-            allow_code=allow_code, progress=progress,
-        )  # fmt: skip
+            session.folder,
+            data=data,
+            subnets=QUICK_SUBNETS,
+            images=QUICK_IMAGES,
+            seed=seed,
+            allow_code=allow_code,
+            progress=progress,
+        )
     return load_cqap(session.folder, session.identity, feature_size(session.supernet.info))
 
 
@@ -137,40 +163,52 @@ def _times(session: Session, space: Space, progress: Progress) -> dict[str, floa
     return {spec.sha256(): time for spec, time in zip(specs, times, strict=True)}
 
 
-class _Found(NamedTuple):
+class _Outcome(NamedTuple):
     front: list[Candidate]
     reason: str
 
 
 def _explore(
-    scorer: Scorer, given: list[Genome], generations: int, population: int, seed: int,
+    scorer: Scorer,
+    initial: list[Genome],
+    generations: int,
+    population: int,
+    seed: int,
     progress: Progress,
-) -> _Found:  # fmt: skip
+) -> _Outcome:
     space = scorer.space
     if space.size() <= EXHAUSTIVE:
-        every = scorer.score(list(space.all_genomes()))
-        kept = [candidate for candidate in every if scorer.feasible(candidate)]
+        candidates = _feasible(scorer, list(space.all_genomes()))
         reason = f"all {space.size()} subnets of the space were tried"
     else:
         genomes = evolve(
-            space.choices(), len(scorer.budgets), scorer.evaluate,
-            given=given, population=population, generations=generations,
-            seed=seed, progress=progress,
-        )  # fmt: skip
-        # A crowded last population may have dropped a given genome, or hold nothing feasible.
-        met = [candidate for candidate in scorer.score(given) if scorer.feasible(candidate)]
-        kept = scorer.score(genomes) + met
+            space.choices(),
+            len(scorer.budgets),
+            scorer.evaluate,
+            given=initial,
+            population=population,
+            generations=generations,
+            seed=seed,
+            progress=progress,
+        )
+        # A crowded last population may have dropped an initial genome, or hold nothing feasible.
+        feasible = _feasible(scorer, initial)
+        candidates = scorer.score(genomes) + feasible
         reason = f"{generations} generations of {population} were done"
-    if not kept:
+    if not candidates:
         limits = ", ".join(f"{name}={limit:g}" for name, limit in scorer.budgets.items())
         raise InfeasibleError(f"budgets {limits}: each can be met, but no subnet found meets all")
-    return _Found(_front(kept), reason)
+    return _Outcome(_front(candidates), reason)
+
+
+def _feasible(scorer: Scorer, genomes: list[Genome]) -> list[Candidate]:
+    return [candidate for candidate in scorer.score(genomes) if scorer.feasible(candidate)]
 
 
 def _front(candidates: list[Candidate]) -> list[Candidate]:
     """The candidates that no other dominates, cheapest first."""
     front: list[Candidate] = []
-    for candidate in sorted(candidates, key=lambda one: (one.cost, -one.accuracy)):
+    for candidate in sorted(candidates, key=lambda item: (item.cost, -item.accuracy)):
         if not front or candidate.accuracy > front[-1].accuracy:
             front.append(candidate)
     return front
@@ -180,15 +218,16 @@ def _baseline(scorer: Scorer) -> list[Candidate]:
     """The most accurate uniform subnet within the budgets: a search must not end below it."""
     if not scorer.budgets:
         return []
-    uniform = scorer.score(scorer.space.uniform_genomes())
-    kept = [candidate for candidate in uniform if scorer.feasible(candidate)]
-    return sorted(kept, key=lambda one: -one.accuracy)[:1]
+    return _most_accurate(_feasible(scorer, scorer.space.uniform_genomes()), 1)
 
 
 class _Winner(NamedTuple):
     candidate: Candidate
     accuracy: float
     images: int
+
+
+_Accurate = TypeVar("_Accurate", Candidate, _Winner)
 
 
 def _choose(
@@ -205,21 +244,25 @@ def _choose(
     baseline: of a search with budgets, a candidate to beat where there is one.
     """
     if budgeted:
-        finalists = {one.genome: one for one in _most_accurate(front) + baseline}
+        accurate = _most_accurate(front, FINALISTS)
+        finalists = {candidate.genome: candidate for candidate in accurate + baseline}
         measured = _measure(session, list(finalists.values()), progress)
-        return max(measured, key=lambda one: (one.accuracy, -one.candidate.cost))
-    top = max(candidate.accuracy for candidate in front)
-    close = [one for one in front if one.accuracy >= top - 2 * ACCURACY_SLACK]
+        return max(measured, key=lambda finalist: (finalist.accuracy, -finalist.candidate.cost))
+    close = _near_the_best(front, 2 * ACCURACY_SLACK)
     if len(close) > FINALISTS:  # the cheapest, and the one that they are compared with
         close = [*close[: FINALISTS - 1], close[-1]]
-    measured = _measure(session, close, progress)
-    best = max(one.accuracy for one in measured)
-    near = [one for one in measured if one.accuracy >= best - ACCURACY_SLACK]
-    return min(near, key=lambda one: one.candidate.cost)
+    near = _near_the_best(_measure(session, close, progress), ACCURACY_SLACK)
+    return min(near, key=lambda finalist: finalist.candidate.cost)
 
 
-def _most_accurate(front: list[Candidate]) -> list[Candidate]:
-    return sorted(front, key=lambda one: -one.accuracy)[:FINALISTS]
+def _most_accurate(candidates: list[Candidate], most: int) -> list[Candidate]:
+    return sorted(candidates, key=lambda candidate: -candidate.accuracy)[:most]
+
+
+def _near_the_best(subnets: list[_Accurate], slack: float) -> list[_Accurate]:
+    """Those whose accuracy is at most `slack` below the best."""
+    best = max(subnet.accuracy for subnet in subnets)
+    return [subnet for subnet in subnets if subnet.accuracy >= best - slack]
 
 
 def _measure(session: Session, finalists: list[Candidate], progress: Progress) -> list[_Winner]:
@@ -230,9 +273,9 @@ def _measure(session: Session, finalists: list[Candidate], progress: Progress) -
     measured = []
     for candidate in finalists:
         session.settle(candidate.spec, calibration)
-        found = accuracy(extract(session.supernet, candidate.spec), images)
-        measured.append(_Winner(candidate, found, len(images)))
-        progress.advance(accuracy=found)
+        share = accuracy(extract(session.supernet, candidate.spec), images)
+        measured.append(_Winner(candidate, share, len(images)))
+        progress.advance(accuracy=share)
     progress.finish()
     return measured
 

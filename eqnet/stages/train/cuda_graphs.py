@@ -60,10 +60,12 @@ class GraphedStep(ElasticStep):
         inputs = self._copy_in(images, labels)
         index = rng.randrange(len(self._plans))
         form, style, (high, middle, low) = self._plans[index]
-        guide, weight = self._teacher_guide(inputs.images)
+        guide, guidance = self._teacher_guide(inputs.images)
+        weight: float | None = None
         if guide is not None:
             inputs.guide.copy_(guide)
-        first = self._uniform("high", form, style, high, weight if guide is not None else None)
+            weight = guidance
+        first = self._uniform("high", form, style, high, weight)
         if index not in self._random:
             self._random[index] = self._record("random", middle, self.recipe.gpg.guidance)
         last = self._uniform("low", form, style, low, self.recipe.gpg.guidance)
@@ -112,27 +114,29 @@ class GraphedStep(ElasticStep):
         """Let libraries choose their kernels before anything is recorded."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
-        buffers = [buffer.clone() for buffer in self.supernet.graph.buffers()]
+        saved = [buffer.clone() for buffer in self.supernet.graph.buffers()]
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP):
                 self._pass(self._plans[0][2][0], None)
                 self._clear()
         torch.cuda.current_stream().wait_stream(stream)
-        for buffer, kept in zip(self.supernet.graph.buffers(), buffers, strict=True):
-            buffer.copy_(kept)
+        for buffer, value in zip(self.supernet.graph.buffers(), saved, strict=True):
+            buffer.copy_(value)
 
     def _record(self, group: str, spec: SubnetSpec, weight: float | None) -> _Recording:
-        kept = {p: p.grad for p in self.supernet.graph.parameters() if p.grad is not None}
+        pending = self._gradients()
         self._clear()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pools[group]):
             logits, loss = self._pass(spec, weight)
-        used = [p for p in self.supernet.graph.parameters() if p.grad is not None]
-        grads = [p.grad for p in used if p.grad is not None]
+        grads = self._gradients()
         self._clear()
-        for parameter, grad in kept.items():
+        for parameter, grad in pending.items():
             parameter.grad = grad
-        return _Recording(graph, logits, loss, used, grads)
+        return _Recording(graph, logits, loss, list(grads), list(grads.values()))
+
+    def _gradients(self) -> dict[nn.Parameter, Tensor]:
+        return {p: p.grad for p in self.supernet.graph.parameters() if p.grad is not None}
 
     def _replay(self, recording: _Recording) -> None:
         """Run a recording and add its gradients to those that the step has so far."""

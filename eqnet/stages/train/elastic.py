@@ -73,7 +73,7 @@ def train(
 def pick_device(name: str) -> torch.device:
     """The device of that name. Raises UsageError where it does not exist."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise UsageError("device 'cuda': no CUDA device found (allowed here: auto, cpu)")
     if name not in ("cpu", "cuda"):
@@ -85,8 +85,7 @@ def make_optimizer(supernet: Supernet, recipe: ElasticRecipe) -> torch.optim.Ada
     """Adam without weight decay, with rates of their own for scales and zero-points."""
     groups: dict[str, list[nn.Parameter]] = {"weight": [], "log_scale": [], "zero_point": []}
     for name, parameter in supernet.graph.named_parameters():
-        kind = next((key for key in groups if f".{key}." in name), "weight")
-        groups[kind].append(parameter)
+        groups[_kind(name)].append(parameter)
     return torch.optim.Adam(
         [
             {"params": groups["weight"], "lr": recipe.learning_rate},
@@ -95,6 +94,14 @@ def make_optimizer(supernet: Supernet, recipe: ElasticRecipe) -> torch.optim.Ada
         ],
         fused=True,
     )
+
+
+def _kind(name: str) -> str:
+    """The optimizer's group of a parameter of this name."""
+    for kind in ("weight", "log_scale", "zero_point"):
+        if f".{kind}." in name:
+            return kind
+    return "weight"
 
 
 class _Run:
@@ -131,10 +138,9 @@ class _Run:
     def _train(self) -> Header:
         for batch in (self.plan.float_model.batch, self.plan.elastic.batch):
             require_batch(self.dataset.train(), batch)
-        model = load_model(
-            self.plan.model, classes=len(self.dataset.classes),
-            in_channels=self.dataset.input_shape[0], weights=None, allow_code=False,
-        ).to(self.device)  # fmt: skip
+        classes, channels = len(self.dataset.classes), self.dataset.input_shape[0]
+        model = load_model(self.plan.model, classes=classes, in_channels=channels)
+        model.to(self.device)
         self._float(model)
         teacher = copy.deepcopy(model)
         supernet = Supernet(model.cpu(), self.dataset.input_shape)
@@ -170,17 +176,21 @@ class _Run:
 
     def _feed(self, batch: int) -> Feed:
         return Feed(
-            self.dataset.train(), self.dataset.preprocessing, batch=batch, seed=self.plan.seed,
-            augment=self.plan.augment, device=self.device,
-        )  # fmt: skip
+            self.dataset.train(),
+            self.dataset.preprocessing,
+            batch=batch,
+            seed=self.plan.seed,
+            augment=self.plan.augment,
+            device=self.device,
+        )
 
     def _float(self, model: nn.Module) -> None:
-        known = self.resume and load_float(self.out, model, self.plan)
+        restored = self.resume and load_float(self.out, model, self.plan)
         if self.resume:
             require_own_state(self.out, self.plan)
         # Only now: the folder of another run must stay as it was.
         write_file(self.out / "recipe.json", self.plan.model_dump_json(indent=2))
-        if not known:
+        if not restored:
             recipe = self.plan.float_model
             fit_float(model, self._feed(recipe.batch), recipe, self.progress)
             save_float(self.out, model, self.plan)

@@ -50,9 +50,11 @@ class Feed:
         self._mean = torch.tensor(rule.mean, device=device).view(shape)
         self._std = torch.tensor(rule.std, device=device).view(shape)
         pixels, _ = images.take(1)
-        resident = pixels.nbytes * len(images) <= RESIDENT_BYTES
-        self._block = len(images) if resident else batch * BLOCK_BATCHES
-        self._resident = self._read(0) if resident else None
+        self._block = batch * BLOCK_BATCHES
+        self._resident: tuple[Tensor, Tensor] | None = None
+        if pixels.nbytes * len(images) <= RESIDENT_BYTES:
+            self._block = len(images)
+            self._resident = self._read(0)
 
     def __len__(self) -> int:
         """Batches in one epoch; an incomplete last batch of a block is left out."""

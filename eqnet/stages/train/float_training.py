@@ -15,9 +15,12 @@ def fit_float(model: nn.Module, feed: Feed, recipe: FloatRecipe, progress: Progr
     """Train `model` in place with SGD, Nesterov momentum and a cosine schedule."""
     steps = max(1, recipe.epochs * len(feed))
     optimizer = torch.optim.SGD(
-        model.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay, nesterov=True,
-    )  # fmt: skip
+        model.parameters(),
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=True,
+    )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     progress.start("float training", recipe.epochs)
     model.train()

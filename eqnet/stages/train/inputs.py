@@ -32,7 +32,9 @@ class Chosen(NamedTuple):
     def origin(self, inputs: Inputs) -> str:
         """Whence the values are, in words."""
         named = inputs.named()
-        return f"{self.config.origin}, but for {', '.join(named)}" if named else self.config.origin
+        if not named:
+            return self.config.origin
+        return f"{self.config.origin}, but for {', '.join(named)}"
 
 
 def config_of(model: str, dataset: Dataset) -> InputConfig:
@@ -40,11 +42,8 @@ def config_of(model: str, dataset: Dataset) -> InputConfig:
     if isinstance(dataset, ImageFolder):
         return configured_inputs(model) or IMAGENET
     rules = dataset.preprocessing
-    _, height, width = dataset.input_shape
-    return InputConfig(
-        f"the data set {dataset.name}", (height, width), 1, rules.mean, rules.std,
-        rules.interpolation, rules.fit,
-    )  # fmt: skip
+    origin, size = f"the data set {dataset.name}", dataset.input_shape[1:]
+    return InputConfig(origin, size, 1, rules.mean, rules.std, rules.interpolation, rules.fit)
 
 
 def with_inputs(
@@ -62,16 +61,20 @@ def with_inputs(
     config = config_of(model, dataset)
     if not isinstance(dataset, ImageFolder):
         chosen = choose(config, inputs)
-        return (dataset.with_inputs(chosen.rules) if inputs.named() else dataset), chosen
+        if inputs.named():
+            dataset = dataset.with_inputs(chosen.rules)
+        return dataset, chosen
     channels, read = choose(config, inputs).rules.channels, None
     if shapes is not None or model.partition(":")[0] not in LIBRARIES:
         net = build(channels)
-        config = inputs_of_network(net) or config if config is IMAGENET else config
+        if config is IMAGENET:
+            config = inputs_of_network(net) or config
         read = channels_of(model, net)
         if shapes is not None:
             stored = implied(shapes(net), net, lambda: build(channels + 1), channels)
             _check_channels(stored, channels, inputs)
-            read = read if stored == channels else stored
+            if stored != channels:
+                read = stored
     chosen = choose(config, inputs, read)
     return dataset.with_inputs(chosen.rules), chosen
 
@@ -103,11 +106,10 @@ def choose(config: InputConfig, inputs: Inputs, channels: int | None = None) -> 
             f"{config.origin} says {_sides(config.size)} and no other size, not {_sides(size)}"
         )
     mean, std = _values(config.mean, inputs.mean, count), _values(config.std, inputs.std, count)
-    averaged = [
-        name
-        for name in ("mean", "std")
-        if getattr(inputs, name) is None and len(getattr(config, name)) != count
-    ]
+    averaged = []
+    for name in ("mean", "std"):
+        if getattr(inputs, name) is None and len(getattr(config, name)) != count:
+            averaged.append(name)
     if averaged:
         warnings.append(
             f"{' and '.join(averaged)} of {_channels(count)} averaged from {len(config.mean)} "
@@ -125,13 +127,16 @@ def choose(config: InputConfig, inputs: Inputs, channels: int | None = None) -> 
 def _box(config: InputConfig, inputs: Inputs, size: tuple[int, int]) -> tuple[tuple[int, int], Fit]:
     """The box to resize to, and how."""
     if inputs.resize is None:
-        return box_around(size, config.crop if inputs.crop is None else inputs.crop), config.fit
+        crop = config.crop if inputs.crop is None else inputs.crop
+        return box_around(size, crop), config.fit
     box = pair(inputs.resize)
     if any(outer < inner for outer, inner in zip(box, size, strict=True)):
         raise UsageError(
             f"resize {_sides(box)} is smaller than the input (allowed: {_sides(size)} or more)"
         )
-    return box, "cover" if isinstance(inputs.resize, int) else "squash"
+    if isinstance(inputs.resize, int):
+        return box, "cover"
+    return box, "squash"
 
 
 def _values(
@@ -140,7 +145,9 @@ def _values(
     """One number a channel: the user's, the configuration's, or the average of those."""
     if wanted is not None:
         return each(wanted, channels)
-    return usual if len(usual) == channels else (sum(usual) / len(usual),) * channels
+    if len(usual) == channels:
+        return usual
+    return (sum(usual) / len(usual),) * channels
 
 
 def channels_of(source: str, net: nn.Module) -> int | None:
@@ -150,8 +157,10 @@ def channels_of(source: str, net: nn.Module) -> int | None:
     """
     if source.partition(":")[0] in LIBRARIES:
         return None
-    first = next((module for module in net.modules() if isinstance(module, nn.Conv2d)), None)
-    return first.in_channels if first is not None and first.in_channels in CHANNELS else None
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            return module.in_channels if module.in_channels in CHANNELS else None
+    return None
 
 
 def implied(
@@ -163,13 +172,18 @@ def implied(
     grow with them show, wherever they stand.
     """
     usual = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
-    odd = [name for name, shape in usual.items() if len(shapes.get(name, ())) == len(shape) != 0]
-    odd = [name for name in odd if shapes[name] != usual[name]]
-    grown = larger().state_dict() if odd else {}
+    odd = []
+    for name, shape in usual.items():
+        stored = shapes.get(name, ())
+        if shape and len(stored) == len(shape) and stored != shape:
+            odd.append(name)
+    if not odd:
+        return count
+    grown = larger().state_dict()
     for name in odd:
-        for stored, few, more in zip(shapes[name], usual[name], grown[name].shape, strict=True):
+        for wanted, few, more in zip(shapes[name], usual[name], grown[name].shape, strict=True):
             if more != few:
-                return max(1, int(count + (stored - few) // (more - few)))
+                return max(1, int(count + (wanted - few) // (more - few)))
     return count
 
 
@@ -178,4 +192,4 @@ def _sides(sides: tuple[int, int]) -> str:
 
 
 def _channels(count: int) -> str:
-    return f"{count} channel{'s' if count > 1 else ''}"
+    return f"{count} channels" if count > 1 else f"{count} channel"

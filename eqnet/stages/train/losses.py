@@ -37,10 +37,10 @@ def weight_distribution_loss(weights: Sequence[Tensor], factors: Mapping[str, fl
     weights: the latent float weights, the first layer left out. The paper's loss is the sum,
     the mean over layers of a Skew(W)^2 + b (Kurt(W) - 1.8)^2.
     """
-    terms = [
-        factors[name] * torch.stack([term(weight) for weight in weights]).mean()
-        for name, term in TERMS.items()
-    ]
+    terms = []
+    for name, term in TERMS.items():
+        mean = torch.stack([term(weight) for weight in weights]).mean()
+        terms.append(factors[name] * mean)
     return torch.stack(terms)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -133,13 +133,21 @@ def post_training(
     supernet = Supernet(net, source.input_shape)
     supernet.apply_float()
     require_same_function(model, start.run, supernet.graph, start.images)
+    root = None if data is None else str(data.resolve())
     header = Header(
-        model=model, input_shape=source.input_shape, classes=classes, dataset=source.name,
-        data_root=None if data is None else str(data.resolve()),
-        preprocessing=source.preprocessing, method="post_training",
-        seed=seed, float_accuracy=test.value, test_images=test.images,
-        float_parity_accuracy=parity.value, random_weights=start.random,
-    )  # fmt: skip
+        model=model,
+        input_shape=source.input_shape,
+        classes=classes,
+        dataset=source.name,
+        data_root=root,
+        preprocessing=source.preprocessing,
+        method="post_training",
+        seed=seed,
+        float_accuracy=test.value,
+        test_images=test.images,
+        float_parity_accuracy=parity.value,
+        random_weights=start.random,
+    )
     if model.partition(":")[0] not in LIBRARIES:
         require_restorable(supernet, header)
     chosen = source.calibration()
@@ -148,11 +156,7 @@ def post_training(
     supernet.graph.to(device)
     rescaled = equalize(supernet, batches)
     if rescaled:
-        names = ", ".join(f"'{name}'" for name in list(rescaled)[:3])
-        notes.append(
-            f"{sum(rescaled.values())} outlying channels of {len(rescaled)} tensors were rescaled "
-            f"({names}{', ...' if len(rescaled) > 3 else ''}): the float function is the same"
-        )
+        notes.append(_rescaling_note(rescaled))
     calibrate(supernet, batches, progress)
     if reconstruct:
         fit_rounding(supernet, batches, progress, partial=out / PARTIAL)
@@ -171,13 +175,26 @@ def post_training(
         "inputs_from": chosen_inputs.origin(inputs),
         "notes": notes,
     }
-    return {**summary, "warning": "; ".join(warnings)} if warnings else summary
+    if warnings:
+        summary["warning"] = "; ".join(warnings)
+    return summary
+
+
+def _rescaling_note(channels: Mapping[str, int]) -> str:
+    """channels: how many of each tensor were rescaled."""
+    names = [f"'{name}'" for name in channels]
+    if len(names) > 3:
+        names = [*names[:3], "..."]
+    return (
+        f"{sum(channels.values())} outlying channels of {len(channels)} tensors were rescaled "
+        f"({', '.join(names)}): the float function is the same"
+    )
 
 
 def _kept_pixels(images: Images) -> Tensor:
     """The first images, uint8 [N, C, H, W]: kept, so that each subnet is settled on the same."""
-    one, _ = images.take(1)
-    pixels, _ = images.take(min(KEPT_IMAGES, max(MIN_KEPT, KEPT_BYTES // one.nbytes)))
+    first, _ = images.take(1)
+    pixels, _ = images.take(min(KEPT_IMAGES, max(MIN_KEPT, KEPT_BYTES // first.nbytes)))
     return torch.from_numpy(pixels)
 
 
@@ -270,8 +287,9 @@ def _load(
             return build(len(dataset.classes) or None), []
         classes = len(dataset.classes) or USUAL_CLASSES
         net = build(classes)
-        found = implied(_shapes(weights, net), net, lambda: build(classes + 1), classes)
-        net = net if found == classes else build(found)
+        stored = implied(_shapes(weights, net), net, lambda: build(classes + 1), classes)
+        if stored != classes:
+            net = build(stored)
     return net, list(weights.load(net))
 
 
@@ -312,8 +330,8 @@ def _is_one_class(net: nn.Module, dataset: Dataset) -> bool:
     """Whether many images all get the same class."""
     images = dataset.calibration()
     count = min(len(images), MANY_IMAGES)
-    found = torch.cat([net(batch) for batch in _inputs(images, dataset, CHECK_IMAGES, count)])
-    return count == MANY_IMAGES and found.shape[1] > 1 and len(found.argmax(1).unique()) == 1
+    logits = torch.cat([net(batch) for batch in _inputs(images, dataset, CHECK_IMAGES, count)])
+    return count == MANY_IMAGES and logits.shape[1] > 1 and len(logits.argmax(1).unique()) == 1
 
 
 @torch.no_grad()
@@ -323,13 +341,15 @@ def _float_accuracy(
     """Accuracy on a split, or on its first images where there are many large ones."""
     channels, height, width = dataset.input_shape
     count = min(len(images), max(1, MAX_TEST_VALUES // (channels * height * width)))
-    right = known = 0
+    right = labelled = 0
     progress.start("float accuracy", count)
     for pixels, labels in _read(images, batch, count):
-        found = decide(net(torch.from_numpy(preprocess(pixels, dataset.preprocessing))).numpy())
-        right += int(((found == labels) & (labels >= 0)).sum())
-        known += int((labels >= 0).sum())
+        classes = decide(net(torch.from_numpy(preprocess(pixels, dataset.preprocessing))).numpy())
+        right += int(((classes == labels) & (labels >= 0)).sum())
+        labelled += int((labels >= 0).sum())
         progress.advance(len(labels))
     progress.finish()
+    if not labelled:
+        return _Accuracy(None, None)
     name = images.name if count == len(images) else f"{images.name}, the first {count}"
-    return _Accuracy(right / known, name) if known else _Accuracy(None, None)
+    return _Accuracy(right / labelled, name)

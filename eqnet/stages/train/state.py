@@ -32,10 +32,10 @@ def save_state(
     write_file(path, save(whole, metadata={"epoch": str(epoch), "recipe": recipe}))
 
 
-def require_same(path: Path, found: str | None, wanted: str) -> None:
+def require_same(path: Path, stored: str | None, wanted: str) -> None:
     """Two JSON texts say the same. Raises CheckpointError: `path` is of another run."""
     try:
-        same = found is not None and json.loads(found) == json.loads(wanted)
+        same = stored is not None and json.loads(stored) == json.loads(wanted)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: what it was made with is not JSON: {error}") from error
     if not same:
@@ -75,5 +75,8 @@ def _restore(
 
 
 def _moments(tensors: dict[str, Tensor], name: str, parameter: Tensor) -> dict[str, Tensor]:
-    found = {m: tensors[f"{m}.{name}"] for m in MOMENTS if f"{m}.{name}" in tensors}
-    return {moment: value.to(parameter.device) for moment, value in found.items()}
+    moments = {}
+    for moment in MOMENTS:
+        if f"{moment}.{name}" in tensors:
+            moments[moment] = tensors[f"{moment}.{name}"].to(parameter.device)
+    return moments

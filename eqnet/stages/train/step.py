@@ -40,7 +40,7 @@ class ElasticStep:
         self.supernet, self.teacher, self.recipe = supernet, teacher, recipe
         self.styles = list(styles)
         self.forms = list(all_forms())
-        names = [layer.name for layer in supernet.info.layers[1:]]
+        names = supernet.info.layer_names()[1:]
         self._regularized = [supernet.layer(name).weight for name in names]
 
     def begin_epoch(self, rng: random.Random) -> None:

@@ -28,10 +28,10 @@ def agreement(a: Array, b: Array) -> float:
 
 def accuracy(logits: Array, labels: NDArray[np.int64]) -> float | None:
     """Share of right decisions among the images whose label is known, None if no label is."""
-    known = labels >= 0
-    if not known.any():
+    labelled = labels >= 0
+    if not labelled.any():
         return None
-    return float(np.mean(decide(logits)[known] == labels[known]))
+    return float(np.mean(decide(logits)[labelled] == labels[labelled]))
 
 
 def agreement_of(name: str, share: float, images: int, limit: float) -> Check:
@@ -61,8 +61,10 @@ def at_most(name: str, value: float, limit: float, unit: str) -> Check:
 def _check(name: str, value: float, limit: float, unit: str, *, passed: bool, sign: str) -> Check:
     if not np.isfinite(value):
         return Check(name=name, verdict="failed", limit=limit, unit=unit, reason="not a number")
-    reason = "" if passed else f"{value:.4g} {unit} (demanded: {sign} {limit:.4g})"
-    verdict: Verdict = "passed" if passed else "failed"
+    verdict: Verdict = "passed"
+    reason = ""
+    if not passed:
+        verdict, reason = "failed", f"{value:.4g} {unit} (demanded: {sign} {limit:.4g})"
     return Check(name=name, verdict=verdict, value=value, limit=limit, unit=unit, reason=reason)
 
 
@@ -93,13 +95,13 @@ def logit_error(logits: Array, parity: Parity, manifest: Manifest) -> Check:
     return at_most("logit_error", value, manifest.profile.parity.logit_error_steps, "steps")
 
 
-def accuracy_drop(name: str, reference: float, found: float, images: int, limit: float) -> Check:
+def accuracy_drop(name: str, reference: float, measured: float, images: int, limit: float) -> Check:
     """Loss of accuracy against the reference, in percentage points.
 
     One image of N is the finest step that N images can show, so a limit above 0 is never
     below it; fewer than 16 images say nothing.
     """
-    drop = round(100 * (reference - found), 9)
+    drop = round(100 * (reference - measured), 9)
     if limit == 0.0:
         return at_most(name, drop, limit, "points")
     if images < MIN_IMAGES:
@@ -113,8 +115,9 @@ def int8_layers(proved: Sequence[str], promised: Sequence[str]) -> Check:
     value, limit = float(len(promised) - len(missing)), float(len(promised))
     if not missing:
         return at_least("int8_layers", value, limit, "layers")
-    more = f" and {len(missing) - NAMED_LAYERS} more" if len(missing) > NAMED_LAYERS else ""
-    reason = f"not in int8: {', '.join(missing[:NAMED_LAYERS])}{more}"
+    reason = f"not in int8: {', '.join(missing[:NAMED_LAYERS])}"
+    if len(missing) > NAMED_LAYERS:
+        reason += f" and {len(missing) - NAMED_LAYERS} more"
     return Check(
         name="int8_layers",
         verdict="failed",
@@ -148,7 +151,9 @@ def isa(manifest: Manifest, exporter: Exporter, executed: bool, logits: Sequence
     if limit is not None and not limit.exact and wrong:
         return Check(name="isa", verdict="failed", reason=limit.reason)
     reason = limit.reason if limit else cpu_of(exporter).other_kernels(manifest.profile.isa)
-    return Check(name="isa", verdict="passed") if reason is None else skipped("isa", reason)
+    if reason is None:
+        return Check(name="isa", verdict="passed")
+    return skipped("isa", reason)
 
 
 def verdict_of(checks: Sequence[Check], executed: bool) -> Verdict:

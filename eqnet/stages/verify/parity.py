@@ -59,14 +59,14 @@ def verify(
     checked = check_files(artifact, manifest)
     parity = read_parity(artifact, manifest)
     target = choose_target(manifest)
-    found = _compare(artifact, manifest, parity, target, threads, progress)
+    compared = _compare(artifact, manifest, parity, target, threads, progress)
     int8_check, int8_count = _prove_int8(artifact, manifest, target)
     results = [
         checks.at_least("files", checked, len(manifest.files), "files"),
         _execution(target),
-        *found.checks,
+        *compared.checks,
         int8_check,
-        checks.isa(manifest, target.exporter, target.reason is None, found.checks),
+        checks.isa(manifest, target.exporter, target.reason is None, compared.checks),
         *_extra(artifact, target, parity),
     ]
     test_accuracy, test_images = None, None
@@ -85,11 +85,11 @@ def verify(
         quantization_verdict=checks.quantization_verdict(results),
         checks=tuple(results),
         images=len(parity.pixels),
-        accuracy=found.accuracy,
+        accuracy=compared.accuracy,
         test_images=test_images,
         test_accuracy=test_accuracy,
-        top1_agreement=found.agreement,
-        against_float=found.against_float,
+        top1_agreement=compared.agreement,
+        against_float=compared.against_float,
         int8_layers=int8_count,
         layers=len(manifest.layers),
         host=host.describe(),
@@ -106,8 +106,9 @@ def _execution(target: Target) -> Check:
 
 def _extra(artifact: Path, target: Target, parity: Parity) -> list[Check]:
     """The checks that the backend's exporter has of its own."""
-    exporter = target.exporter
-    return exporter.extra_checks(artifact, parity) if isinstance(exporter, ExtraChecks) else []
+    if isinstance(target.exporter, ExtraChecks):
+        return target.exporter.extra_checks(artifact, parity)
+    return []
 
 
 def _compare(
@@ -141,9 +142,9 @@ def _compare(
     if accuracy is None or expected is None:
         results.append(checks.skipped("accuracy_drop", "the stored images have no labels"))
     else:
-        known = int((parity.labels >= 0).sum())
+        labelled = int((parity.labels >= 0).sum())
         results.append(
-            checks.accuracy_drop("accuracy_drop", expected, accuracy, known, rules.accuracy_drop)
+            checks.accuracy_drop("accuracy_drop", expected, accuracy, labelled, rules.accuracy_drop)
         )
     against_float = _against_float(deployed, parity, manifest)
     results += float_checks(against_float, rules)
@@ -162,9 +163,9 @@ def _against_float(deployed: Array, parity: Parity, manifest: Manifest) -> Float
 def _prove_int8(artifact: Path, manifest: Manifest, target: Target) -> tuple[Check, int | None]:
     """Ask the backend which layers ran in int8; None where it cannot tell on this machine."""
     operators = layers_of(ir.load(artifact / MODEL))
-    known = {name: operators[name] for name in manifest.layers if name in operators}
+    layers = {name: operators[name] for name in manifest.layers if name in operators}
     try:
-        proved = target.exporter.int8_layers(artifact, known, manifest.profile)
+        proved = target.exporter.int8_layers(artifact, layers, manifest.profile)
     except EqnetError as error:
         if target.reason is None:
             raise
