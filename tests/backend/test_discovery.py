@@ -36,7 +36,7 @@ def test_unknown_exporter_suggests_the_nearest():
 )
 def test_broken_entry_point_is_one_line(monkeypatch, value, error, text):
     entry = metadata.EntryPoint("broken", value, discovery.GROUP)
-    monkeypatch.setattr(discovery.metadata, "entry_points", lambda group: [entry])
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [entry])
     with pytest.raises(error, match=text) as caught:
         discovery.find_exporter("broken")
     assert "\n" not in str(caught.value)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -8,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from eqnet.backend.graphs import dequantized, layers_of, quantizers, strip_qdq
 
-FORMS = {
+FORMS: dict[str, dict[str, Any]] = {
     "w8a8": {},
     "asymmetric": {"asymmetric": True},
     "w4a4": {"weight_bits": 4, "bits": 4},

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from eqnet.spec.manifest import Fit, Preprocessing
 WIDTH, HEIGHT = 31, 22
 
 
-def rules(channels: int = 3, size: tuple[int, int] = (16, 16), fit: Fit = "cover", **more: object):
+def rules(channels: int = 3, size: tuple[int, int] = (16, 16), fit: Fit = "cover", **more: Any):
     half = (0.5,) * channels
     return Preprocessing(mean=half, std=half, size=size, fit=fit, **more)
 
@@ -37,7 +38,7 @@ def gradient() -> np.ndarray:
     ).astype(np.uint8)
 
 
-def saved(path: Path, image: Image.Image, **options: object) -> Path:
+def saved(path: Path, image: Image.Image, **options: Any) -> Path:
     image.save(path, **options)
     return path
 

@@ -20,6 +20,7 @@ from graphs import residual_net
 from safetensors.numpy import load_file, save_file
 
 from eqnet.backend.decisions import classes_of, decide, margins
+from eqnet.backend.discovery import find_exporter
 from eqnet.backend.judge import (
     agreement,
     binomial_tail,
@@ -141,6 +142,7 @@ def test_lost_accuracy_fails_where_no_loss_is_implausible(lost, won, images, ver
     comparison = compare_with_float(one_hot(found), one_hot(truth), labels)
     assert comparison.paired
     assert comparison.accuracy_drop == pytest.approx(100 * (lost - won) / images, abs=1e-3)
+    assert comparison.accuracy_drop_interval is not None
     low, high = comparison.accuracy_drop_interval
     assert low <= comparison.accuracy_drop <= high
     lax = RULES.model_copy(update={"float_agreement": 0.0})
@@ -153,7 +155,9 @@ def test_the_interval_covers_as_often_as_it_says():
     for _ in range(200):
         kind = rng.choice(3, 500, p=[0.06, 0.03, 0.91])
         found, truth = one_hot((kind == 0).astype(int)), one_hot((kind == 1).astype(int))
-        low, high = compare_with_float(found, truth, np.zeros(500, int)).accuracy_drop_interval
+        interval = compare_with_float(found, truth, np.zeros(500, int)).accuracy_drop_interval
+        assert interval is not None
+        low, high = interval
         covered += low <= 3.0 <= high
     assert covered / 200 >= 0.88
 
@@ -272,10 +276,8 @@ def test_float_logits_of_another_shape_are_refused(tmp_path):
 
 
 def test_a_stand_in_judges_the_quantization_too(tmp_path, monkeypatch):
-    from eqnet.stages.verify import execute
-
     folder = judged_artifact(tmp_path / "a", lambda logits: logits[:, ::-1].copy())
-    found = execute.find_exporter("lowbit")
+    found = find_exporter("lowbit")
     monkeypatch.setattr(type(found), "unavailable", lambda self, profile=None: "no GPU")
     rewrite(folder, backend="lowbit")
     report = verify(folder, threads=1)

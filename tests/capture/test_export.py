@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -174,7 +176,7 @@ def test_a_wrong_scale_is_seen_behind_its_layer():
 
 
 def test_a_network_in_the_remainder_is_the_float_network(supernet):
-    weights = {layer.name: "remainder" for layer in supernet.info.layers}
+    weights: dict[str, Any] = {layer.name: "remainder" for layer in supernet.info.layers}
     net = extract(supernet, build_spec(supernet.info, PAPER_STYLE, Form(), weights, {}))
     supernet.apply_float()
     batch = images(3, SHAPE)

@@ -189,7 +189,7 @@ def test_layers_and_norms_that_share_memory_get_their_own():
 
 def test_the_copies_of_a_layer_are_trained_apart():
     graph = capture(Parts(lambda net, x: net.conv(net.conv(x))), SHAPE)[0]
-    first, second = (graph.get_submodule(name).weight for name in ("conv", "conv_2"))
+    first, second = (graph.get_parameter(f"{name}.weight") for name in ("conv", "conv_2"))
     assert torch.equal(first, second)
     assert first.data_ptr() != second.data_ptr()
 

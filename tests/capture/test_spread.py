@@ -29,6 +29,7 @@ class Spread(nn.Module):
         self.join = nn.Conv2d(8, 4, 1)
         self.fc = nn.Linear(4, 2)
         value = torch.randn(1, 4, 8, 8)
+        self.grid: torch.Tensor
         if place == "parameter":
             self.grid = nn.Parameter(value)
         elif place == "plain":

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 from artifacts import profile, write_artifact
@@ -19,6 +20,7 @@ from instruction_sets import SETS, cpu_under, environment
 
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.isa import Cpu
+from eqnet.backend.protocol import HostKernels, HostLimit
 from eqnet.runtime import load
 from eqnet.spec.errors import HostWarning, VerificationError
 from eqnet.spec.profile import HardwareProfile
@@ -58,7 +60,13 @@ def avx2(monkeypatch):
     monkeypatch.setattr(Cpu, "adds_in_16_bits", lambda cpu: cpu.lacks("vnni"))
 
 
-def use_under(instructions: str, artifact: Path, *more: str) -> dict:
+def host_limit(rules: HardwareProfile) -> HostLimit | None:
+    exporter = find_exporter(rules.backend)
+    assert isinstance(exporter, HostKernels)
+    return exporter.host_limit(rules)
+
+
+def use_under(instructions: str, artifact: Path, *more: str) -> dict[str, Any]:
     """What load, verify and, if it is named, bench say of an artifact in a fresh process."""
     pytest.importorskip("openvino")
     done = subprocess.run(
@@ -96,14 +104,14 @@ def test_an_artifact_of_8_bits_is_said_to_overflow_and_fails_where_it_does(expor
         assert "remedy: profile openvino_avx2" in said
 
 
-def by_hand(folder: Path, backend: str, *, shift: float = 0.0, **changes: object) -> Path:
+def by_hand(folder: Path, backend: str, *, shift: float = 0.0, **changes: Any) -> Path:
     target = profile(backend, **changes)
     write_artifact(folder, residual_net(storage=7, asymmetric=True), target, shift=shift)
     return folder
 
 
-SKIP = {"placement": {"add": "skip"}}
-NARROW = {
+SKIP: dict[str, Any] = {"placement": {"add": "skip"}}
+NARROW: dict[str, Any] = {
     "weights": {"granularity": "per_channel", "symmetry": "symmetric", "reduce_range": True},
     "bits": [[7, 8]],
 }
@@ -172,7 +180,7 @@ def test_a_cpu_with_vnni_needs_no_word(monkeypatch):
     monkeypatch.setattr(ort, "this_cpu", lambda: VNNI)
     for name in ("openvino_asym", "openvino_avx2", "onnxruntime_x86", "onnxruntime_avx2"):
         rules = load_profile(name)
-        assert find_exporter(rules.backend).host_limit(rules) is None
+        assert host_limit(rules) is None
 
 
 @pytest.mark.parametrize(
@@ -186,12 +194,12 @@ def test_a_cpu_with_vnni_needs_no_word(monkeypatch):
 def test_what_no_cpu_overflows_needs_no_word(avx2, name, changes):
     content = {**load_profile(name).model_dump(mode="json"), **changes}
     rules = HardwareProfile.model_validate(content)
-    assert find_exporter(rules.backend).host_limit(rules) is None
+    assert host_limit(rules) is None
 
 
 @pytest.mark.parametrize("isa", ["avx2", "avx512", "sse4.2"])
 def test_a_target_without_vnni_wants_7_bits(isa):
-    def refusals(backend: str, **changes: object) -> list[str]:
+    def refusals(backend: str, **changes: object) -> list[Any]:
         rules = profile(backend, isa=isa, **changes)
         lines = find_exporter(backend).refusals(rules)
         return [line for line in lines if line.startswith("weights.reduce_range")]

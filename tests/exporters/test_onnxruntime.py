@@ -1,5 +1,7 @@
 """The ONNX Runtime and low-bit exporters on hand-made graphs, executed for real."""
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -12,7 +14,7 @@ from eqnet.backend.discovery import find_exporter
 from eqnet.backend.graphs import layers_of, quantizers
 from eqnet.spec.errors import ArtifactError
 
-FORMS = {
+FORMS: dict[str, tuple[dict[str, Any], str]] = {
     "w8a8": ({}, "onnxruntime"),
     "asymmetric": ({"asymmetric": True}, "onnxruntime"),
     "asymmetric_weights": ({"weight_zp": 5}, "onnxruntime"),
@@ -151,9 +153,9 @@ def test_two_8_bit_quantizers_in_a_row_stay_two(tmp_path, scale):
     x = b.node("GlobalAveragePool", [b.quantize(x, "relu2", 0.015)], "gap")
     x = b.quantize(b.node("Flatten", [x], "flat"), "flat", 0.01)
     b.gemm(x, "fc", 8, 10)
-    model, x = b.model(), 3 * inputs(128)
+    model, batch = b.model(), 3 * inputs(128)
     exporter, path = lowered(tmp_path, model, profile())
-    truth = run_plain(model, x)
-    differ = np.abs(exporter.open(path, threads=1)(x) - truth) > 1e-4
+    truth = run_plain(model, batch)
+    differ = np.abs(exporter.open(path, threads=1)(batch) - truth) > 1e-4
     assert differ.any(axis=1).mean() <= 0.03
     assert exporter.int8_layers(tmp_path, layers_of(ir.load(path))) == ["conv1", "conv2", "fc"]

@@ -174,8 +174,8 @@ def test_bfloat16_changes_a_float_layer_and_semantics_stay_float32(tmp_path, exp
     x = b.node("Flatten", [b.node("GlobalAveragePool", [x], "gap")], "flat")
     b.gemm(b.quantize(x, "flat", 0.008), "fc", 8, 10)
     ir.save(ir.from_proto(b.model()), tmp_path / "model.onnx")
-    rules, x = load_profile("openvino_bf16"), inputs(16)
-    full = exporter.open(tmp_path / "model.onnx", threads=1)(x)
+    rules, batch = load_profile("openvino_bf16"), inputs(16)
+    full = exporter.open(tmp_path / "model.onnx", threads=1)(batch)
     half = exporter.open(tmp_path / "model.onnx", threads=1, profile=rules)(x)
     plain = exporter.open(tmp_path / "model.onnx", threads=1, profile=rules, optimize=False)(x)
     assert 0 < np.abs(half - full).max() < 0.1 * np.ptp(full)
@@ -206,7 +206,8 @@ def test_quantizers_move_to_the_layers_and_change_no_logit(tmp_path, exporter, o
     assert len(quantizers(after)) == len(quantizers(before))
     movers = [node for node in after.graph if node.op_type in ("MaxPool", "Flatten")]
     assert [node.op_type for node in movers] == ["MaxPool", "Flatten"]
-    assert all(quantizer_of(node.inputs[0]) is not None for node in movers)
+    sources = [node.inputs[0] for node in movers]
+    assert all(value is not None and quantizer_of(value) is not None for value in sources)
     names = {node.name for node in before.graph}
     assert {node.name for node in after.graph} == names, "quantizers keep their tensors' names"
     runtime, x = find_exporter("onnxruntime"), inputs(32)

@@ -201,8 +201,8 @@ def test_the_promised_layers_run_in_int8_and_the_logits_are_pytorchs(
 ) -> None:
     profile = profile_of(key)
     exporter = find_exporter(profile.backend)
-    if exporter.unavailable() is not None:
-        pytest.skip(exporter.unavailable())
+    if (reason := exporter.unavailable()) is not None:
+        pytest.skip(reason)
     supernet = supernet_of(net)
     spec = Target.of(supernet.info, profile).default("")
     supernet.apply(spec)
@@ -215,6 +215,7 @@ def test_the_promised_layers_run_in_int8_and_the_logits_are_pytorchs(
     exporter.finish(tmp_path, profile)
 
     proved = exporter.int8_layers(tmp_path, layers_of(lowered), profile)
+    assert proved is not None
     assert sorted(proved) == sorted(spec.quantized_layers())
 
     x = images(16, SHAPE, 4)

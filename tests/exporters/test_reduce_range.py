@@ -127,7 +127,7 @@ def lowered(net: Supernet, target: HardwareProfile, path: Path) -> Path:
     return path
 
 
-def weight_types(path: Path) -> set[int]:
+def weight_types(path: Path) -> set[np.dtype]:
     """Types of the weights of the integer convolutions in ONNX Runtime's optimized graph."""
     graph = onnx.load(path).graph
     stored = {one.name: numpy_helper.to_array(one).dtype for one in graph.initializer}

@@ -28,8 +28,8 @@ def test_what_is_added_to_a_float_convolution_has_no_carrier():
 @pytest.mark.parametrize("pinned", [None, "third.conv", "shortcut.conv", "first.conv"])
 def test_openvino_executes_the_sum_exactly(pinned, tmp_path):
     exporter = OpenVinoExporter()
-    if exporter.unavailable() is not None:
-        pytest.skip(exporter.unavailable())
+    if (reason := exporter.unavailable()) is not None:
+        pytest.skip(reason)
     profile = for_this_cpu(exporter, profile_with(pinned))
     subnet = subnet_of("residual", profile)
     path = tmp_path / "model.onnx"

@@ -11,10 +11,11 @@ import onnx_ir as ir
 import pytest
 from eqnet_exporters import trt_build, trt_cuda, trt_log
 from eqnet_exporters.onnxruntime import OnnxRuntimeExporter
-from eqnet_exporters.tensorrt import BUILD_LOG, BUILD_SUMS, FLOAT16_MODEL, TensorRtExporter
+from eqnet_exporters.tensorrt import BUILD_LOG, FLOAT16_MODEL, TensorRtExporter
 from eqnet_exporters.trt_float16 import to_float16
 from eqnet_exporters.trt_lower import to_signed_zero
 from eqnet_exporters.trt_rules import problems, require
+from eqnet_exporters.trt_shipped import BUILD_SUMS
 from graphs import inputs, residual_net
 from trt_graphs import broken, neutral
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import onnx_ir as ir
 import pytest
@@ -147,8 +148,13 @@ def test_a_second_process_builds_the_same_engines(tmp_path, monkeypatch):
     started = []
     start = trt_worker._start
     monkeypatch.setattr(trt_worker, "WORTHWHILE_BYTES", 0)
-    monkeypatch.setattr(trt_worker.os, "cpu_count", lambda: 2)
-    monkeypatch.setattr(trt_worker, "_start", lambda *a: started.append(a[3]) or start(*a))
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+
+    def watched(*arguments):
+        started.append(arguments[3])
+        return start(*arguments)
+
+    monkeypatch.setattr(trt_worker, "_start", watched)
     helped = trt_worker.build_all(trt, path, ("SM80", "SM89"), Batches())
     assert started == [("SM89",)]
     assert [engine.target for engine in helped] == ["SM80", "SM89"]

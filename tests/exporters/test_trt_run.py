@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,7 +105,8 @@ class FakeTrt:
 
 
 def test_runner_copies_runs_and_splits_large_batches():
-    trt, cuda = FakeTrt(), FakeCuda()
+    trt: Any = FakeTrt()
+    cuda: Any = FakeCuda()
     trt.cuda = cuda
     runner = TensorRtRunner(trt, b"plan", cuda)
     x = np.random.default_rng(0).normal(size=(10, 3, 2, 2)).astype(np.float32)
@@ -117,7 +119,8 @@ def test_runner_copies_runs_and_splits_large_batches():
 
 
 def test_a_batch_below_the_least_of_the_engine_is_filled_up():
-    trt, cuda = FakeTrt(), FakeCuda()
+    trt: Any = FakeTrt()
+    cuda: Any = FakeCuda()
     trt.cuda, trt.least = cuda, 3
     x = np.random.default_rng(0).normal(size=(5, 3, 2, 2)).astype(np.float32)
     sums = x.sum(axis=(1, 2, 3))

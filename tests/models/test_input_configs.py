@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def test_every_documented_timm_network_gets_its_own_inputs():
 
     names, unusual, images = timm_names(), 0, photographs()
     assert len(names) > 50
-    transforms = {}
+    transforms: dict[Preprocessing, dict[str, Any]] = {}
     for name in names:
         config = configured_inputs(f"timm:{name}")
         wanted = data.resolve_data_config({}, pretrained_cfg=get_pretrained_cfg(name).to_dict())
@@ -75,8 +76,9 @@ def test_unusual_timm_configurations(name):
     )
 
 
-def check_timm(config: dict, rules: Preprocessing) -> None:
-    from timm.data import create_transform, resolve_data_config
+def check_timm(config: dict[str, Any], rules: Preprocessing) -> None:
+    from timm.data.config import resolve_data_config
+    from timm.data.transforms_factory import create_transform
 
     wanted = resolve_data_config({}, pretrained_cfg=config)
     transform = create_transform(**wanted, is_training=False)
@@ -99,14 +101,15 @@ def test_every_kind_of_timm_configuration(mode, crop, sides, interpolation):
         "std": (0.25, 0.3, 0.2), "interpolation": interpolation,
     }  # fmt: skip
     net = nn.Identity()
-    net.pretrained_cfg = config
+    net.pretrained_cfg = config  # type: ignore[assignment]  # a plain attribute, no module
     check_timm(config, inputs_of_network(net).rules())
 
 
 def test_every_torchvision_classifier_gets_its_own_inputs():
     from torchvision import models
 
-    images, seen = photographs(), {}
+    images = photographs()
+    seen: dict[Preprocessing, dict[str, Any]] = {}
     for name in models.list_models(module=models):
         preset = models.get_model_weights(name).DEFAULT.transforms()
         seen.setdefault(configured_inputs(f"torchvision:{name}").rules(), {})[str(preset)] = preset

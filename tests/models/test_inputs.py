@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,7 +77,9 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def trained(photos: Path, out: Path, model: str = MODEL, **options: object) -> tuple[dict, Header]:
+def trained(
+    photos: Path, out: Path, model: str = MODEL, **options: Any
+) -> tuple[dict[str, Any], Header]:
     options = {"images": 4, **options}
     summary = post_training(model=model, allow_code=True, data=photos, out=out, **options)
     return summary, load_supernet(out, allow_code=True)[1]
@@ -239,7 +242,7 @@ def test_weights_say_how_many_channels(photos, tmp_path, channels):
 
 
 def test_images_that_are_stored_take_a_mean_and_no_size(tmp_path):
-    options = {"model": MODEL, "allow_code": True, "images": 4}
+    options: dict[str, Any] = {"model": MODEL, "allow_code": True, "images": 4}
     summary = post_training(
         **options, out=tmp_path / "a", dataset="fashion_mnist", inputs=Inputs(mean=0.5, std=0.5)
     )

@@ -170,7 +170,10 @@ def test_weights_are_loaded(
     ],
 )
 def test_foreign_weights_are_refused(
-    tmp_path: Path, state: dict[str, torch.Tensor], change: dict[str, object], words: str
+    tmp_path: Path,
+    state: dict[str, torch.Tensor],
+    change: dict[str, torch.Tensor | None],
+    words: str,
 ) -> None:
     changed = {name: value for name, value in {**state, **change}.items() if value is not None}
     save_file(changed, tmp_path / "w.safetensors")

@@ -13,7 +13,8 @@ import outside_nets
 import pytest
 import torch
 from nets import TinyData, images
-from safetensors.torch import load_file, safe_open, save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from eqnet.models import load_model
 from eqnet.models.outside import outside_tensors, seeded

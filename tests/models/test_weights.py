@@ -203,7 +203,7 @@ def test_averaged_weights_that_do_not_fit_are_passed_over(tmp_path):
     assert same(model)
 
 
-class Options(dict):
+class Options(dict[str, object]):
     """As Lightning's hyperparameters: a mapping of a class of its own."""
 
 
@@ -211,6 +211,7 @@ class Slots:
     """Its state is a tuple."""
 
     __slots__ = ("rate",)
+    rate: int
 
 
 def with_slots():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -48,7 +50,8 @@ class Exported:
 
     def torch_values(self, batch):
         """'tensor.role' -> real values of every quantizer, and the logits."""
-        found, hooks = {}, []
+        found: dict[str, np.ndarray] = {}
+        hooks = []
         for name, module in self.net.get_submodule("quantizers").named_modules():
             if name.endswith((".carrier", ".narrow")):
                 hook = module.register_forward_hook(
@@ -209,7 +212,8 @@ def test_equal_scales_of_two_tensors_do_not_mix_up_their_names():
 
 
 def test_a_layer_in_the_remainder_has_a_float_weight(supernet):
-    weights = {layer.name: 8 for layer in supernet.info.layers} | {"depthwise": "remainder"}
+    weights: dict[str, Any] = {layer.name: 8 for layer in supernet.info.layers}
+    weights["depthwise"] = "remainder"
     bits = {tensor.name: 8 for tensor in supernet.info.read_tensors()}
     exported = Exported(supernet, build_spec(supernet.info, PAPER_STYLE, Form(), weights, bits))
     constants = {

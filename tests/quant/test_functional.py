@@ -114,8 +114,8 @@ def test_gradients_equal_a_straight_through_reference(shape, lo, hi, zero):
     point = torch.full(shape, zero)
     ours = [value.clone().requires_grad_() for value in (x, scale, point)]
     theirs = [value.clone().requires_grad_() for value in (x, scale, point)]
-    fake_quantize(*ours, lo, hi, 0.25).backward(grad)
-    straight_through(*theirs, lo, hi).backward(grad)
+    fake_quantize(ours[0], ours[1], ours[2], lo, hi, 0.25).backward(grad)
+    straight_through(theirs[0], theirs[1], theirs[2], lo, hi).backward(grad)
     torch.testing.assert_close(ours[0].grad, theirs[0].grad, rtol=1e-6, atol=0)
     for mine, reference in zip(ours[1:], theirs[1:], strict=True):
         torch.testing.assert_close(mine.grad, 0.25 * reference.grad, rtol=1e-4, atol=1e-5)

@@ -39,10 +39,8 @@ def test_clip_search_is_no_worse_than_the_range_or_than_a_plain_sweep(bits, symm
     low, high = rows.amin(1), rows.amax(1)
     found = search(rows, low, high, span, symmetric=symmetric)
     best = error(rows, found.scale, found.zero_point, span)
-    bounds = (low.clamp(max=0.0), high.clamp(min=0.0))
-    sweep = [
-        _grid(*(end * ratio / 80 for end in bounds), span, symmetric) for ratio in range(8, 81)
-    ]
+    start, end = low.clamp(max=0.0), high.clamp(min=0.0)
+    sweep = [_grid(start * ratio / 80, end * ratio / 80, span, symmetric) for ratio in range(8, 81)]
     errors = torch.stack([error(rows, s, z, span) for s, z in sweep])
     assert (best <= errors[-1] * (1 + 1e-5)).all()
     # The two-stage search may miss the best of the 80 levels by a little, never by much.

@@ -1,6 +1,7 @@
 """A post-training network keeps its statistics; what quantization shifts is corrected."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -165,9 +166,9 @@ def test_batches_of_any_size_give_nearly_the_same(supernet):
     for size in (48, 16, 5, 1):
         Calibration(Batches(pixels, torch.zeros(48), size), "post_training").settle(supernet, spec)
         results.append(supernet.graph(x))
-    size = float(results[0].abs().max())
+    largest = float(results[0].abs().max())
     for other in results[1:]:
-        assert float((other - results[0]).abs().max()) < 0.1 * size
+        assert float((other - results[0]).abs().max()) < 0.1 * largest
 
 
 @torch.no_grad()
@@ -178,7 +179,7 @@ def test_scales_that_are_powers_of_two_stay_so(supernet):
         assert bool((supernet.layer(layer.name).affine()[0] == 1).all())
     static = extract(supernet, spec)
     for module in static.modules():
-        scale = getattr(module, "scale", None)
+        scale: Any = getattr(module, "scale", None)
         if getattr(module, "integers", None) is not None:
             assert bool((torch.frexp(scale)[0] == 0.5).all())
 

@@ -26,7 +26,7 @@ class Between(nn.Module):
         self.a = nn.Conv2d(16, 16, 3, padding=1, bias=not norm)
         self.norm = nn.BatchNorm2d(16) if norm else nn.Identity()
         grouped = {"depthwise": 16, "groups": 4}
-        self.b = nn.Conv2d(16, 16, 3, padding=1, groups=grouped.get(kind, 1))
+        self.b: nn.Module = nn.Conv2d(16, 16, 3, padding=1, groups=grouped.get(kind, 1))
         if kind == "transposed":
             self.b = nn.ConvTranspose2d(16, 16, 2, stride=2)
         self.c = nn.Conv2d(16, 16, 1)

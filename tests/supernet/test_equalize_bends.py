@@ -6,7 +6,8 @@ import pytest
 import torch
 from equalize_tools import float_and_quantized, signal_to_noise
 from nets import SHAPE, images, randomize
-from safetensors.torch import load_file, safe_open, save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -178,7 +179,8 @@ def test_a_channel_without_gamma_is_dead_and_keeps_its_bias(gamma, granularity):
 
 
 def test_layers_in_the_remainder_are_float_with_batch_norm_folded(net):
-    weights = {layer.name: 8 for layer in net.info.layers} | {"conv1": "remainder"}
+    weights: dict[str, Any] = {layer.name: 8 for layer in net.info.layers}
+    weights["conv1"] = "remainder"
     bits = {tensor.name: 8 for tensor in net.info.read_tensors()}
     spec = build_spec(net.info, PAPER_STYLE, Form(), weights, bits)
     graph = extract(net, spec)
@@ -189,7 +191,7 @@ def test_layers_in_the_remainder_are_float_with_batch_norm_folded(net):
 
 
 def test_all_layers_in_the_remainder_are_the_float_network(net):
-    weights = {layer.name: "remainder" for layer in net.info.layers}
+    weights: dict[str, Any] = {layer.name: "remainder" for layer in net.info.layers}
     spec = build_spec(net.info, PAPER_STYLE, Form(), weights, {})
     batch = images()
     net.apply_float()

@@ -126,6 +126,7 @@ class Part(nn.Module):
     def __init__(self):
         super().__init__()
         self.conv = nn.Conv2d(8, 8, 1)
+        assert self.conv.bias is not None
         nn.init.constant_(self.conv.bias, 30.0)  # bfloat16 has steps of an eighth there
 
     def forward(self, x):

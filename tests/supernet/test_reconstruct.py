@@ -77,7 +77,7 @@ def layer_errors(net, form, bits, x):
         module = net.layer(layer.name)
         wanted = module(inputs[layer.name])
         quantizer = module.weight_quantizer
-        quantizer.bits, quantizer.granularity, quantizer.symmetry = bits, *form
+        quantizer.bits, (quantizer.granularity, quantizer.symmetry) = bits, form
         error = module(inputs[layer.name]) - wanted
         quantizer.bits = None
         axes = [0, 2, 3] if error.dim() == 4 else list(range(error.dim() - 1))

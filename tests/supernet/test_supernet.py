@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -87,7 +88,8 @@ def test_average_bits_count_weights_and_elements_pinned_layers_included(net):
 
 
 def test_a_layer_in_the_remainder_counts_32_bits_and_leaves_its_input_in_float(net):
-    weights = {layer.name: 8 for layer in net.info.layers} | {"depthwise": "remainder"}
+    weights: dict[str, Any] = {layer.name: 8 for layer in net.info.layers}
+    weights["depthwise"] = "remainder"
     bits = {tensor.name: 8 for tensor in net.info.read_tensors()}
     spec = build_spec(net.info, PAPER_STYLE, FORM, weights, bits)
     assert "act_1" not in spec.activations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from eqnet.testing.cases import (
     undeclared,
 )
 from eqnet.testing.nets import NETS, RECIPES
-from eqnet.testing.oracle import TIE, Steps, compare_integers, different, evaluate
+from eqnet.testing.oracle import TIE, Steps, compare_integers, different, evaluate, prone
 from eqnet.testing.pairwise import cover, pairs_of
 from eqnet.testing.subnets import Point, Trace, subnet_of
 
@@ -129,10 +130,10 @@ def test_the_graph_from_the_template_is_the_exported_one(net):
 def trace_of(*columns: list[float]) -> Trace:
     """Two quantizers in a row of scale 1, each of three images with one value."""
     points = [
-        Point(f"t{i}.narrow", 1.0, np.float32(column), np.rint(column).astype(np.int32))
+        Point(f"t{i}.narrow", 1.0, np.array(column, np.float32), np.rint(column).astype(np.int32))
         for i, column in enumerate(columns)
     ]
-    return Trace(tuple(points), np.float32([[0, 1], [1, 0], [0, 1]]))
+    return Trace(tuple(points), np.array([[0, 1], [1, 0], [0, 1]], np.float32))
 
 
 def compare(trace: Trace, changes: dict[tuple[int, int], int], scale: float = 1.0):
@@ -176,9 +177,11 @@ def test_another_scale_is_wrong():
 
 
 def test_logits_differ_by_more_than_the_last_sums_rounding():
-    logits = np.float32([[1.0, -2.0], [3.0, 100.0]])
-    assert different(logits + np.float32([[1e-5, 0], [0, 1e-3]]), logits).tolist() == [False, False]
-    assert different(logits + np.float32([[1e-3, 0], [0, 1.0]]), logits).tolist() == [True, True]
+    logits = np.array([[1.0, -2.0], [3.0, 100.0]], np.float32)
+    near = np.array([[1e-5, 0], [0, 1e-3]], np.float32)
+    far = np.array([[1e-3, 0], [0, 1.0]], np.float32)
+    assert different(logits + near, logits).tolist() == [False, False]
+    assert different(logits + far, logits).tolist() == [True, True]
 
 
 def test_a_runtime_that_is_off_without_a_tie_near_fails():
@@ -186,15 +189,16 @@ def test_a_runtime_that_is_off_without_a_tie_near_fails():
     logits = subnet.trace.logits
     checks.executed(logits, subnet, 8, "equal")
     step = np.ptp(logits) / 255
-    image = next(i for i in range(7) if not checks.prone(subnet.trace)[i])
+    image = next(i for i in range(7) if not prone(subnet.trace)[i])
     wrong = logits.copy()
     wrong[image] += step
-    for bad, text in (
+    cases: list[tuple[Any, str]] = [
         (wrong, "none of its values lies near"),
         (logits.astype(np.float64), "allowed: float32"),
         (logits[:, :4], "allowed"),
         (np.where(logits == logits.max(), np.nan, logits), "not finite"),
-    ):
+    ]
+    for bad, text in cases:
         with pytest.raises(AssertionError, match=text):
             checks.executed(bad, subnet, 8, "wrong")
 

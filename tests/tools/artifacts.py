@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -53,14 +54,16 @@ def run_plain(model: onnx.ModelProto, inputs: np.ndarray) -> np.ndarray:
     options.log_severity_level = 3
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(model.SerializeToString(), options)
-    return session.run(None, {"input": inputs})[0]
+    logits: np.ndarray = session.run(None, {"input": inputs})[0]
+    return logits
 
 
 def pixels(images: int = 64, seed: int = 3) -> np.ndarray:
     """Random uint8 images of shape [images, 3, 8, 8], each with its own brightness."""
     rng = np.random.default_rng(seed)
     base = rng.integers(0, 256, (images, 3, 1, 1))
-    return np.clip(base + rng.integers(-60, 61, (images, 3, 8, 8)), 0, 255).astype(np.uint8)
+    made: np.ndarray = np.clip(base + rng.integers(-60, 61, (images, 3, 8, 8)), 0, 255)
+    return made.astype(np.uint8)
 
 
 def write_artifact(
@@ -126,13 +129,13 @@ def write_artifact(
     return manifest
 
 
-def rewrite(folder, **changes) -> None:
+def rewrite(folder: Path, **changes: object) -> None:
     """Change top-level keys of the manifest."""
     content = json.loads((folder / MANIFEST).read_text())
     (folder / MANIFEST).write_text(json.dumps({**content, **changes}))
 
 
-def replace_file(folder, name, write) -> None:
+def replace_file(folder: Path, name: str, write: Callable[[Path], object]) -> None:
     """Replace a file and record its new hash, as a careful forger would."""
     write(folder / name)
     files = json.loads((folder / MANIFEST).read_text())["files"]

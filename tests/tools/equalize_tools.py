@@ -30,7 +30,8 @@ def float_and_quantized(
     net: nn.Module, x: Tensor, equalized: bool, granularity: Granularity = Granularity.PER_CHANNEL
 ) -> tuple[Tensor, Tensor]:
     """Logits of a network's float form and of its settled subnet of 8 bits."""
-    supernet = Supernet(copy.deepcopy(net), tuple(x.shape[1:]))
+    _, channels, height, width = x.shape
+    supernet = Supernet(copy.deepcopy(net), (channels, height, width))
     if equalized:
         equalize(supernet, [x])
     calibrate(supernet, [x])

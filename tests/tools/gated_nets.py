@@ -31,7 +31,8 @@ class Gated(nn.Module):
         pooled = nn.functional.adaptive_avg_pool2d(x, 1)
         x = x * self.gate(act(self.squeeze(pooled))).sigmoid()
         x = act(self.last(self.project(x)))
-        return self.head(x.mean((2, 3)))
+        logits: Tensor = self.head(x.mean((2, 3)))
+        return logits
 
 
 class SqueezeNet(nn.Module):
@@ -46,4 +47,5 @@ class SqueezeNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = nn.functional.silu(self.norm(self.expand(x)))
         x = x * torch.sigmoid(self.excite(x.mean((2, 3), keepdim=True)))
-        return self.fc(torch.relu(self.project(x)).mean((2, 3)))
+        logits: Tensor = self.fc(torch.relu(self.project(x)).mean((2, 3)))
+        return logits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,17 +21,22 @@ class Builder:
     storage: int = 8
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: list[onnx.TensorProto] = field(default_factory=list)
-    scales: dict[str, float] = field(default_factory=dict)
+    scales: dict[str, Any] = field(default_factory=dict)
 
-    def constant(self, name: str, array: np.ndarray) -> str:
-        self.initializers.append(numpy_helper.from_array(array, name))
+    def constant(self, name: str, array: np.ndarray | np.generic) -> str:
+        self.initializers.append(numpy_helper.from_array(np.asarray(array), name))
         return name
 
-    def node(self, op: str, inputs: list[str], output: str, name: str = "", **attributes) -> str:
+    def node(
+        self, op: str, inputs: list[str], output: str, name: str = "", **attributes: Any
+    ) -> str:
         self.nodes.append(helper.make_node(op, inputs, [output], name or output, **attributes))
         return output
 
-    def quantize(self, x, tensor, scale, *, zp=0, bits=8, signed=False, kind="carrier"):
+    def quantize(
+        self, x: str, tensor: str, scale: float, *,
+        zp: int = 0, bits: int = 8, signed: bool = False, kind: str = "carrier",
+    ) -> str:  # fmt: skip
         dtype = np.int8 if signed else np.uint8
         name = f"{tensor}.{kind}"
         s = self.constant(f"{name}.scale", np.float32(scale))
@@ -67,7 +73,10 @@ class Builder:
         integers = self.rng.integers(-2000, 2000, step.shape[0])
         return self.constant(f"{layer}.bias", (integers * step).astype(np.float32))
 
-    def conv(self, x, layer, cin, cout, *, bits=8, k=3, stride=1, zp=0, float_weight=False):
+    def conv(
+        self, x: str, layer: str, cin: int, cout: int, *,
+        bits: int = 8, k: int = 3, stride: int = 1, zp: int = 0, float_weight: bool = False,
+    ) -> str:  # fmt: skip
         shape = (cout, cin, k, k)
         if float_weight:
             w = self.constant(f"{layer}.weight", self.rng.normal(0, 0.3, shape).astype(np.float32))
@@ -78,7 +87,7 @@ class Builder:
         attributes = {"kernel_shape": [k, k], "pads": [k // 2] * 4, "strides": [stride] * 2}
         return self.node("Conv", [x, w, b], f"{layer}.output", layer, **attributes)
 
-    def gemm(self, x, layer, cin, cout, *, bits=8):
+    def gemm(self, x: str, layer: str, cin: int, cout: int, *, bits: int = 8) -> str:
         w = self.weight(layer, (cout, cin), bits)
         return self.node("Gemm", [x, w, self.bias(layer, x)], "logits", layer, transB=1)
 

@@ -12,10 +12,14 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from eqnet.backend.isa import Cpu, onednn_cpu
+
+if TYPE_CHECKING:
+    from eqnet.spec.profile import HardwareProfile
 
 SWITCH = "ONEDNN_MAX_CPU_ISA"
 # Value of the switch, and what the names of its int8 kernels contain.
@@ -68,7 +72,7 @@ def run_under(instructions: str, *folders: Path) -> Ran:
     return Ran(instructions, logits, tuple(result["kernels"]))
 
 
-def kernels_of(model: Path, profile: object) -> set[str]:
+def kernels_of(model: Path, profile: HardwareProfile) -> set[str]:
     """The int8 primitives of a compiled model, by OpenVINO's own names."""
     from eqnet_exporters import ov_run
 

@@ -25,7 +25,8 @@ class Outlier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = functional.relu(self.a(x))
         x = functional.relu(self.c(functional.relu(self.b(x))))
-        return self.head(x.mean((2, 3)))
+        logits: Tensor = self.head(x.mean((2, 3)))
+        return logits
 
     @torch.no_grad()
     def scale_channel(self, factor: float) -> None:

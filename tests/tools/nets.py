@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from torch.nn import functional
 
 from eqnet.data.images import ArrayImages, Dataset, Images
 from eqnet.spec.manifest import Preprocessing
-from eqnet.spec.profile import ActivationRules, Placement
+from eqnet.spec.profile import ActivationRules, CarrierGroup, Placement
 from eqnet.spec.scheme import Symmetry
 from eqnet.subnets.build import Style
 from eqnet.supernet.calibrate import calibrate
@@ -45,7 +47,8 @@ class SmallNet(nn.Module):
         z = torch.cat([x, functional.relu(self.conv2(x))], dim=1)
         z = functional.max_pool2d(z, 2)
         z = functional.adaptive_avg_pool2d(z, 1)
-        return self.head(self.drop(z.view(z.size(0), -1)))
+        logits: Tensor = self.head(self.drop(z.view(z.size(0), -1)))
+        return logits
 
 
 def randomize(net: nn.Module, seed: int = 0) -> nn.Module:
@@ -66,6 +69,8 @@ def randomize(net: nn.Module, seed: int = 0) -> nn.Module:
                 module.weight.copy_(draw(module.weight, 0.5, 1.5))
                 module.weight[::3] *= -1.0
                 module.bias.copy_(draw(module.bias, -0.4, 0.6))
+                assert module.running_mean is not None
+                assert module.running_var is not None
                 module.running_mean.copy_(draw(module.running_mean, -0.2, 0.2))
                 module.running_var.copy_(draw(module.running_var, 0.4, 1.6))
     return net.eval()
@@ -93,9 +98,9 @@ def small_supernet(activation: type[nn.Module] = nn.ReLU) -> Supernet:
 
 def style(
     *,
-    residual_bits: str = "8",
-    add: str = "both",
-    carriers: tuple[str, ...] = ("pool", "concat"),
+    residual_bits: Literal["same", "8", "float"] = "8",
+    add: Literal["both", "skip", "none"] = "both",
+    carriers: tuple[CarrierGroup, ...] = ("pool", "concat"),
     activations: ActivationRules | None = None,
 ) -> Style:
     """A placement with quantizers wherever there can be one, unless told otherwise."""

@@ -10,7 +10,7 @@ import random
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ GLOBAL = torch.rand(WIDTH)
 FIXED = torch.linspace(0.2, 2.0, WIDTH)
 
 Make = Callable[["Net"], Any]
-Use = Callable[["Net", Tensor], Tensor]
+Use = Callable[[Any, Tensor], Tensor]  # of a network, whose parts have any type
 
 
 class Case(NamedTuple):
@@ -45,7 +45,8 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, 1, H, W] -> [N, 10]."""
-        return self.fc(self.use(self, torch.relu(self.conv(x)).mean((2, 3))))
+        logits: Tensor = self.fc(self.use(self, torch.relu(self.conv(x)).mean((2, 3))))
+        return logits
 
 
 def buffer(name: str, value: Callable[[], Tensor], persistent: bool) -> Make:
@@ -72,42 +73,47 @@ def fixed() -> Tensor:
     return FIXED.clone()
 
 
-def product(net: Net, x: Tensor) -> Tensor:
-    return x * net.m
+def product(net: Any, x: Tensor) -> Tensor:
+    made: Tensor = x * net.m
+    return made
 
 
-def listed(net: Net, x: Tensor) -> Tensor:
-    return x * net.held[0] + net.held[1]
+def listed(net: Any, x: Tensor) -> Tensor:
+    made: Tensor = x * net.held[0] + net.held[1]
+    return made
 
 
-def keyed(net: Net, x: Tensor) -> Tensor:
-    return x * net.held["deep"][0]
+def keyed(net: Any, x: Tensor) -> Tensor:
+    made: Tensor = x * net.held["deep"][0]
+    return made
 
 
-def as_number(net: Net, x: Tensor) -> Tensor:
-    return x * float(net.m.sum()) + net.m.max().item()
+def as_number(net: Any, x: Tensor) -> Tensor:
+    made: Tensor = x * float(net.m.sum()) + net.m.max().item()
+    return made
 
 
-def branch(net: Net, x: Tensor) -> Tensor:
+def branch(net: Any, x: Tensor) -> Tensor:
     return torch.relu(x - 0.1) if net.m.sum() > 3 else torch.sigmoid(x)
 
 
-def loop(net: Net, x: Tensor) -> Tensor:
+def loop(net: Any, x: Tensor) -> Tensor:
     for _ in range(int(net.m.sum())):
         x = torch.relu(x - 0.01)
     return x
 
 
-def part(net: Net, x: Tensor) -> Tensor:
+def part(net: Any, x: Tensor) -> Tensor:
     count = int(net.m.sum()) % WIDTH
     return torch.cat([x[:, count:], x[:, :count]], 1)
 
 
-def derived(net: Net, x: Tensor) -> Tensor:
-    return x * net.m.sqrt() + net.m.softmax(0)
+def derived(net: Any, x: Tensor) -> Tensor:
+    made: Tensor = x * net.m.sqrt() + net.m.softmax(0)
+    return made
 
 
-def layer_of_list(net: Net, x: Tensor) -> Tensor:
+def layer_of_list(net: Any, x: Tensor) -> Tensor:
     return nn.functional.linear(x, net.held[0], net.held[1])
 
 
@@ -115,7 +121,7 @@ def parameters() -> list[nn.Parameter]:
     return [nn.Parameter(torch.rand(WIDTH, WIDTH)), nn.Parameter(torch.rand(WIDTH))]
 
 
-def masked(net: Net, x: Tensor) -> Tensor:
+def masked(net: Any, x: Tensor) -> Tensor:
     return x * torch.softmax(net.m, 0)
 
 
@@ -185,19 +191,19 @@ def clocked() -> Net:
 
 
 def scripted() -> Net:
-    net = Net(CASES["kept_read"])
+    net: Any = Net(CASES["kept_read"])
     net.conv = torch.jit.script(net.conv)
-    return net
+    return cast(Net, net)
 
 
 def traced() -> Net:
-    net = Net(CASES["kept_read"])
+    net: Any = Net(CASES["kept_read"])
     net.conv = torch.jit.trace(net.conv, torch.zeros(1, 1, 28, 28))
-    return net
+    return cast(Net, net)
 
 
 def scripted_whole() -> nn.Module:
-    return torch.jit.trace(Net(CASES["kept_read"]), torch.zeros(1, 1, 28, 28))
+    return cast(nn.Module, torch.jit.trace(Net(CASES["kept_read"]), torch.zeros(1, 1, 28, 28)))
 
 
 def forget() -> None:

@@ -189,7 +189,7 @@ def search_report() -> SearchReport:
 def five_artifacts(root: Path) -> list[Path]:
     """One artifact a built-in profile, among them a skipped execution."""
     no_gpu = "no GPU; the same graph was checked in ONNX Runtime"
-    made = [
+    made: list[tuple[str, str, SubnetSpec, Verdict, float, str, float | None]] = [
         ("custom_lowbit", "lowbit", subnet(None), "passed", 0.9322, "", 0.71),
         ("custom_lowbit_w4a8", "lowbit", subnet(4), "passed", 0.9377, "", 0.52),
         ("onnxruntime_x86", "onnxruntime", subnet(8), "passed", 0.9403, "", 0.31),

@@ -26,7 +26,7 @@ from eqnet.supernet.session import Session
 from eqnet.supernet.supernet import Supernet
 
 ALL_PAIRS = [[w, a] for w in range(2, 9) for a in range(2, 9)]
-SMALL = {"generations": 12, "population": 24}
+SMALL: dict[str, Any] = {"generations": 12, "population": 24}
 PINNED = [{"layers": "first"}, {"layers": "last"}]
 IDENTITY = "5" * 64
 
@@ -78,12 +78,13 @@ class BitsPredictor:
         self.subnets += len(features)
         one_hot = features[:, -8 * self.codes :].reshape(len(features), self.codes, 8)
         bits = one_hot @ np.array([9.0, 2, 3, 4, 5, 6, 7, 8])
-        return (0.5 + 0.4 * (bits @ self.weights) / (9 * self.weights.sum())).astype(np.float32)
+        found: np.ndarray = 0.5 + 0.4 * (bits @ self.weights) / (9 * self.weights.sum())
+        return found.astype(np.float32)
 
 
 def size_of(info: NetworkInfo, spec: SubnetSpec) -> float:
     """KiB of the weights of a subnet without a remainder."""
-    return sum(layer.weights * spec.weights[layer.name] for layer in info.layers) / 8192
+    return sum(layer.weights * int(spec.weights[layer.name]) for layer in info.layers) / 8192
 
 
 class World:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -32,10 +33,10 @@ from eqnet.testing.host import for_this_cpu
 
 PER_CHANNEL = {"granularity": "per_channel", "symmetry": "asymmetric"}
 INT8 = {"symmetry": "asymmetric", "storage": "int8"}
-SKIP = {"placement": {"add": "skip", "carriers": ["pool", "concat"]}}
-BOTH = {"placement": {"add": "both", "carriers": ["pool", "concat"]}}
+SKIP: dict[str, Any] = {"placement": {"add": "skip", "carriers": ["pool", "concat"]}}
+BOTH: dict[str, Any] = {"placement": {"add": "both", "carriers": ["pool", "concat"]}}
 # Exporter, profile, weight bits, and whether its layers stay in integer kernels.
-EXACT = {
+EXACT: dict[str, tuple[str, dict[str, Any], int, bool]] = {
     "openvino 2-bit weights": ("openvino", SKIP, 2, True),
     "onnxruntime int8 activations": (
         "onnxruntime", {**BOTH, "activations": INT8, "isa": "vnni"}, 8, True),
@@ -86,6 +87,7 @@ def test_what_may_be_accepted_is_exact(net, case, tmp_path):
         assert errors.mean() <= 0.3, optimize
     layers = layers_of(ir.load(tmp_path / MODEL))
     proved = exporter.int8_layers(tmp_path, layers)
+    assert proved is not None
     assert (set(proved) == set(layers)) is in_int8
 
 

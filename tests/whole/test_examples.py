@@ -52,11 +52,11 @@ def test_an_artifact_answers_http(deployed, monkeypatch):
         for body in (picture.getvalue(), b"no image"):
             connection = http.client.HTTPConnection("127.0.0.1", serving.server_port, timeout=30)
             connection.request("POST", "/", body)
-            answers.append(connection.getresponse())
-            answers[-1].text = answers[-1].read()
+            response = connection.getresponse()
+            answers.append((response.status, response.read()))
         serving.shutdown()
-    assert [answer.status for answer in answers] == [200, 400]
-    found = json.loads(answers[0].text)
+    assert [status for status, _ in answers] == [200, 400]
+    found = json.loads(answers[0][1])
     assert len(found["logits"]) == 10
     assert found["class"] == int(np.argmax(found["logits"]))
 

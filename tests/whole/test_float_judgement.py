@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -160,7 +161,7 @@ def test_accuracy_of_one_logit_is_by_sign():
 def test_the_float_model_is_the_same_after_other_subnets(supernet_of_factor, tmp_path):
     supernet, _ = supernet_of_factor(1.0)
     session = open_session(supernet, allow_code=True)
-    stored = []
+    stored: list[Any] = []
     for name in (PROFILE, "custom_lowbit_w4a8", PROFILE):
         rules, folder = load_profile(name), tmp_path / f"{len(stored)}"
         chosen = choose_subnet(session, rules, None, tmp_path / "none")

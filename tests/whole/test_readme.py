@@ -7,11 +7,13 @@ import inspect
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from nets import SmallNet, randomize
+from typer.core import TyperGroup
 from typer.main import get_command
 
 from eqnet.backend.preprocess import preprocess
@@ -59,7 +61,9 @@ def test_every_command_of_a_document_parses(document, line):
 
 def test_the_readme_shows_every_command():
     shown = {line.split()[0] for line in commands(README)}
-    assert set(get_command(app).commands) <= shown
+    command = get_command(app)
+    assert isinstance(command, TyperGroup)
+    assert set(command.commands) <= shown
 
 
 def write_photos(folder: Path) -> None:
@@ -95,7 +99,7 @@ def test_the_python_quickstart_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("eqnet.stages.search.latency.REPEATS", 5)
     code = re.search(r"^```python\n(.*?)^```", text_of(README), re.M | re.S)
     assert code is not None
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     exec(compile(code[1], str(README), "exec"), names)
     assert names["logits"].shape == (1, 2)
     assert names["checked"].top1_agreement >= 11 / 12  # a rounding tie may move one of 12 images

@@ -1,5 +1,7 @@
 """The low-bit exporter's other files: QONNX, narrow ONNX types, and what verify says of them."""
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -26,7 +28,7 @@ from eqnet.spec.errors import ArtifactError
 from eqnet.spec.manifest import PARITY, REFERENCE
 from eqnet.stages.verify import verify
 
-FORMS = {
+FORMS: dict[str, dict[str, Any]] = {
     "w8a8": {},
     "asymmetric": {"asymmetric": True},
     "asymmetric_weights": {"weight_zp": 5},
@@ -103,14 +105,14 @@ def test_a_range_that_no_quant_node_has_is_clipped_before_it(tmp_path):
     b.gemm(b.quantize(b.node("Flatten", [x], "flat"), "flat", 0.01), "fc", 8, 10)
     model = b.model()
     (high,) = (t for t in model.graph.initializer if t.name == "input.carrier.hi")
-    high.CopyFrom(onnx.numpy_helper.from_array(np.uint8(125), high.name))
+    high.CopyFrom(onnx.numpy_helper.from_array(np.array(125, np.uint8), high.name))
     made = ir.to_proto(to_qonnx(ir.from_proto(model)))
     assert "Clip" in {node.op_type for node in made.graph.node}
     onnx.save(made, tmp_path / QONNX)
-    x = inputs(16)
-    truth = ReferenceEvaluator(model).run(None, {"input": x})[0]
+    batch = inputs(16)
+    truth = ReferenceEvaluator(model).run(None, {"input": batch})[0]
     np.testing.assert_allclose(
-        checks.qonnx_runner(tmp_path / QONNX)(x), truth, atol=2 * np.ptp(truth) / 255
+        checks.qonnx_runner(tmp_path / QONNX)(batch), truth, atol=2 * np.ptp(truth) / 255
     )
 
 
@@ -255,7 +257,9 @@ def test_a_network_without_integer_form_says_so_and_leaves_no_half(tmp_path):
 
 def test_the_build_report_tells_the_packed_size(tmp_path):
     lowbit_artifact(tmp_path / "a", residual_net(weight_bits=3, bits=5))
-    report = find_exporter("lowbit").build_report(tmp_path / "a")
+    exporter = find_exporter("lowbit")
+    assert isinstance(exporter, BuildReports)
+    report = exporter.build_report(tmp_path / "a")
     size = (tmp_path / "a" / PACKED).stat().st_size
     assert f"{PACKED}, {size} bytes" in report.facts["packed weights"]
 
@@ -277,6 +281,8 @@ def test_few_images_say_nothing(tmp_path):
     manifest = read_manifest(folder)
     rewrite(folder, parity={**manifest.parity.model_dump(), "images": 8})
     parity = read_parity(folder, read_manifest(folder))
-    found = {c.name: c for c in find_exporter("lowbit").extra_checks(folder, parity)}
+    exporter = find_exporter("lowbit")
+    assert isinstance(exporter, ExtraChecks)
+    found = {c.name: c for c in exporter.extra_checks(folder, parity)}
     assert len(pixels()) > 8
     assert found["integer_agreement"].reason.startswith("8 images")

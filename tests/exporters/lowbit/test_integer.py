@@ -1,6 +1,7 @@
 """Integer-only programs: against ONNX Runtime's integers, and damaged files."""
 
 import json
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,7 +17,7 @@ from eqnet.backend.lowbit.integer import INTEGER, PACKED, load_integer
 from eqnet.backend.lowbit.packed import write_packed
 from eqnet.spec.errors import ArtifactError, UsageError
 
-FORMS = {
+FORMS: dict[str, dict[str, Any]] = {
     "w8a8": {},
     "asymmetric": {"asymmetric": True},
     "asymmetric_weights": {"weight_zp": 5},
@@ -197,12 +198,12 @@ def test_another_input_is_one_line(tmp_path):
             program(wrong)
 
 
-def broken(content: dict, key: str) -> dict:
+def broken(content: dict[str, Any], key: str) -> dict[str, Any]:
     del content["ops"][0][key]
     return content
 
 
-def ranged(content: dict, **changes) -> dict:
+def ranged(content: dict[str, Any], **changes: object) -> dict[str, Any]:
     return {**content, "ops": [{**content["ops"][0], **changes}, *content["ops"][1:]]}
 
 

@@ -76,7 +76,7 @@ def sample():
     shared = Shared("w5True", 2.0**-9)
     found.append(PackedTensor("fünf.bias", steps, 32, shared=shared))
     found.append(PackedTensor("float", rng.normal(size=(2, 3)).astype(np.float32), 32))
-    found.append(PackedTensor("scalar", np.float32(3).reshape(()), 32))
+    found.append(PackedTensor("scalar", np.array(3, np.float32), 32))
     return found
 
 
@@ -217,7 +217,7 @@ def test_a_sound_checksum_does_not_make_a_sound_file(tmp_path, data, text):
     [
         PackedTensor("w", np.zeros((2, 0), np.int8), 4),
         PackedTensor("w", np.zeros((1,) * 9, np.int8), 4),
-        PackedTensor("w", np.zeros(4, np.int16), 4),
+        PackedTensor("w", np.zeros(4, np.int16), 4),  # type: ignore[arg-type]
         PackedTensor("w", np.zeros(4, np.int8), 4, np.ones(3, np.float32)),
     ],
 )

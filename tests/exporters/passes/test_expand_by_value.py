@@ -27,7 +27,7 @@ def network(form: str, order: tuple[int, ...]) -> onnx.ModelProto:
     shape, sizes = FORMS[form]
     rng = np.random.default_rng(0)
     tokens = len(sizes) == 2
-    constants = {
+    constants: dict[str, np.ndarray] = {
         "constant": rng.normal(size=shape).astype(np.float32),
         "weight": rng.normal(size=(8, 3, 3, 3)).astype(np.float32),
         "tail": np.array(sizes, np.int64),
@@ -101,8 +101,8 @@ def test_every_value_stays_and_no_expand(form):
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 def test_openvino_computes_what_onnx_runtime_does(tmp_path, form, order):
     exporter = OpenVinoExporter()
-    if exporter.unavailable():
-        pytest.skip(exporter.unavailable())
+    if (reason := exporter.unavailable()) is not None:
+        pytest.skip(reason)
     model = network(form, order)
     onnx.save(by_value(model), tmp_path / "model.onnx")
     run = exporter.open(tmp_path / "model.onnx", threads=1, profile=None)

@@ -1,5 +1,7 @@
 """Every pass keeps every integer: outputs are compared bit by bit, without optimizations."""
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -14,7 +16,7 @@ from graphs import Builder, inputs, residual_net
 
 from eqnet.backend.graphs import quantizers
 
-FORMS = {
+FORMS: dict[str, dict[str, Any]] = {
     "w8a8": {},
     "asymmetric": {"asymmetric": True},
     "w4a4": {"weight_bits": 4, "bits": 4},
@@ -161,7 +163,7 @@ def test_integer_bias_leaves_a_bias_off_the_grid_alone():
 
 def test_tidy_lifts_constants_and_drops_identities_and_dead_code():
     b = Builder(np.random.default_rng(0))
-    value = onnx.numpy_helper.from_array(np.float32([2.0]), "two")
+    value = onnx.numpy_helper.from_array(np.array([2.0], np.float32), "two")
     two = b.node("Constant", [], "two", value=value)
     x = b.node("Identity", [b.node("Mul", ["input", two], "mul")], "same")
     b.node("Sqrt", [x], "dead")

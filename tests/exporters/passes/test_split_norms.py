@@ -1,5 +1,7 @@
 """Normalizations that crash OpenVINO's AVX2 kernels are spelled out, and nothing else is."""
 
+from typing import Any
+
 import instruction_sets
 import numpy as np
 import onnx
@@ -12,15 +14,17 @@ from onnx import TensorProto, helper, numpy_helper
 from eqnet.spec.profiles import load_profile
 
 # Sizes behind the images' axis and, for a layer norm, the first axis that it is over.
-LAYER_NORMS = [((9, 24), -1), ((9, 40), 2), ((7, 12), -1), ((9, 7), -1), ((3, 7, 7), 1)]
-INSTANCE_NORMS = [((8, 7, 7), None), ((5, 9, 3), None), ((16, 5, 5), None)]
-RIGHT_AS_THEY_ARE = [((9, 16), -1), ((9, 192), -1), ((4, 8, 8), 1), ((24, 8, 8), None)]
+Norm = tuple[tuple[int, ...], int | None]  # sizes, and the first axis of a layer norm
+LAYER_NORMS: list[Norm] = [((9, 24), -1), ((9, 40), 2), ((7, 12), -1), ((9, 7), -1), ((3, 7, 7), 1)]
+INSTANCE_NORMS: list[Norm] = [((8, 7, 7), None), ((5, 9, 3), None), ((16, 5, 5), None)]
+RIGHT_AS_THEY_ARE: list[Norm] = [((9, 16), -1), ((9, 192), -1), ((4, 8, 8), 1), ((24, 8, 8), None)]
 
 
 def network(sizes: tuple[int, ...], axis: int | None) -> onnx.ModelProto:
     """A layer norm over the axes from `axis` on, or an instance norm, over [2, *sizes]."""
     rng = np.random.default_rng(0)
     shape = [2, *sizes]
+    attributes: dict[str, Any]
     if axis is None:
         op, over, attributes = "InstanceNormalization", shape[1:2], {"epsilon": 1e-3}
     else:

@@ -15,6 +15,7 @@ from eqnet.backend.graphs import LAYER_OPS, constant, quantizers
 from eqnet.qdq.export import to_onnx
 from eqnet.spec.errors import EqnetError
 from eqnet.stages.export import reference as module
+from eqnet.stages.export.fed import FedGraph
 from eqnet.stages.export.reference import ROUNDING_STEPS, Traced, check_reference, trace
 from eqnet.subnets.profiled import Target
 from eqnet.supernet.extract import extract
@@ -58,9 +59,12 @@ def test_a_right_graph_passes(graph, net, tmp_path):
 
 def test_it_runs_few_images_however_many_there_are(graph, net, tmp_path, monkeypatch):
     sizes = []
-    monkeypatch.setattr(
-        module, "trace", lambda net, batch: sizes.append(len(batch)) or trace(net, batch)
-    )
+
+    def watched(net, batch):
+        sizes.append(len(batch))
+        return trace(net, batch)
+
+    monkeypatch.setattr(module, "trace", watched)
     check(graph, net, tmp_path, images(40))
     assert sum(sizes) == module.IMAGES
     assert max(sizes) <= module.IMAGES_AT_ONCE
@@ -206,14 +210,14 @@ def test_a_network_that_amplifies_ties_is_exported(graph, net, tmp_path, monkeyp
     )
     keep = torch.rand(tied.shape, generator=torch.Generator().manual_seed(0)) < 0.005
     mixed = torch.where(keep, tied, batch)
-    original = module.FedGraph.run
+    original = FedGraph.run
 
     def lower(self, inputs, values):
         return original(self, np.where(keep[: len(inputs)], inputs - 0.01 * scale, inputs), values)
 
     path = tmp_path / PATH
     ir.save(graph, path)
-    monkeypatch.setattr(module.FedGraph, "run", lower)
+    monkeypatch.setattr(FedGraph, "run", lower)
     monkeypatch.setattr(module, "_few", lambda batch: [batch])
     check_reference(path, net, mixed)
 

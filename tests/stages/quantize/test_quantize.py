@@ -122,7 +122,8 @@ def test_the_table_tells_what_quantization_costs_and_gains(
 def test_an_interrupted_run_goes_on(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, exported = eqnet.stages.export.export.export, []
+    real = eqnet.stages.export.export.export
+    exported: list[str] = []
 
     def interrupted(**options: Any) -> Any:
         if len(exported) == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from search_tools import ALL_PAIRS, lowbit, size_of, space_of
 import eqnet.stages.search.search as module
 from eqnet.cli.main import main
 from eqnet.spec.errors import InfeasibleError
+from eqnet.stages.search.genetic import evolve
 from eqnet.stages.search.reach import require_cost
 from eqnet.stages.search.scoring import Scorer
 
@@ -140,7 +142,7 @@ def test_the_cheapest_uniform_genome_is_given_last(world, cheapest):
         for layer in world.info.layers
     }
     (world.folder / "table.json").write_text(json.dumps(table))
-    evolve, seen = module.evolve, []
+    seen: list[Any] = []
 
     def watched(*args, given, **options):
         seen.extend(given)
@@ -170,7 +172,7 @@ def test_scorer_remembers_and_counts_relative_excess(world):
     space = space_of(world.info, rules)
     budgets = {"avg_weight_bits": 4.0, "cost": 2.0}
     scorer = Scorer(space, world.predictor, lambda spec: spec.avg_weight_bits / 2, budgets)
-    genomes = [(0, 0, 0), (2, 2, 2), (0, 0, 0)]
+    genomes: list[tuple[int, ...]] = [(0, 0, 0), (2, 2, 2), (0, 0, 0)]
     found = scorer.evaluate(genomes)
     assert world.predictor.subnets == 2
     scorer.evaluate(genomes)

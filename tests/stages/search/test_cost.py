@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -179,7 +180,7 @@ class FakeTarget:
 
     def in_turns(self, runs, repeats, warm_up):
         """The real timing loop's form, on the fake clock."""
-        samples = [[] for _ in runs]
+        samples: list[list[float]] = [[] for _ in runs]
         for index in range(repeats + warm_up):
             for run, kept in zip(runs, samples, strict=True):
                 before = self.now
@@ -194,9 +195,9 @@ def test_measured_latency_is_of_each_subnet_in_the_targets_own_runtime(monkeypat
     rules = profile(bench={"batch": 2, "threads": 3}, search_groups=["conv", "linear"])
     target = Target.of(supernet.info, rules)
     names = dict.fromkeys(target.free_layers(), (8, 8))
-    groups = ([], ["conv", "linear"])
+    groups: tuple[list[str], ...] = ([], ["conv", "linear"])
     specs = [target.subnet(names, float_groups=frozenset(dropped)) for dropped in groups]
-    fake = FakeTarget()
+    fake: Any = FakeTarget()
     monkeypatch.setattr(latency, "in_turns", fake.in_turns)
     found = latency.measure_latency(supernet, fake, rules, specs, Silent())
     assert found == pytest.approx([5, 13])
@@ -207,5 +208,6 @@ def test_measured_latency_is_of_each_subnet_in_the_targets_own_runtime(monkeypat
 
 def test_measured_latency_needs_a_runtime_that_executes():
     supernet = small_supernet()
+    fake: Any = FakeTarget("no such chip")
     with pytest.raises(MissingExtraError, match="'measured' needs fake: no such chip"):
-        latency.measure_latency(supernet, FakeTarget("no such chip"), profile(), [], Silent())
+        latency.measure_latency(supernet, fake, profile(), [], Silent())

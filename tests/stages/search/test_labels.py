@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,8 @@ def test_features_are_flags_carriers_and_one_hot_bits(supernet):
         activation_symmetry=Symmetry.SYMMETRIC,
     )
     bits = {tensor.name: 3 for tensor in info.read_tensors()}
-    weights = {layer.name: 4 for layer in info.layers} | {"depthwise": "remainder"}
+    weights: dict[str, Any] = {layer.name: 4 for layer in info.layers}
+    weights["depthwise"] = "remainder"
     spec = build_spec(info, style(), form, weights, bits)
     vector = encode(info, spec)
     assert vector.shape == (feature_size(info),)
@@ -107,7 +109,7 @@ def measure(supernet, tmp_path, monkeypatch):
         )  # fmt: skip
         return made, stand_in.done
 
-    run.folder = tmp_path
+    run.folder = tmp_path  # type: ignore[attr-defined]
     return run
 
 

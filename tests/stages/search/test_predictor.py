@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,7 +62,7 @@ def test_predictor_ranks_subnets_that_it_never_saw(supernet, fitted):
 
 def test_fitting_depends_on_the_seed_alone_and_leaves_the_global_generator(supernet):
     few = additive(supernet.info, 40, 1)
-    options = {"supernet": IDENTITY, "images": 1, "epochs": 1, "members": 1}
+    options: dict[str, Any] = {"supernet": IDENTITY, "images": 1, "epochs": 1, "members": 1}
     state = torch.get_rng_state()
     first, again, other = (
         fit(few, **options, seed=seed, progress=Silent()).predict(few.features)

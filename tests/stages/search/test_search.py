@@ -73,7 +73,7 @@ def test_without_budgets_the_cheapest_within_the_slack_wins(world):
 
     def predict(features):
         bits = features[:, -80:].reshape(-1, 10, 8)[:, 1].argmax(1) + 1
-        return np.float32([accuracy[b] for b in bits])
+        return np.array([accuracy[b] for b in bits], np.float32)
 
     world.predictor.predict = predict
     best = world(lowbit(bits=[[2, 8], [3, 8], [4, 8], [8, 8]])).best

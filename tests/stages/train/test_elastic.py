@@ -15,14 +15,10 @@ from safetensors.torch import load_file, save_file
 from eqnet.cli.options import parse_static
 from eqnet.spec.errors import CheckpointError, ProfileError, UsageError
 from eqnet.spec.scheme import Form, Granularity, Symmetry
-from eqnet.stages.train.elastic import (
-    LOG_FILE,
-    STATE_FILE,
-    make_optimizer,
-    pick_device,
-    train,
-)
+from eqnet.stages.train.elastic import make_optimizer, pick_device, train
 from eqnet.stages.train.recipe import ElasticRecipe, GpgRecipe, StaticRecipe, WdrRecipe, load_recipe
+from eqnet.stages.train.resume import LOG_FILE
+from eqnet.stages.train.state import FILE as STATE_FILE
 from eqnet.stages.train.state import load_state, save_state
 from eqnet.stages.train.step import ElasticStep, StaticStep
 from eqnet.subnets.build import PAPER_STYLE, load_style
@@ -192,7 +188,7 @@ def test_recorded_steps_give_the_gradients_of_plain_ones():
     _, chosen, specs = recorded._plans[random.Random(2).randrange(len(recorded._plans))]
     net.graph.zero_grad(set_to_none=True)
     plain = ElasticStep(net, None, recipe, [chosen])
-    plain._groups = lambda *args: specs
+    plain._groups = lambda *args: specs  # type: ignore[method-assign]
     expected = plain.backward(batch, labels, random.Random(2))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
     for name, parameter in net.graph.named_parameters():

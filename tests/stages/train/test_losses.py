@@ -54,6 +54,7 @@ def test_constant_weights_have_finite_losses():
     loss = weight_distribution_loss([weight], 1.0, 1.0)
     loss.backward()
     assert torch.isfinite(loss)
+    assert weight.grad is not None
     assert torch.isfinite(weight.grad).all()
 
 

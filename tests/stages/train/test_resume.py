@@ -12,10 +12,11 @@ from eqnet.cli.main import main
 from eqnet.spec.errors import CheckpointError, DataError
 from eqnet.spec.manifest import Preprocessing
 from eqnet.spec.progress import Silent
-from eqnet.stages.train.elastic import STATE_FILE, train
+from eqnet.stages.train.elastic import train
 from eqnet.stages.train.feed import Feed
 from eqnet.stages.train.recipe import load_recipe
 from eqnet.stages.train.resume import FLOAT_FILE, IDENTITY_KEY, LOG_FILE, float_identity
+from eqnet.stages.train.state import FILE as STATE_FILE
 
 SUPERNET = "supernet.safetensors"
 

@@ -20,15 +20,16 @@ from graphs import Builder, residual_net
 from safetensors.numpy import load_file, save_file
 
 from eqnet.backend.artifact import read_manifest, read_parity
+from eqnet.backend.discovery import find_exporter
 from eqnet.backend.preprocess import preprocess
 from eqnet.runtime import load
 from eqnet.spec.errors import DataError, EqnetError, UsageError
 from eqnet.spec.manifest import MANIFEST, PARITY
-from eqnet.spec.reports import VerifyReport
-from eqnet.stages.verify import checks, execute, verify
+from eqnet.spec.reports import Check, VerifyReport
+from eqnet.stages.verify import checks, verify
 
 
-def named(report: VerifyReport) -> dict[str, object]:
+def named(report: VerifyReport) -> dict[str, Check]:
     return {check.name: check for check in report.checks}
 
 
@@ -138,7 +139,7 @@ def test_missing_isa_is_skipped_with_a_reason(tmp_path):
 
 
 def test_backend_that_cannot_execute_is_stood_in_for(artifact, monkeypatch):
-    found = execute.find_exporter("lowbit")
+    found = find_exporter("lowbit")
     monkeypatch.setattr(type(found), "unavailable", lambda self, profile=None: "no GPU")
     rewrite(artifact, backend="lowbit")
     report = verify(artifact, threads=1)
