@@ -38,7 +38,7 @@ test-full: $(STAMP)  ## Run the tests and the whole product of quantization form
 	$(PYTEST) --dist loadscope $(PYTEST_ARGS)
 
 golden: $(STAMP)  ## Write the golden graphs of tests/golden anew, to be reviewed as a diff
-	$(BIN)/python tests/golden_graphs.py
+	$(BIN)/python tests/tools/golden_graphs.py
 
 lint: $(STAMP)  ## Check style, types and the import rule
 	$(BIN)/ruff check .

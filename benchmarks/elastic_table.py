@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,9 @@ def paired_interval(a: np.ndarray, b: np.ndarray, rng: np.random.Generator) -> t
     return float(low), float(high)
 
 
-def measure_all(session: Session, style: Style, bits: list[int], images: int) -> list[dict]:
+def measure_all(
+    session: Session, style: Style, bits: list[int], images: int
+) -> list[dict[str, Any]]:
     """One row for each form and bit-width."""
     rng = np.random.default_rng(0)
     rows = []
@@ -65,7 +68,7 @@ def measure_all(session: Session, style: Style, bits: list[int], images: int) ->
     return rows
 
 
-def print_table(rows: list[dict], bits: list[int]) -> None:
+def print_table(rows: list[dict[str, Any]], bits: list[int]) -> None:
     """Markdown: a row for each form, a column for each bit-width."""
     print("\n| weights | activations | " + " | ".join(f"W{b}A{b}" for b in bits) + " |")
     print("|---|---|" + "---|" * len(bits))

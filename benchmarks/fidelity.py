@@ -33,7 +33,7 @@ def fidelity(logits: Logits, reference: Logits, groups: NDArray[np.int64]) -> Fi
     Signal-to-noise is 10 log10 of the float logits' sum of squares over that of the differences.
     A row that is not finite agrees with none, and is all noise.
     """
-    finite = np.isfinite(logits).all(1)
+    finite = np.asarray(np.isfinite(logits).all(1))
     same = (logits.argmax(1) == reference.argmax(1)) & finite
     truth = reference.astype(np.float64)
     signal = np.square(truth).sum(1)

@@ -82,10 +82,10 @@ def contestants() -> Iterator[Contestant]:
                 for form in HEADLINE_FORMS:
                     yield Contestant(net, seed, f"w{bits}a{bits}:{form}")
     for net in RECIPES:
-        for form in all_forms():
+        for other in all_forms():
             for bits in bits_of(net):
-                if form.label() not in HEADLINE_FORMS:
-                    yield Contestant(net, 0, f"w{bits}a{bits}:{form.label()}")
+                if other.label() not in HEADLINE_FORMS:
+                    yield Contestant(net, 0, f"w{bits}a{bits}:{other.label()}")
 
 
 def plan(net: str, folder: Path, epochs: int, float_epochs: int) -> Path:

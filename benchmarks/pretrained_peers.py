@@ -48,7 +48,7 @@ class Job:
         """Crops of a split as the network takes them."""
         pixels = np.load(self.folder / f"{split}.npy", mmap_mode="r")
         for start in range(0, len(pixels), size):
-            yield (np.asarray(pixels[start : start + size], np.float32) - 127) / 128
+            yield (np.asarray(pixels[start : start + size], np.float32) - 127) / np.float32(128)
 
     @property
     def images(self) -> int:
@@ -95,7 +95,7 @@ def quantize_static(job: Job, method: str, reduce_range: bool = False) -> str:
     from onnxruntime.quantization import quantize_static as quantize
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Reader(CalibrationDataReader):
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # its package has no types
         """Image by image, in parts: the histograms' tensors are held for one part at a time."""
 
         def __init__(self) -> None:

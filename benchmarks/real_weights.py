@@ -67,7 +67,7 @@ def preprocessing() -> Preprocessing:
 
 def inputs(pixels: Pixels) -> NDArray[np.float32]:
     """uint8 [N, 3, H, W] as the networks take it, float32."""
-    return (pixels.astype(np.float32) - 127) / 128
+    return (pixels.astype(np.float32) - 127) / np.float32(128)
 
 
 def photographs(split: str, seed: int = 0) -> list[Path]:

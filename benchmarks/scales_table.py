@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from elastic_table import paired_interval
@@ -43,7 +44,9 @@ def correct(session: Session, spec: SubnetSpec, images: int) -> np.ndarray:
     return (logits(session.supernet.graph, batches).argmax(1) == batches.labels).numpy()
 
 
-def measure_all(session: Session, style: Style, bits: list[int], images: int) -> list[dict]:
+def measure_all(
+    session: Session, style: Style, bits: list[int], images: int
+) -> list[dict[str, Any]]:
     """One row for each form, bit-width and kind."""
     rng = np.random.default_rng(0)
     rows = []
@@ -61,7 +64,7 @@ def measure_all(session: Session, style: Style, bits: list[int], images: int) ->
 
 def _row(
     form: Form, bits: int, kind: str, found: np.ndarray, base: np.ndarray, rng: np.random.Generator
-) -> dict:
+) -> dict[str, Any]:
     made = {
         "form": form.label(),
         "bits": bits,
@@ -74,7 +77,7 @@ def _row(
     return made
 
 
-def print_table(rows: list[dict]) -> None:
+def print_table(rows: list[dict[str, Any]]) -> None:
     """Markdown: a row for each form and bit-width, a column for each kind."""
     print("\n| form | bits | learned scales | " + " | ".join(KINDS) + " |")
     print("|---|---|---|" + "---|" * len(KINDS))

@@ -1,0 +1,158 @@
+"""The accuracy predictor: what it learns, its file, and rank correlation."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from nets import SIGNED_ZERO, small_supernet, style
+from safetensors.numpy import load_file, save_file
+from search_tools import IDENTITY
+
+from eqnet.spec.errors import CheckpointError
+from eqnet.spec.progress import Silent
+from eqnet.spec.scheme import all_forms
+from eqnet.stages.search.cqap import FILE, Cqap, fit, kendall_tau, load_cqap, save_cqap
+from eqnet.stages.search.features import CODES, encode, feature_size
+from eqnet.stages.search.labels import Labels, draw_subnet
+from eqnet.subnets.build import PAPER_STYLE, uniform
+
+STYLES = [PAPER_STYLE, style(), style(activations=SIGNED_ZERO)]
+FORMS = list(all_forms())
+
+
+@pytest.fixture(scope="module")
+def supernet():
+    return small_supernet()
+
+
+def additive(info, count, seed):
+    """Subnets whose accuracy is a sum over their layers and tensors, as a predictor must learn."""
+    rng, weights = random.Random(seed), np.random.default_rng(9).random(feature_size(info))
+    specs = [draw_subnet(info, STYLES, FORMS, rng) for _ in range(count)]
+    features = np.stack([encode(info, spec) for spec in specs])
+    codes = len(info.layers) + len(info.read_tensors())
+    gain = np.tile([0.2, -3, -1.2, -0.5, -0.2, -0.1, 0, 0.1], codes)
+    importance = np.repeat(weights[:codes], len(CODES))
+    error = features[:, -len(CODES) * codes :] @ (gain * importance)
+    return Labels(features, (0.9 + 0.01 * error).astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def fitted(supernet) -> Cqap:
+    learned = additive(supernet.info, 500, 1)
+    return fit(
+        learned, supernet=IDENTITY, images=40, epochs=25, members=2, seed=0, progress=Silent()
+    )
+
+
+def test_predictor_ranks_subnets_that_it_never_saw(supernet, fitted):
+    unseen = additive(supernet.info, 200, 2)
+    assert kendall_tau(fitted.predict(unseen.features), unseen.accuracy) > 0.8
+    assert fitted.header.kendall_tau > 0.8
+    assert fitted.header.pearson > 0.9
+    assert fitted.header.mean_absolute_error < 0.5 * unseen.accuracy.std()
+    assert (fitted.header.subnets, fitted.header.images) == (500, 40)
+
+
+def test_fitting_depends_on_the_seed_alone_and_leaves_the_global_generator(supernet):
+    few = additive(supernet.info, 40, 1)
+    options: dict[str, Any] = {"supernet": IDENTITY, "images": 1, "epochs": 1, "members": 1}
+    state = torch.get_rng_state()
+    first, again, other = (
+        fit(few, **options, seed=seed, progress=Silent()).predict(few.features)
+        for seed in (1, 1, 2)
+    )
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_round_trip_keeps_predictions_to_half_precision(supernet, fitted, tmp_path):
+    path = save_cqap(tmp_path, fitted)
+    loaded = load_cqap(tmp_path, IDENTITY, feature_size(supernet.info))
+    assert loaded.header == fitted.header
+    assert [item.name for item in tmp_path.iterdir()] == [path.name] == [FILE]
+    features = additive(supernet.info, 50, 3).features
+    difference = np.abs(loaded.predict(features) - fitted.predict(features))
+    assert difference.max() < 0.02 * fitted.header.deviation
+
+
+def refused(folder, told, features, identity=IDENTITY):
+    with pytest.raises(CheckpointError, match=told) as caught:
+        load_cqap(folder, identity, features)
+    message = str(caught.value)
+    assert str(folder) in message
+    assert "\n" not in message
+    assert len(message) < 400
+
+
+def test_a_missing_or_foreign_predictor_is_one_line(supernet, fitted, tmp_path):
+    size = feature_size(supernet.info)
+    refused(tmp_path, "no such checkpoint", size)
+    path = save_cqap(tmp_path, fitted)
+    refused(tmp_path, "made for another supernet", size, "7" * 64)
+    refused(tmp_path, "other tensors", size + 1)
+    tensors = load_file(path)
+    header = fitted.header.model_copy(update={"members": 3}).model_dump_json()
+    save_file(tensors, path, {"eqnet": header})
+    refused(tmp_path, "other tensors", size)
+
+
+@pytest.mark.parametrize("header", [None, "", "{", "[]", '{"schema_version": 2}', "[" * 50_000])
+def test_a_wrong_header_is_one_line(supernet, fitted, tmp_path, header):
+    path = save_cqap(tmp_path, fitted)
+    save_file(load_file(path), path, None if header is None else {"eqnet": header})
+    refused(tmp_path, "not a predictor", feature_size(supernet.info))
+
+
+@pytest.mark.parametrize("kept", [0, 8, 0.5, 0.99])
+def test_a_truncated_predictor_is_one_line(supernet, fitted, tmp_path, kept):
+    path = save_cqap(tmp_path, fitted)
+    content = path.read_bytes()
+    path.write_bytes(content[: kept if isinstance(kept, int) else int(kept * len(content))])
+    refused(tmp_path, "damaged or not safetensors", feature_size(supernet.info))
+
+
+def counted_tau(a, b):
+    """Tau-b by its definition: agreeing less disagreeing pairs, over untied pairs."""
+    agree = disagree = only_a = only_b = 0
+    for i in range(len(a)):
+        for j in range(i):
+            x, y = a[i] - a[j], b[i] - b[j]
+            agree += x * y > 0
+            disagree += x * y < 0
+            only_a += x != 0 and y == 0
+            only_b += x == 0 and y != 0
+    untied = agree + disagree
+    root = ((untied + only_a) * (untied + only_b)) ** 0.5
+    return (agree - disagree) / root if root else 0.0
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=12))
+def test_kendall_tau_counts_pairs(pairs):
+    a, b = (np.asarray(values, dtype=np.float32) for values in zip(*pairs, strict=True))
+    assert kendall_tau(a, b) == pytest.approx(counted_tau(a, b), abs=1e-9)
+
+
+def test_kendall_tau_of_known_rankings():
+    up = np.arange(5, dtype=np.float32)
+    assert kendall_tau(up, up) == 1
+    assert kendall_tau(up, -up) == -1
+    assert kendall_tau(up, np.zeros(5, np.float32)) == 0
+    assert kendall_tau(up, np.array([0, 1, 2, 4, 3], np.float32)) == pytest.approx(0.8)
+
+
+def test_uniform_subnets_of_all_forms_have_distinct_features(supernet):
+    info = supernet.info
+    vectors = {
+        encode(info, uniform(info, PAPER_STYLE, form, bits, bits)).tobytes()
+        for form in FORMS
+        for bits in (2, 8)
+    }
+    assert len(vectors) == 16

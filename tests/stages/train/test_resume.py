@@ -1,0 +1,166 @@
+"""Resuming: what is done is kept, and what belongs to another run is refused and left alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from nets import TinyData
+from recipe_tools import InterruptedRunError, StopAfter, write_recipe
+from safetensors.torch import load_file, save_file
+
+from eqnet.cli.main import main
+from eqnet.spec.errors import CheckpointError, DataError
+from eqnet.spec.manifest import Preprocessing
+from eqnet.spec.progress import Silent
+from eqnet.stages.train.elastic import train
+from eqnet.stages.train.feed import Feed
+from eqnet.stages.train.recipe import load_recipe
+from eqnet.stages.train.resume import FLOAT_FILE, IDENTITY_KEY, LOG_FILE, float_identity
+from eqnet.stages.train.state import FILE as STATE_FILE
+
+SUPERNET = "supernet.safetensors"
+
+
+class Tasks(Silent):
+    """Remembers what was started."""
+
+    def __init__(self):
+        self.started = []
+
+    def start(self, task, total):
+        self.started.append(task)
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    return write_recipe(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def interrupted(recipe, tmp_path):
+    """The folder of a run that was stopped after its first elastic epoch."""
+    out = tmp_path / "out"
+    with pytest.raises(InterruptedRunError):
+        train(recipe, out, device="cpu", progress=StopAfter(1))
+    return out
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_run_interrupted_in_the_predictor_keeps_its_supernet(
+    recipe, tmp_path, monkeypatch, capsys
+):
+    calls = []
+
+    def predictor(out, **options):
+        calls.append((out / SUPERNET).stat().st_mtime_ns)
+        if len(calls) == 1:
+            raise CheckpointError("interrupted")
+        return {"kendall_tau": 0.5}
+
+    monkeypatch.setattr("eqnet.stages.search.predictor.make_predictor", predictor)
+    out = tmp_path / "out"
+    command = ["train", "--recipe", str(recipe), "--out", str(out), "--device", "cpu", "--json"]
+    assert main([*command, "-q"]) == CheckpointError.exit_code
+    before = content(out)
+    assert SUPERNET in before
+    assert main([*command, "-q", "--resume"]) == 0
+    assert content(out) == before
+    assert calls[0] == calls[1]
+    assert '"kendall_tau": 0.5' in capsys.readouterr().out
+
+
+def test_a_finished_run_trains_nothing_and_tells_the_same(recipe, tmp_path):
+    summary = train(recipe, tmp_path / "out", device="cpu")
+    tasks = Tasks()
+    again = train(recipe, tmp_path / "out", device="cpu", resume=True, progress=tasks)
+    assert again == summary
+    assert tasks.started == []
+    (tmp_path / "out" / LOG_FILE).unlink()
+    again = train(recipe, tmp_path / "out", device="cpu", resume=True, progress=tasks)
+    assert again == {**summary, "log": []}
+
+
+def test_a_supernet_of_another_recipe_is_not_taken_for_this_one(recipe, tmp_path):
+    train(recipe, tmp_path / "out", device="cpu")
+    recipe.write_text(recipe.read_text().replace("batch: 10", "batch: 12"))
+    tasks = Tasks()
+    train(recipe, tmp_path / "out", device="cpu", resume=True, progress=tasks)
+    assert "elastic training" in tasks.started
+    assert "float training" not in tasks.started  # the float recipe is the same
+
+
+@pytest.mark.parametrize("state", [True, False])
+@pytest.mark.parametrize(
+    ("old", "new"), [("seed: 5", "seed: 6"), ("learning_rate: 0.02", "learning_rate: 0.03")]
+)
+def test_a_foreign_float_model_is_refused_and_nothing_is_written(
+    recipe, interrupted, state, old, new
+):
+    if not state:
+        (interrupted / STATE_FILE).unlink()
+    before = content(interrupted)
+    recipe.write_text(recipe.read_text().replace(old, new))
+    with pytest.raises(CheckpointError, match=rf"{FLOAT_FILE}: made with another recipe"):
+        train(recipe, interrupted, device="cpu", resume=True)
+    assert content(interrupted) == before
+
+
+def test_a_foreign_state_is_refused_before_anything_is_written(recipe, interrupted):
+    before = content(interrupted)
+    recipe.write_text(recipe.read_text().replace("batch: 10", "batch: 12"))
+    with pytest.raises(CheckpointError, match=rf"{STATE_FILE}: made with another recipe"):
+        train(recipe, interrupted, device="cpu", resume=True)
+    assert content(interrupted) == before
+
+
+@pytest.mark.parametrize("damage", ["another network", "no identity", "identity not JSON"])
+def test_a_damaged_float_model_is_one_line(recipe, interrupted, damage):
+    path = interrupted / FLOAT_FILE
+    tensors, identity = load_file(path), float_identity(load_recipe(recipe))
+    if damage == "another network":
+        tensors["head.weight"] = torch.zeros(3, 3)
+        save_file(tensors, path, {IDENTITY_KEY: identity})
+    elif damage == "no identity":
+        save_file(tensors, path)
+    else:
+        save_file(tensors, path, {IDENTITY_KEY: identity[:-3]})
+    before = content(interrupted)
+    with pytest.raises(CheckpointError) as caught:
+        train(recipe, interrupted, device="cpu", resume=True)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert content(interrupted) == before
+
+
+def test_a_log_shorter_than_the_state_is_refused(recipe, interrupted):
+    (interrupted / LOG_FILE).write_text("")
+    with pytest.raises(CheckpointError, match=rf"{LOG_FILE}: 0 epochs"):
+        train(recipe, interrupted, device="cpu", resume=True)
+
+
+@pytest.mark.parametrize("images", [7, 9])
+def test_fewer_images_than_a_batch_are_refused_before_training(tmp_path, monkeypatch, images):
+    # 7 fill neither batch; 9 fill the float model's batch of 8, not the supernet's of 10.
+    recipe, tasks, out = write_recipe(tmp_path, monkeypatch, images), Tasks(), tmp_path / "out"
+    batch = 8 if images == 7 else 10
+    told = rf"tiny train, {images} images: fewer than one batch of {batch}"
+    with pytest.raises(DataError, match=told):
+        train(recipe, out, device="cpu", progress=tasks)
+    assert tasks.started == []
+    assert not out.exists()
+
+
+def test_a_feed_holds_at_least_one_batch():
+    def feed(images):
+        rule = Preprocessing(mean=(0.3,), std=(0.4,))
+        return Feed(
+            TinyData(images).train(), rule, batch=10, seed=0, augment=False,
+            device=torch.device("cpu"),
+        )  # fmt: skip
+
+    assert len(list(feed(10).epoch(0))) == len(feed(10)) == 1
+    with pytest.raises(DataError, match="tiny train, 9 images"):
+        feed(9)
