@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eqnet.backend.machine.host import describe
+from eqnet.backend.machine.host import describe_host
 from eqnet.cli.options import parse_static
 from eqnet.cli.progress import progress
 from eqnet.spec.scheme import Form, all_forms
@@ -251,7 +251,7 @@ def main() -> None:
     budget = options.epochs, options.float_epochs
     rows = [row for row in rows if (row["epochs"], row["float_epochs"]) == budget]
     done = {row["key"] for row in rows}
-    host = describe()
+    host = describe_host()
     for contestant in contestants():
         asked = not options.only or contestant.key.startswith(tuple(options.only))
         if options.table or contestant.key in done or not asked:

@@ -37,7 +37,7 @@ from peers import Contestant as Runnable
 from pretrained_ours import FORMS, Ours
 from pretrained_peers import FLOAT, NETWORK
 
-from eqnet.backend.machine.host import describe
+from eqnet.backend.machine.host import describe_host
 from eqnet.backend.machine.isa import onednn_cpu, onednn_switch, this_cpu
 from eqnet.backend.machine.timing import in_turns, paired_ratio
 from eqnet.spec.errors import EqnetError, one_line
@@ -267,7 +267,7 @@ class Results:
 
     def __init__(self, path: Path | None, options: argparse.Namespace) -> None:
         """Read what is there already."""
-        self._path, self._options, self.host = path, options, describe()
+        self._path, self._options, self.host = path, options, describe_host()
         lines = path.read_text().splitlines() if path is not None and path.is_file() else []
         self.rows: list[Row] = [json.loads(line) for line in lines]
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 Image: TypeAlias = "PilImage | Path | str | NDArray[np.uint8]"
-Images: TypeAlias = "Image | Sequence[Image] | NDArray[np.float32]"
+ImageInput: TypeAlias = "Image | Sequence[Image] | NDArray[np.float32]"
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class Model:
     runtime: str
     runner: Runner
 
-    def __call__(self, images: Images) -> Array:
+    def __call__(self, images: ImageInput) -> Array:
         """Logits float32 [N, classes] of one image, of N of them, or of an array.
 
         See `inputs` for what an image may be. Raises what it raises.
         """
         return self.runner(self.inputs(images))
 
-    def inputs(self, images: Images) -> NDArray[np.float32]:
+    def inputs(self, images: ImageInput) -> NDArray[np.float32]:
         """What the network reads of images: normalized float32 [N, C, H, W].
 
         images: a PIL image, the path of an image file, uint8 [height, width] or [height, width,

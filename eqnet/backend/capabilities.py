@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from eqnet.backend.protocol import Capabilities
-from eqnet.backend.refusals import Kind, Refusal
+from eqnet.backend.refusals import Refusal, RefusalKind
 from eqnet.spec.hardware.profile import EngineRules, HardwareProfile
 
 OPSET = 21  # of the neutral graph and so of every model.onnx; no exporter converts it
@@ -47,7 +47,7 @@ def _engines(profile: HardwareProfile, can: Capabilities) -> list[Refusal]:
     return [Refusal(f"engines: {', '.join(keys)}, but no engine is built (allowed: no engines)")]
 
 
-def _kind(key: str, can: Capabilities) -> Kind:
+def _kind(key: str, can: Capabilities) -> RefusalKind:
     if key in can.in_float:
         return "float"
     if key in can.slow:

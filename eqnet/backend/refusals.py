@@ -9,7 +9,7 @@ from eqnet.backend.protocol import Exporter
 from eqnet.spec.errors import ProfileError
 from eqnet.spec.hardware.profile import HardwareProfile
 
-Kind = Literal["impossible", "slow", "float"]
+RefusalKind = Literal["impossible", "slow", "float"]
 
 
 class Refusal(str):
@@ -21,10 +21,12 @@ class Refusal(str):
     an impossible one. key: the profile's key, by default what the line begins with.
     """
 
-    kind: Kind
+    kind: RefusalKind
     key: str
 
-    def __new__(cls, line: str, kind: Kind = "impossible", key: str | None = None) -> Refusal:
+    def __new__(
+        cls, line: str, kind: RefusalKind = "impossible", key: str | None = None
+    ) -> Refusal:
         """The line, with its kind and key."""
         refusal = super().__new__(cls, line)
         refusal.kind, refusal.key = kind, key or line.partition(":")[0]

@@ -39,7 +39,7 @@ class Call(NamedTuple):
 Rule = Callable[[Call], Bounds]
 
 
-def unknown(call: Call) -> Bounds:
+def anything(call: Call) -> Bounds:
     """Of an operation that nothing is known of."""
     return ANY
 

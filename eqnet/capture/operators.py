@@ -22,6 +22,7 @@ from eqnet.capture.intervals import (
     absolute,
     added,
     always,
+    anything,
     bent,
     clipped,
     divided,
@@ -33,7 +34,6 @@ from eqnet.capture.intervals import (
     resized,
     subtracted,
     total,
-    unknown,
 )
 from eqnet.quant.layers import (
     ElasticConv2d,
@@ -85,7 +85,7 @@ class Operator:
     moves: bool = False
     folds: bool = False
     affine: bool = False
-    bounds: Rule = field(default=unknown)
+    bounds: Rule = field(default=anything)
     channels: Channels = Channels.UNKNOWN
 
 
@@ -152,7 +152,7 @@ SILU = Operator(
 PRELU = Operator("prelu", "prelu", (nn.PReLU,), group="activation", channels=Channels.SCALED)
 
 
-def _bends(name: str, module: type[nn.Module], bounds: Rule = unknown) -> Operator:
+def _bends(name: str, module: type[nn.Module], bounds: Rule = anything) -> Operator:
     return Operator(
         name, name, (module,), group="activation", bounds=bounds, channels=Channels.BENT
     )
@@ -222,7 +222,7 @@ ARITHMETIC = (
     DIV,
     CONCAT,
     Operator("extremes", "maximum minimum", (), ("input", "other"), bounds=kept),
-    Operator("channel_scale", modules=(ChannelScale,), bounds=unknown, channels=Channels.SCALED),
+    Operator("channel_scale", modules=(ChannelScale,), bounds=anything, channels=Channels.SCALED),
 )
 
 # Pools and reductions.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Seed = Annotated[int, typer.Option(min=0, help="Seed of every random choice.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and no table.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
-Supernet = Annotated[
+SupernetOption = Annotated[
     Path | None,
     typer.Option(help="Folder of a trained supernet.", show_default="the bundled one"),
 ]
@@ -74,7 +74,7 @@ DatasetName = Annotated[
 ]
 
 # How images become a network's input; see `parse_inputs`.
-Size = Annotated[
+SizeOption = Annotated[
     str | None,
     typer.Option(help="Input size, HxW or one number.", show_default="the network's own"),
 ]
@@ -103,11 +103,11 @@ Std = Annotated[
     str | None,
     typer.Option(help="Standard deviation, as --mean.", show_default="the network's own"),
 ]
-Channels = Annotated[
+ChannelsOption = Annotated[
     int | None,
     typer.Option(help="1 (gray), 3 (RGB) or 4 (RGBA).", show_default="the network's own"),
 ]
-Interpolation = Annotated[
+InterpolationOption = Annotated[
     str | None,
     typer.Option(
         help="nearest, bilinear, bicubic, lanczos, box or hamming, filtered as Pillow does.",

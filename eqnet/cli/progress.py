@@ -30,7 +30,7 @@ class Bar:
         if self._task is None:
             return
         if info:
-            self._rich.update(self._task, advance=n, info=describe(info))
+            self._rich.update(self._task, advance=n, info=describe_values(info))
         else:
             self._rich.advance(self._task, n)
 
@@ -68,14 +68,14 @@ class Lines:
         """Say that it is over."""
         text = f"{self._name}: done ({self._done})"
         if self._info:
-            text += f"  {describe(self._info)}"
+            text += f"  {describe_values(self._info)}"
         self._write(text)
 
     def _write(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def describe(info: dict[str, float | str]) -> str:
+def describe_values(info: dict[str, float | str]) -> str:
     """`loss=0.312 step=4` from the information of a step."""
     parts = []
     for name, value in info.items():

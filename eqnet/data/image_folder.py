@@ -35,7 +35,7 @@ class FolderImages(Images):
         super().__init__(name)
         self._entries = tuple(entries)
         self._load = partial(load_image, rules=rules)
-        self._shape = shape_of(rules)
+        self._shape = input_shape_of(rules)
 
     def __len__(self) -> int:
         """How many images."""
@@ -71,7 +71,7 @@ class ImageFolder(Dataset):
         listing = list_images(root)
         self.classes, self._root = listing.classes, root
         self.preprocessing = preprocessing.complete(SIDE, SIDE)
-        self.input_shape = shape_of(self.preprocessing)
+        self.input_shape = input_shape_of(self.preprocessing)
         self._train, self._validation, self._test, notes = _divide(listing, split_seed)
         self.notes = (*listing.notes, *notes)
 
@@ -79,7 +79,7 @@ class ImageFolder(Dataset):
         """The same images and splits, resized and cropped otherwise. Raises DataError."""
         other = copy.copy(self)
         other.preprocessing = rules.complete(*self.input_shape[1:])
-        other.input_shape = shape_of(other.preprocessing)
+        other.input_shape = input_shape_of(other.preprocessing)
         return other
 
     def train(self) -> Images:
@@ -113,7 +113,7 @@ def open_image_folder(root: Path | None, *, split_seed: int = 0) -> ImageFolder:
     return ImageFolder(root, split_seed=split_seed)
 
 
-def shape_of(rules: Preprocessing) -> tuple[int, int, int]:
+def input_shape_of(rules: Preprocessing) -> tuple[int, int, int]:
     """C, H, W of one image. `rules` have a size."""
     if rules.size is None:
         raise ValueError("rules without a size (see Preprocessing.complete)")

@@ -10,7 +10,7 @@ from typing import Literal
 
 from eqnet.spec.errors import CheckpointError
 
-Kind = Literal["safetensors", "pytorch"]
+FileKind = Literal["safetensors", "pytorch"]
 ALLOWED = "safetensors, or a PyTorch file of tensors alone, such as a state dict"
 PYTORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl")
 HEAD = 1024
@@ -51,7 +51,7 @@ ZIPPED = (
 )
 
 
-def kind_of(path: Path) -> Kind:
+def kind_of(path: Path) -> FileKind:
     """How the weights of a file are read.
 
     Raises CheckpointError that says what the file is instead, where that can be told.
@@ -125,7 +125,7 @@ def _is_safetensors(head: bytes) -> bool:
     return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**31
 
 
-def _zip(path: Path) -> Kind:
+def _zip(path: Path) -> FileKind:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()

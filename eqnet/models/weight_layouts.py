@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from eqnet.models.stand_ins import is_stand_in, stands_for
-from eqnet.models.weight_names import Fit, Names, few, fit, misfits
+from eqnet.models.weight_names import NameFit, Names, few, fit_names, misfits
 from eqnet.spec.errors import CheckpointError, unknown
 
 # Averages of the weights over training come first, as in timm's loader: they are what its
@@ -40,7 +40,7 @@ KEYS = (*AVERAGED, *USUAL)
 DEPTH = 3
 
 
-class Chosen(NamedTuple):
+class ChosenLayout(NamedTuple):
     """The weights of a checkpoint that fit a model, and what the user should know of the choice."""
 
     tensors: dict[str, Tensor]
@@ -83,10 +83,10 @@ class Layout:
                 first.add(name.partition(".")[0])
         return sorted(first)[:10]
 
-    def choose(self, names: Names) -> Chosen:
+    def choose(self, names: Names) -> ChosenLayout:
         """The weights of a model. Raises CheckpointError that says which names do not fit."""
         keys = sorted(self._sets, key=_rank)
-        fits = {key: fit(names, self._sets[key]) for key in keys}
+        fits = {key: fit_names(names, self._sets[key]) for key in keys}
         good = [key for key in keys if fits[key].fits]
         if not good:
             raise CheckpointError(f"{self._path}: {_misfit(keys[0], fits[keys[0]])}")
@@ -101,7 +101,7 @@ class Layout:
                 f"{self._path.name}: weights taken from '{good[0]}'{averaged}, not from {others} "
                 "(--weights-key takes others)"
             )
-        return Chosen(best.tensors, tuple(remarks))
+        return ChosenLayout(best.tensors, tuple(remarks))
 
 
 def _under(start: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -140,7 +140,7 @@ def _is_averaged(key: str) -> bool:
     return any(part in AVERAGED for part in key.split("."))
 
 
-def _misfit(key: str, attempt: Fit) -> str:
+def _misfit(key: str, attempt: NameFit) -> str:
     where = f" (under '{key}')" if key else ""
     if attempt.choices:
         return (

@@ -24,7 +24,7 @@ OLD_NAMES: tuple[tuple[re.Pattern[str], str], ...] = (
 Rename = Callable[[str], str]
 
 
-class Fit(NamedTuple):
+class NameFit(NamedTuple):
     """How the tensors of a file fit a model.
 
     tensors: by the model's names. missing: names of the model that the file lacks; foreign:
@@ -72,7 +72,7 @@ def is_counter(name: str) -> bool:
     return name.rpartition(".")[2] in COUNTERS
 
 
-def fit(names: Names, tensors: Mapping[str, Tensor]) -> Fit:
+def fit_names(names: Names, tensors: Mapping[str, Tensor]) -> NameFit:
     """Bring the names of `tensors` to those of a model, in the first way that fits.
 
     As they are; without the names of wrappers; with a prefix less or more; and each of these
@@ -123,11 +123,11 @@ def _of_model(tensors: Mapping[str, Tensor], rename: Rename) -> dict[str, str]:
     return _of_file(tensors, rename)
 
 
-def _exactly(names: Names, tensors: Mapping[str, Tensor], rename: Rename) -> Fit:
+def _exactly(names: Names, tensors: Mapping[str, Tensor], rename: Rename) -> NameFit:
     return _under("", names, tensors, rename)
 
 
-def _under(prefix: str, names: Names, tensors: Mapping[str, Tensor], rename: Rename) -> Fit:
+def _under(prefix: str, names: Names, tensors: Mapping[str, Tensor], rename: Rename) -> NameFit:
     """The fit of what stands under a prefix of the file; the rest is left out and told."""
     of_model = _of_model(names.all, rename)
     fitting: dict[str, Tensor] = {}
@@ -142,13 +142,13 @@ def _under(prefix: str, names: Names, tensors: Mapping[str, Tensor], rename: Ren
             foreign.append(raw)
     missing = tuple(name for name in names.required if name not in fitting)
     remark = f"left out {few(left)}, outside of '{prefix}'" if left else ""
-    return Fit(fitting, missing, tuple(foreign), remark=remark)
+    return NameFit(fitting, missing, tuple(foreign), remark=remark)
 
 
-def _without_prefix(names: Names, tensors: Mapping[str, Tensor], rename: Rename) -> Fit:
+def _without_prefix(names: Names, tensors: Mapping[str, Tensor], rename: Rename) -> NameFit:
     """`model.conv.weight` in the file is `conv.weight` of the model."""
     anchor = next(iter(_of_model(names.required, rename)), "")
-    fits: dict[str, Fit] = {}
+    fits: dict[str, NameFit] = {}
     for name in _of_file(tensors, rename):
         if not name.endswith(f".{anchor}"):
             continue
@@ -159,10 +159,10 @@ def _without_prefix(names: Names, tensors: Mapping[str, Tensor], rename: Rename)
     return _best(fits, names)
 
 
-def _best(fits: dict[str, Fit], names: Names) -> Fit:
+def _best(fits: dict[str, NameFit], names: Names) -> NameFit:
     """The one of several fits whose shapes fit best, or whose prefix is a network's."""
     if not fits:
-        return Fit({}, missing=tuple(names.required))
+        return NameFit({}, missing=tuple(names.required))
 
     counts = {prefix: _equal_shapes(names, attempt) for prefix, attempt in fits.items()}
     most = max(counts.values())
@@ -172,10 +172,10 @@ def _best(fits: dict[str, Fit], names: Names) -> Fit:
     usual = [prefix for prefix in best if NETWORKS.issuperset(prefix[:-1].split("."))]
     if len(usual) == 1:
         return fits[usual[0]]
-    return Fit({}, choices=tuple(prefix[:-1] for prefix in best))
+    return NameFit({}, choices=tuple(prefix[:-1] for prefix in best))
 
 
-def _equal_shapes(names: Names, attempt: Fit) -> int:
+def _equal_shapes(names: Names, attempt: NameFit) -> int:
     """How many tensors of a fit have the shapes of the model's."""
     count = 0
     for name, tensor in attempt.tensors.items():
@@ -184,7 +184,7 @@ def _equal_shapes(names: Names, attempt: Fit) -> int:
     return count
 
 
-def _with_prefix(names: Names, tensors: Mapping[str, Tensor], rename: Rename) -> Fit:
+def _with_prefix(names: Names, tensors: Mapping[str, Tensor], rename: Rename) -> NameFit:
     """`conv.weight` in the file is `model.conv.weight` of the model."""
     of_model, of_file = _of_model(names.all, rename), _of_file(tensors, rename)
     anchor = _first_weight(of_file)
@@ -196,7 +196,7 @@ def _with_prefix(names: Names, tensors: Mapping[str, Tensor], rename: Rename) ->
         attempt = _exactly(names, moved, _plain)
         if attempt.fits:
             return attempt
-    return Fit({}, missing=tuple(names.required))
+    return NameFit({}, missing=tuple(names.required))
 
 
 def _first_weight(of_file: Mapping[str, str]) -> str:
@@ -207,7 +207,7 @@ def _first_weight(of_file: Mapping[str, str]) -> str:
     return ""
 
 
-def _hint(names: Names, tensors: Mapping[str, Tensor], first: Fit) -> str:
+def _hint(names: Names, tensors: Mapping[str, Tensor], first: NameFit) -> str:
     """How many names would fit without the prefix that suits most, where that is more."""
     of_model, counts = _of_model(names.all, _plain), Counter[str]()
     for name in _of_file(tensors, _modern):
@@ -225,7 +225,7 @@ def _hint(names: Names, tensors: Mapping[str, Tensor], first: Fit) -> str:
     return f"without the prefix '{prefix}.' {told}"
 
 
-def misfits(attempt: Fit) -> str:
+def misfits(attempt: NameFit) -> str:
     """What does not fit, in words: `lacks a, b; has unknown c`."""
     parts = []
     if attempt.missing:

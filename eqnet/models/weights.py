@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from eqnet.models.file_kinds import ALLOWED, kind_of
 from eqnet.models.outside import outside_tensors, set_values
 from eqnet.models.stand_ins import stand_ins
-from eqnet.models.weight_layouts import Chosen, Layout
+from eqnet.models.weight_layouts import ChosenLayout, Layout
 from eqnet.models.weight_names import names_of
 from eqnet.spec.errors import CheckpointError, one_line
 
@@ -36,7 +36,7 @@ class WeightFile:
         content = _read_safetensors(path) if kind == "safetensors" else _read_pytorch(path)
         self._layout = Layout(path, content, key)
 
-    def chosen(self, model: nn.Module) -> Chosen:
+    def chosen(self, model: nn.Module) -> ChosenLayout:
         """The tensors by the names of `model`, of whatever shape, and remarks for the user.
 
         Raises CheckpointError where names do not fit.

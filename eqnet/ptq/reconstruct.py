@@ -28,7 +28,7 @@ from eqnet.quant.quantizers import WeightQuantizer
 from eqnet.quant.rounding import (
     WIDE,
     Decomposition,
-    Grid,
+    WeightGrid,
     damped,
     near,
     output_error,
@@ -171,7 +171,7 @@ def _chunks(weight: Tensor) -> Iterator[tuple[WeightForm, ...]]:
         yield FORMS[start : start + size]
 
 
-def _grid(quantizer: WeightQuantizer, forms: tuple[WeightForm, ...], groups: int) -> Grid:
+def _grid(quantizer: WeightQuantizer, forms: tuple[WeightForm, ...], groups: int) -> WeightGrid:
     """The forms' grids as the clip search left them, as further rows: [G, len(forms) * R, 1]."""
     columns: list[tuple[Tensor, ...]] = []
     for form in forms:
@@ -183,11 +183,11 @@ def _grid(quantizer: WeightQuantizer, forms: tuple[WeightForm, ...], groups: int
             zero = zero.expand(quantizer.channels)
         bounds = torch.full_like(scale, span.lo), torch.full_like(scale, span.hi)
         columns.append(tuple(part.reshape(groups, -1, 1) for part in (scale, zero, *bounds)))
-    return Grid(*(torch.cat(parts, 1) for parts in zip(*columns, strict=True)))
+    return WeightGrid(*(torch.cat(parts, 1) for parts in zip(*columns, strict=True)))
 
 
 def _best_scale(
-    weight: Tensor, grid: Grid, parts: Decomposition, forms: tuple[WeightForm, ...]
+    weight: Tensor, grid: WeightGrid, parts: Decomposition, forms: tuple[WeightForm, ...]
 ) -> Tensor:
     """The scale of least output error for each row, or for each form that has only one.
 

@@ -34,7 +34,7 @@ class ScaleZero(NamedTuple):
     zero_point: Tensor
 
 
-def search(
+def search_clip(
     samples: Tensor,
     low: Tensor,
     high: Tensor,

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from eqnet.quant.clip_search import search
+from eqnet.quant.clip_search import search_clip
 from eqnet.quant.functional import (
     fake_quantize,
     nearest_even,
@@ -189,7 +189,7 @@ class WeightQuantizer(nn.Module):
                 symmetric = symmetry is Symmetry.SYMMETRIC
                 for bits in BITS:
                     key, span = self.key(granularity, symmetry, bits), weight_range(bits, symmetry)
-                    grid = search(sample, low, high, span, symmetric=symmetric)
+                    grid = search_clip(sample, low, high, span, symmetric=symmetric)
                     self.log_scale[key].copy_(grid.scale.log())
                     if not symmetric:
                         self.zero_point[key].copy_(grid.zero_point)
@@ -289,7 +289,9 @@ class ActivationQuantizer(nn.Module):
             kind = Symmetry.SYMMETRIC if self.non_negative else Symmetry(symmetry)
             span = activation_range(int(bits), kind, self.non_negative)
             symmetric = kind is Symmetry.SYMMETRIC
-            grid = search(row, *bounds, span, symmetric=symmetric, weights=weights, skewed=True)
+            grid = search_clip(
+                row, *bounds, span, symmetric=symmetric, weights=weights, skewed=True
+            )
             log_scale.copy_(grid.scale[0].log())
             if key in self.zero_point:
                 self.zero_point[key].copy_(grid.zero_point[0])

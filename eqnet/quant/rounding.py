@@ -28,7 +28,7 @@ MAX_REFIT = 0.2
 DIGITS = 5  # offsets of -1, 0 or 1 in one byte, in base 3
 
 
-class Grid(NamedTuple):
+class WeightGrid(NamedTuple):
     """scale and zero-point [G, R, 1], and the integers' bounds, likewise or plain numbers."""
 
     scale: Tensor
@@ -72,7 +72,7 @@ class Decomposition(NamedTuple):
         return cls(sorted_moments, order, inverse.to(moments.dtype))
 
 
-def round_columns(weight: Tensor, grid: Grid, parts: Decomposition) -> Tensor:
+def round_columns(weight: Tensor, grid: WeightGrid, parts: Decomposition) -> Tensor:
     """Integers [G, R, K] of a weight [G, R, K] for the least error of the layer's output.
 
     Up to WIDE columns no row's error is above that of its nearest integers.
@@ -96,19 +96,19 @@ def _in_place_of(parts: Decomposition, integers: Tensor) -> Tensor:
     return result
 
 
-def _error(weight: Tensor, integers: Tensor, grid: Grid, parts: Decomposition) -> Tensor:
+def _error(weight: Tensor, integers: Tensor, grid: WeightGrid, parts: Decomposition) -> Tensor:
     difference = grid.real(integers) - weight
     return ((difference @ parts.moments) * difference).sum(2)
 
 
-def output_error(weight: Tensor, grid: Grid, parts: Decomposition) -> Tensor:
+def output_error(weight: Tensor, grid: WeightGrid, parts: Decomposition) -> Tensor:
     """Mean squared error of each row's output, [G, R], as GPTQ leaves it: to compare grids by."""
     ordered = weight[:, :, parts.order]
     _, errors = _column_by_column(ordered, grid, *_bounds(ordered, grid), parts.inverse)
     return errors
 
 
-def refitted(weight: Tensor, grid: Grid, parts: Decomposition) -> tuple[Tensor, Tensor]:
+def refitted(weight: Tensor, grid: WeightGrid, parts: Decomposition) -> tuple[Tensor, Tensor]:
     """u H w and u H u, [G, R] each, for GPTQ's integers u = q - z.
 
     Their quotient is the scale of least error for these integers.
@@ -129,14 +129,14 @@ def near(scale: Tensor, products: Tensor, squares: Tensor) -> Tensor:
     return torch.where(positive & ((best / scale - 1).abs() < MAX_REFIT), best, scale)
 
 
-def _bounds(weight: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+def _bounds(weight: Tensor, grid: WeightGrid) -> tuple[Tensor, Tensor]:
     """The integers next to the nearest ones, inside the grid."""
     nearest = grid.nearest(weight)
     return torch.maximum(nearest - 1, grid.lo), torch.minimum(nearest + 1, grid.hi)
 
 
 def _column_by_column(
-    weight: Tensor, grid: Grid, low: Tensor, high: Tensor, inverse: Tensor
+    weight: Tensor, grid: WeightGrid, low: Tensor, high: Tensor, inverse: Tensor
 ) -> tuple[Tensor, Tensor]:
     """GPTQ: round a column, and let those after it make up for its error.
 
@@ -165,7 +165,7 @@ def _column_by_column(
 
 
 def _improve(
-    integers: Tensor, weight: Tensor, grid: Grid, low: Tensor, high: Tensor, moments: Tensor
+    integers: Tensor, weight: Tensor, grid: WeightGrid, low: Tensor, high: Tensor, moments: Tensor
 ) -> None:
     """One pass of coordinate descent over the columns, in place."""
     gradient = (grid.real(integers) - weight) @ moments

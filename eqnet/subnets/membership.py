@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from eqnet.spec.network import LayerInfo, TensorInfo
 from eqnet.spec.subnet import REMAINDER, SubnetSpec, WeightChoice
 from eqnet.subnets.build import Style
-from eqnet.subnets.profiled import Pair, Target
+from eqnet.subnets.profiled import BitPair, Target
 
 CHOSEN = ("weights", "activations", "carriers")
 AVERAGES = ("avg_weight_bits", "avg_activation_bits")
@@ -104,7 +104,7 @@ def _layers(target: Target, spec: SubnetSpec) -> str | None:
     return None
 
 
-def _pairs(target: Target, spec: SubnetSpec, layer: LayerInfo) -> list[Pair]:
+def _pairs(target: Target, spec: SubnetSpec, layer: LayerInfo) -> list[BitPair]:
     """The profile's pairs that give a free layer its weights and its stored activations."""
     tensor = target.info.tensor(layer.input)
     pairs = []
@@ -144,7 +144,9 @@ def _possible(target: Target, spec: SubnetSpec) -> Iterator[_Floats]:
                     yield chosen
 
 
-def _again(target: Target, spec: SubnetSpec, pairs: dict[str, Pair], floats: _Floats) -> SubnetSpec:
+def _again(
+    target: Target, spec: SubnetSpec, pairs: dict[str, BitPair], floats: _Floats
+) -> SubnetSpec:
     """The subnet that a search makes of the same choices."""
     choices = dict.fromkeys(target.free_layers(), target.profile.bits[0]) | pairs
     return target.subnet(

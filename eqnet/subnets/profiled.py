@@ -14,7 +14,7 @@ from eqnet.subnets.budgets import COST, no_uniform, quantities, within
 from eqnet.subnets.build import Style, build_spec
 from eqnet.subnets.stem import before, stem_cuts
 
-Pair = tuple[int, int]
+BitPair = tuple[int, int]
 ACTIVATED = "activated"
 
 
@@ -51,7 +51,7 @@ class Target:
 
     def subnet(
         self,
-        pairs: Mapping[str, Pair],
+        pairs: Mapping[str, BitPair],
         *,
         supernet: str = "",
         float_groups: frozenset[str] = frozenset(),
@@ -97,7 +97,7 @@ class Target:
         return stem_cuts(self.info)
 
     def _choice(
-        self, layer: LayerInfo, left: set[str], pairs: Mapping[str, Pair]
+        self, layer: LayerInfo, left: set[str], pairs: Mapping[str, BitPair]
     ) -> tuple[WeightChoice, int]:
         """Bits of a layer's weights and of what it reads. left: the layers that stay in float."""
         if layer.name in self.pinned:
@@ -145,7 +145,7 @@ class Target:
         )
         return replace(style, placement=plain)
 
-    def uniform(self, pair: Pair, *, supernet: str = "") -> SubnetSpec:
+    def uniform(self, pair: BitPair, *, supernet: str = "") -> SubnetSpec:
         """The subnet with one pair everywhere that is free."""
         return self.subnet(dict.fromkeys(self.free_layers(), pair), supernet=supernet)
 

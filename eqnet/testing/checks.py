@@ -14,8 +14,8 @@ from eqnet.backend.graph.reading import layers_of
 from eqnet.backend.protocol import Array, Exporter
 from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.testing.nets.cases import Case
-from eqnet.testing.oracle import TOUCHED, compare_integers, different, evaluate, prone
-from eqnet.testing.subnets import Subnet
+from eqnet.testing.oracle import TOUCHED, compare_integers, different, prone, run_oracle
+from eqnet.testing.subnets import SampleSubnet
 
 OPSET = 21
 # One integer that a tie moves may move a logit by this many steps of an 8-bit grid over the
@@ -29,14 +29,14 @@ class Made:
 
     case: Case
     profile: HardwareProfile
-    subnet: Subnet
+    subnet: SampleSubnet
     lowered: ir.Model
     folder: Path
 
 
-def reference(subnet: Subnet) -> None:
+def reference(subnet: SampleSubnet) -> None:
     """reference.onnx computes PyTorch's integers, as ONNX's reference evaluator sees it."""
-    computed = evaluate(subnet.reference, subnet.images)
+    computed = run_oracle(subnet.reference, subnet.images)
     names = [point.name for point in subnet.trace.points]
     assert sorted(computed.points) == sorted(names), "reference.onnx has other quantizers"
     _same_integers(subnet, subnet.reference, "reference.onnx")
@@ -47,8 +47,8 @@ def lowered(lowering: Made) -> None:
     _same_integers(lowering.subnet, lowering.lowered, "the lowered graph")
 
 
-def _same_integers(subnet: Subnet, model: ir.Model, what: str) -> None:
-    computed = evaluate(model, subnet.images)
+def _same_integers(subnet: SampleSubnet, model: ir.Model, what: str) -> None:
+    computed = run_oracle(model, subnet.images)
     result = compare_integers(subnet.trace, computed.points)
     assert not result.wrong, f"{what}: " + "; ".join(result.wrong)
     touched = int(result.touched.sum())
@@ -59,12 +59,14 @@ def _same_integers(subnet: Subnet, model: ir.Model, what: str) -> None:
     )
 
 
-def _worst(logits: Array, subnet: Subnet) -> str:
+def _worst(logits: Array, subnet: SampleSubnet) -> str:
     error = np.abs(logits - subnet.trace.logits).max()
     return f"{error:.3g} of a range of {np.ptp(subnet.trace.logits):.3g}"
 
 
-def executed(logits: Array, subnet: Subnet, bits: int, what: str, touched: int = TOUCHED) -> None:
+def executed(
+    logits: Array, subnet: SampleSubnet, bits: int, what: str, touched: int = TOUCHED
+) -> None:
     """A runtime's logits, of the first images of a subnet, are PyTorch's but for rounding ties.
 
     bits: the narrowest activations of the net. touched: most images that a tie may touch.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from eqnet.backend.graph.reading import quantizers
 from eqnet.backend.protocol import Array
 from eqnet.testing.subnets import Trace
-from eqnet.testing.template import name_of
+from eqnet.testing.template import point_name_of
 
 # A value may round either way where it lies this close to halfway between two integers, in
 # steps: float32 sums of products in another order differ by a few units in the last place, and
@@ -38,21 +38,21 @@ class Steps:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class OracleRun:
     """What a graph computed: quantizer name -> its integers, and the logits."""
 
     points: dict[str, Steps]
     logits: Array
 
 
-def evaluate(model: ir.Model, images: Array) -> Evaluation:
+def run_oracle(model: ir.Model, images: Array) -> OracleRun:
     """Run a QDQ graph in ONNX's reference evaluator, an implementation in plain numpy.
 
     images: float32 [N, C, H, W]. A quantizer counts by the name of its QuantizeLinear node.
     """
     from onnx.reference import ReferenceEvaluator
 
-    by_name = {name_of(quantizer): quantizer for quantizer in quantizers(model)}
+    by_name = {point_name_of(quantizer): quantizer for quantizer in quantizers(model)}
     proto: onnx.ModelProto = ir.to_proto(model)
     integers = [_held(quantizer.dequantize) for quantizer in by_name.values()]
     evaluator = ReferenceEvaluator(proto)
@@ -62,7 +62,7 @@ def evaluate(model: ir.Model, images: Array) -> Evaluation:
     points: dict[str, Steps] = {}
     for (name, quantizer), value in zip(by_name.items(), values, strict=True):
         points[name] = Steps(quantizer.scale, value.astype(np.int32) - quantizer.zero_point)
-    return Evaluation(points, logits)
+    return OracleRun(points, logits)
 
 
 def _held(dequantize: ir.Node) -> str:

@@ -52,7 +52,7 @@ class Trace:
 
 
 @dataclass(frozen=True)
-class Subnet:
+class SampleSubnet:
     """One extracted subnet, the neutral graph of it, and what PyTorch computes with it.
 
     images: float32 [7, C, H, W].
@@ -123,10 +123,10 @@ def supernet_of(net: str) -> Supernet:
 
 
 _templates: dict[tuple[str, tuple[str, ...]], ir.Model] = {}
-_subnets: dict[tuple[str, str], Subnet] = {}
+_subnets: dict[tuple[str, str], SampleSubnet] = {}
 
 
-def subnet_of(net: str, profile: HardwareProfile) -> Subnet:
+def subnet_of(net: str, profile: HardwareProfile) -> SampleSubnet:
     """The widest uniform subnet of a network under a profile, made once for each choice."""
     supernet = supernet_of(net)
     spec = Target.of(supernet.info, profile).default("")
@@ -136,7 +136,7 @@ def subnet_of(net: str, profile: HardwareProfile) -> Subnet:
     return _subnets[key]
 
 
-def _make(net: str, supernet: Supernet, spec: SubnetSpec) -> Subnet:
+def _make(net: str, supernet: Supernet, spec: SubnetSpec) -> SampleSubnet:
     shape = nets.RECIPES[net].shape
     supernet.apply(spec)
     supernet.recalibrate([nets.images(32, shape, STATISTICS_SEED)])
@@ -145,4 +145,4 @@ def _make(net: str, supernet: Supernet, spec: SubnetSpec) -> Subnet:
     if (net, floats) not in _templates:
         _templates[net, floats] = template_of(supernet, spec)
     images = nets.images(BATCH, shape, IMAGE_SEED).numpy()
-    return Subnet(spec, static, specialize(_templates[net, floats], static), images)
+    return SampleSubnet(spec, static, specialize(_templates[net, floats], static), images)

@@ -46,7 +46,7 @@ def specialize(template: ir.Model, net: fx.GraphModule) -> ir.Model:
     """
     model = template.clone()
     for quantizer in quantizers(model):
-        point = point_of(net, name_of(quantizer))
+        point = static_point_of(net, point_name_of(quantizer))
         if point is None:
             _take_out(model, quantizer)
         else:
@@ -58,12 +58,12 @@ def specialize(template: ir.Model, net: fx.GraphModule) -> ir.Model:
     return model
 
 
-def name_of(quantizer: Quantizer) -> str:
+def point_name_of(quantizer: Quantizer) -> str:
     """``<tensor>.carrier`` or ``<tensor>.narrow``."""
     return quantizer_names.point_of(str(quantizer.quantize.name))
 
 
-def point_of(net: fx.GraphModule, name: str) -> QuantizationPoint | None:
+def static_point_of(net: fx.GraphModule, name: str) -> QuantizationPoint | None:
     """The place in a static network where a quantizer of that name stands, None if it has none."""
     tensor, _, role = name.rpartition(".")
     static = net.get_submodule(f"{QUANTIZERS}.{tensor}")
@@ -91,7 +91,7 @@ def _take_out(model: ir.Model, quantizer: Quantizer) -> None:
 
 def _set_grid(model: ir.Model, quantizer: Quantizer, point: QuantizationPoint) -> None:
     clip = quantizer.clip
-    assert clip is not None, f"{name_of(quantizer)}: the template has a Clip everywhere"
+    assert clip is not None, f"{point_name_of(quantizer)}: the template has a Clip everywhere"
     for node in (quantizer.quantize, quantizer.dequantize):
         _put(node, 1, point.scale.numpy())
         _put(node, 2, point.zero_point.numpy())

@@ -32,7 +32,7 @@ from eqnet_exporters.trt import log as trt_log
 from eqnet_exporters.trt import lower as trt_lower
 from eqnet_exporters.trt import report as trt_report
 from eqnet_exporters.trt import rules as trt_rules
-from eqnet_exporters.trt.build import Batches
+from eqnet_exporters.trt.build import EngineBatches
 from eqnet_exporters.trt.cuda import Cuda, gpu_problem
 from eqnet_exporters.trt.report import WITHOUT_INT8_CONVOLUTION
 from eqnet_exporters.trt.run import TensorRtRunner
@@ -124,7 +124,7 @@ class TensorRtExporter:
             source, built = FLOAT16_MODEL, trt_float16.to_float16(model)
             write_file(folder / source, _serialized(built))
             written.append(source)
-        trt, batches = trt_build.find_tensorrt(), Batches.of(profile)
+        trt, batches = trt_build.find_tensorrt(), EngineBatches.of(profile)
         targets = trt_build.targets(trt, profile.engines.targets, profile.remainder)
         engines = build_all(trt, folder / source, targets, batches)
         limit = _weights_limit(built)
@@ -219,7 +219,7 @@ def _source(model: Path) -> Path:
     return model
 
 
-def trtexec(model: ir.Model, source: str, batches: Batches) -> str:
+def trtexec(model: ir.Model, source: str, batches: EngineBatches) -> str:
     """The command of NVIDIA's own tool that builds and times the same engine."""
     value = model.graph.inputs[0]
     assert value.shape is not None

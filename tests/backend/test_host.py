@@ -7,7 +7,7 @@ from eqnet.backend.machine.isa import ONEDNN_SWITCHES
 
 
 def test_describe_is_complete_and_repeatable():
-    one, two = host.describe(), host.describe()
+    one, two = host.describe_host(), host.describe_host()
     assert one == two
     assert int(one["cores"]) == host.cores() >= 1
     assert {"machine", "cpu", "cores", "isa", "os", "python", "numpy", "onnxruntime"} <= set(one)
@@ -22,9 +22,9 @@ def test_cores_are_those_of_this_process():
 def test_machine_hash_does_not_tell_the_machine_id(tmp_path, monkeypatch):
     identity = tmp_path / "machine-id"
     identity.write_text("secretidentity\n")
-    before = host.describe()
+    before = host.describe_host()
     monkeypatch.setattr(host, "MACHINE_ID", identity)
-    after = host.describe()
+    after = host.describe_host()
     assert "secretidentity" not in str(after)
     assert not host.same_machine(before, after)
     assert host.same_machine(after, {**after, "onnxruntime": "0"})
@@ -33,9 +33,9 @@ def test_machine_hash_does_not_tell_the_machine_id(tmp_path, monkeypatch):
 def test_a_limit_of_onednn_makes_another_machine(monkeypatch):
     for name in ONEDNN_SWITCHES:
         monkeypatch.delenv(name, raising=False)
-    before = host.describe()
+    before = host.describe_host()
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-    after = host.describe()
+    after = host.describe_host()
     assert after["cpu"] == f"{before['cpu']} under ONEDNN_MAX_CPU_ISA=AVX2"
     assert not host.same_machine(before, after)
 

@@ -3,7 +3,7 @@ from itertools import count
 import numpy as np
 import pytest
 
-from eqnet.backend.machine.timing import in_turns, paired_ratio, summarize
+from eqnet.backend.machine.timing import in_turns, paired_ratio, summarize_samples
 from eqnet.spec.errors import UsageError
 
 
@@ -44,7 +44,7 @@ def test_in_turns_refuses_nothing_to_time(repeats, warmup):
 
 
 def test_summarize():
-    latency = summarize([3.0, 1.0, 2.0, 4.0, 10.0], batch=4)
+    latency = summarize_samples([3.0, 1.0, 2.0, 4.0, 10.0], batch=4)
     assert latency.median == 3.0
     assert latency.minimum == 1.0
     assert latency.mean == 4.0

@@ -25,7 +25,7 @@ from eqnet.subnets.profiled import Target
 from eqnet.supernet.extract import extract
 from eqnet.supernet.supernet import Supernet
 from eqnet.testing.host import for_this_cpu
-from eqnet.testing.subnets import Subnet
+from eqnet.testing.subnets import SampleSubnet
 
 SHAPE = (3, 8, 8)
 PER_TENSOR = Form(weight_granularity=Granularity.PER_TENSOR, weight_symmetry=Symmetry.ASYMMETRIC)
@@ -157,7 +157,7 @@ def test_the_graph_computes_what_pytorch_does(supernet, form, bits):
         assert np.abs(run(model, batch) - expected).mean() <= 0.01 * spread
         assert np.abs(elastic - expected).mean() <= 0.02 * spread
         parts = ir.from_proto(model)
-        trace = Subnet(spec, net, parts, batch.numpy()).trace
+        trace = SampleSubnet(spec, net, parts, batch.numpy()).trace
         fed = feed(parts, trace, batch.numpy())
         assert (fed.quantizers, fed.wrong) == (len(trace.points), [])
         assert fed.logits <= 1e-5
@@ -171,7 +171,7 @@ def test_a_wrong_scale_is_seen_behind_its_layer():
     scale = next(item for item in model.graph.initializer if item.name == "up.weight.scale")
     scale.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(scale) * 1.02, scale.name))
     parts = ir.from_proto(model)
-    (line,) = feed(parts, Subnet(spec, static, parts, batch).trace, batch).wrong
+    (line,) = feed(parts, SampleSubnet(spec, static, parts, batch).trace, batch).wrong
     assert line.startswith("relu_1.narrow: ")
 
 

@@ -20,7 +20,7 @@ from eqnet.spec.hardware.load import load_profile
 from eqnet.subnets.profiled import Target
 from eqnet.supernet.extract import extract
 from eqnet.supernet.supernet import Supernet
-from eqnet.testing.subnets import Subnet
+from eqnet.testing.subnets import SampleSubnet
 
 ROUNDING = 1e-5  # of the largest logit: sums in another order
 QUICK = {
@@ -83,7 +83,7 @@ def test_the_graph_of_a_family_computes_the_subnet_for_any_number_of_images(fami
     run = find_exporter("onnxruntime").open(path, optimize=False, threads=1)
     assert run(images(1, family.shape).numpy()).shape == (1, supernet.info.classes)
     batch = images(3, family.shape).numpy()
-    fed = feed(model, Subnet(spec, net, model, batch).trace, batch)
+    fed = feed(model, SampleSubnet(spec, net, model, batch).trace, batch)
     assert fed.wrong == [] or family.checked == "run"
     assert fed.ties <= TIES * fed.integers
     assert fed.logits <= ROUNDING

@@ -11,8 +11,8 @@ from artifacts import replace_file
 from eqnet_exporters.tensorrt import TensorRtExporter
 from eqnet_exporters.trt import build as trt_build
 from eqnet_exporters.trt import worker as trt_worker
-from eqnet_exporters.trt.build import Batches, Engine
-from eqnet_exporters.trt.report import Layer, build_report, layer_rows, why_not
+from eqnet_exporters.trt.build import Engine, EngineBatches
+from eqnet_exporters.trt.report import BuiltLayer, build_report, layer_rows, why_not
 from trt_graphs import broken, neutral
 
 from eqnet.backend.artifact import read_manifest, read_parity
@@ -20,7 +20,7 @@ from eqnet.spec.errors import ArtifactError, EqnetError, ProfileError
 from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.hardware.profile import HardwareProfile
 
-CONV = Layer("conv", "Conv", 1, 100, 1, True)
+CONV = BuiltLayer("conv", "Conv", 1, 100, 1, True)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,9 @@ def test_sm75_builds_no_net_with_a_float32_remainder(tmp_path):
     path, target = tmp_path / "model.onnx", ("SM75",)
     ir.save(model, path)
     with pytest.raises(EqnetError, match=r"cannot build for SM75: .*FP32 GEMM"):
-        trt_worker._collect(trt_worker._start(path, tmp_path, Batches(), target), tmp_path, target)
+        trt_worker._collect(
+            trt_worker._start(path, tmp_path, EngineBatches(), target), tmp_path, target
+        )
 
 
 def test_what_no_engine_can_run_is_refused_before_any_work():
@@ -145,7 +147,7 @@ def test_a_second_process_builds_the_same_engines(tmp_path, monkeypatch):
     model = TensorRtExporter().lower(ir.from_proto(neutral()), load_profile("tensorrt_int8"))
     path = tmp_path / "model.onnx"
     ir.save(model, path)
-    alone = trt_worker.build_all(trt, path, ("SM80", "SM89"), Batches())
+    alone = trt_worker.build_all(trt, path, ("SM80", "SM89"), EngineBatches())
     started = []
     start = trt_worker._start
     monkeypatch.setattr(trt_worker, "WORTHWHILE_BYTES", 0)
@@ -156,13 +158,13 @@ def test_a_second_process_builds_the_same_engines(tmp_path, monkeypatch):
         return start(*arguments)
 
     monkeypatch.setattr(trt_worker, "_start", watched)
-    helped = trt_worker.build_all(trt, path, ("SM80", "SM89"), Batches())
+    helped = trt_worker.build_all(trt, path, ("SM80", "SM89"), EngineBatches())
     assert started == [("SM89",)]
     assert [engine.target for engine in helped] == ["SM80", "SM89"]
     assert [len(e.plan) for e in helped] == [len(e.plan) for e in alone]
     path.write_bytes(b"no model")
     with pytest.raises(EqnetError, match=r"building for SM89 failed: .*cannot parse"):
-        trt_worker._collect(start(path, tmp_path, Batches(), ("SM89",)), tmp_path, ("SM89",))
+        trt_worker._collect(start(path, tmp_path, EngineBatches(), ("SM89",)), tmp_path, ("SM89",))
 
 
 def test_verify_checks_the_rules_without_tensorrt(artifact, monkeypatch):

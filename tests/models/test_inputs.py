@@ -33,7 +33,7 @@ from eqnet.spec.errors import (
 from eqnet.spec.inputs import Inputs
 from eqnet.spec.manifest import Preprocessing
 from eqnet.stages.export.export import export
-from eqnet.stages.train.inputs import choose
+from eqnet.stages.train.inputs import choose_inputs
 from eqnet.stages.train.post_training import guess_dataset, post_training
 from eqnet.stages.verify import verify
 from eqnet.supernet.checkpoint import Header, load_supernet
@@ -157,19 +157,19 @@ TIMM = InputConfig("timm", (240, 240), 0.9, (0.5,) * 3, (0.5,) * 3, "bicubic", "
     ],
 )
 def test_the_user_overrides_the_configuration_value_by_value(config, inputs, changes):
-    assert choose(config, inputs).rules == config.rules().model_copy(update=changes)
+    assert choose_inputs(config, inputs).rules == config.rules().model_copy(update=changes)
 
 
 def test_contradictions_are_told():
-    assert choose(TIMM, Inputs()).warnings == ()
-    assert "240 x 240 and no other size" in choose(TIMM, Inputs(size=100)).warnings[0]
-    assert "averaged from 3" in choose(TIMM, Inputs(channels=1)).warnings[0]
-    assert choose(TIMM, Inputs(channels=1, mean=0.5, std=0.5)).warnings == ()
-    assert "reads 1 channel, not 3" in choose(IMAGENET, Inputs(channels=3), 1).warnings[0]
+    assert choose_inputs(TIMM, Inputs()).warnings == ()
+    assert "240 x 240 and no other size" in choose_inputs(TIMM, Inputs(size=100)).warnings[0]
+    assert "averaged from 3" in choose_inputs(TIMM, Inputs(channels=1)).warnings[0]
+    assert choose_inputs(TIMM, Inputs(channels=1, mean=0.5, std=0.5)).warnings == ()
+    assert "reads 1 channel, not 3" in choose_inputs(IMAGENET, Inputs(channels=3), 1).warnings[0]
     with pytest.raises(UsageError, match="resize 200 x 200 is smaller than the input"):
-        choose(TIMM, Inputs(resize=200))
+        choose_inputs(TIMM, Inputs(resize=200))
     with pytest.raises(UsageError, match="4 means or deviations for 3 channels"):
-        choose(TIMM, Inputs(mean=(0.1, 0.2, 0.3, 0.4)))
+        choose_inputs(TIMM, Inputs(mean=(0.1, 0.2, 0.3, 0.4)))
 
 
 def test_a_flat_folder_calibrates_and_the_choice_is_told(photos, tmp_path):

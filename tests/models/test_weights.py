@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import densenet121, vit_b_16
 
-from eqnet.models.weight_names import WRAPPERS, fit, names_of
+from eqnet.models.weight_names import WRAPPERS, fit_names, names_of
 from eqnet.models.weights import load_weights
 from eqnet.spec.errors import CheckpointError
 
@@ -273,7 +273,7 @@ def test_old_names_of_torchvision_fit(tmp_path):
         name.replace(".mlp.0.", ".mlp.linear_1.").replace(".mlp.3.", ".mlp.linear_2."): one
         for name, one in names.items()
     }
-    assert fit(names_of(names, {}), old).fits
+    assert fit_names(names_of(names, {}), old).fits
 
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float64, torch.float32)

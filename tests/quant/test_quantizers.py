@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from eqnet.quant.clip_search import _grid, search
+from eqnet.quant.clip_search import _grid, search_clip
 from eqnet.quant.functional import quantize
 from eqnet.quant.quantizers import ActivationQuantizer, WeightQuantizer
 from eqnet.quant.static import IntegerWeight
@@ -37,7 +37,7 @@ def test_clip_search_is_no_worse_than_the_range_or_than_a_plain_sweep(bits, symm
     rows = weight().reshape(6, -1)
     span = weight_range(bits, Symmetry.SYMMETRIC if symmetric else Symmetry.ASYMMETRIC)
     low, high = rows.amin(1), rows.amax(1)
-    found = search(rows, low, high, span, symmetric=symmetric)
+    found = search_clip(rows, low, high, span, symmetric=symmetric)
     best = error(rows, found.scale, found.zero_point, span)
     start, end = low.clamp(max=0.0), high.clamp(min=0.0)
     sweep = [_grid(start * ratio / 80, end * ratio / 80, span, symmetric) for ratio in range(8, 81)]
@@ -52,9 +52,9 @@ def test_clip_search_is_no_worse_than_the_range_or_than_a_plain_sweep(bits, symm
 def test_clip_search_does_not_depend_on_how_it_is_cut_into_blocks(monkeypatch):
     rows = torch.randn(7, 300, generator=torch.Generator().manual_seed(2))
     args = (rows, rows.amin(1), rows.amax(1), weight_range(4, Symmetry.ASYMMETRIC))
-    whole = search(*args, symmetric=False)
+    whole = search_clip(*args, symmetric=False)
     monkeypatch.setattr("eqnet.quant.clip_search.CPU_BLOCK", 400)
-    cut = search(*args, symmetric=False)
+    cut = search_clip(*args, symmetric=False)
     torch.testing.assert_close(cut.scale, whole.scale)
     assert torch.equal(cut.zero_point, whole.zero_point)
 
@@ -71,7 +71,7 @@ def test_a_skewed_search_keeps_the_short_end_of_what_is_far_out_at_the_other(fac
     weights[::1501] = factor**-2
 
     def lost(skewed):
-        found = search(
+        found = search_clip(
             x, x.amin(1), x.amax(1), span, symmetric=False, weights=weights, skewed=skewed
         )
         scale, zero = found.scale[:, None], found.zero_point[:, None]
@@ -85,7 +85,7 @@ def test_a_skewed_search_keeps_the_short_end_of_what_is_far_out_at_the_other(fac
 
 def test_clip_search_of_zeros_gives_a_positive_scale():
     rows = torch.zeros(2, 9)
-    found = search(
+    found = search_clip(
         rows, rows[:, 0], rows[:, 0], weight_range(8, Symmetry.ASYMMETRIC), symmetric=False
     )
     assert (found.scale > 0).all()

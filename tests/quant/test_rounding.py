@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from eqnet.quant.rounding import (
     Decomposition,
-    Grid,
+    WeightGrid,
     damped,
     near,
     output_error,
@@ -28,7 +28,7 @@ def problem(groups, rows, columns, seed, bits=4):
     top = 2 ** (bits - 1) - 1
     scale = weight.abs().amax(2, keepdim=True) / top
     bounds = torch.full_like(scale, -top - 1), torch.full_like(scale, top)
-    return weight, moments, Grid(scale, torch.zeros_like(scale), *bounds)
+    return weight, moments, WeightGrid(scale, torch.zeros_like(scale), *bounds)
 
 
 def error(weight, integers, grid, moments):

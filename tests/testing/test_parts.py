@@ -29,7 +29,7 @@ from eqnet.testing.nets.cases import (
     undeclared,
 )
 from eqnet.testing.nets.networks import NETS, RECIPES
-from eqnet.testing.oracle import TIE, Steps, compare_integers, different, evaluate, prone
+from eqnet.testing.oracle import TIE, Steps, compare_integers, different, prone, run_oracle
 from eqnet.testing.pairwise import cover, pairs_of
 from eqnet.testing.subnets import Point, Trace, subnet_of
 
@@ -207,7 +207,7 @@ def test_a_runtime_that_is_off_without_a_tie_near_fails():
 def test_the_evaluator_is_no_runtime_of_ours():
     """Its integers come from numpy: a quantizer's are those of its own float input."""
     subnet = subnet_of("no_bias", CASE.profile(OnnxRuntimeExporter(), EVERYWHERE))
-    found = evaluate(subnet.reference, subnet.images)
+    found = run_oracle(subnet.reference, subnet.images)
     first = subnet.trace.points[0]
     zero = next(q.zero_point for q in quantizers(subnet.reference))
     by_hand = np.clip(np.rint(subnet.images / np.float32(first.scale)) + zero, 0, 255) - zero

@@ -22,7 +22,7 @@ from eqnet.qdq.export import to_onnx
 from eqnet.spec.errors import ProfileError
 from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.manifest import MANIFEST, MODEL, Manifest
-from eqnet.stages.export.chosen import Subnet
+from eqnet.stages.export.chosen import ChosenSubnet
 from eqnet.stages.export.export import checked_exporter, export, export_in
 from eqnet.stages.verify import verify
 from eqnet.subnets.build import Style, build_spec
@@ -126,7 +126,7 @@ def test_export_refuses_before_any_work(world: World):
 
 def test_export_says_and_records_what_was_accepted(world: World, capsys):
     rules = profile(**SKIP, accept_slow=["placement.add"])
-    chosen = Subnet(Target.of(world.info, rules).default("0" * 64), "default")
+    chosen = ChosenSubnet(Target.of(world.info, rules).default("0" * 64), "default")
     folder = world.folder / "artifact"
     made = export_in(world.session, rules, checked_exporter(rules), chosen, folder)
     (line,) = made.slow

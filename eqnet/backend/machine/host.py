@@ -40,7 +40,7 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def describe() -> dict[str, str]:
+def describe_host() -> dict[str, str]:
     """What a measurement depends on: machine, CPU, cores, instruction sets, library versions.
 
     `machine` is a hash of the hardware and of the system's own identity (never the identity

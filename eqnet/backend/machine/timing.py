@@ -57,7 +57,7 @@ def in_turns(
     return samples
 
 
-def summarize(samples_ms: Sequence[float], batch: int) -> Latency:
+def summarize_samples(samples_ms: Sequence[float], batch: int) -> Latency:
     """Median first, then the tails; `batch` is the number of images of one call."""
     values = np.asarray(samples_ms, dtype=np.float64)
     median, p90, p99 = np.percentile(values, (50, 90, 99)).tolist()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from eqnet.cli.options import Data, Json, Quiet, Seed, Supernet
+from eqnet.cli.options import Data, Json, Quiet, Seed, SupernetOption
 
 HELP = """Search, export, verify and bench the built-in profiles; then one table and one page.
 
@@ -27,7 +27,7 @@ def demo(
         str | None,
         typer.Option(help="Names, with commas.", show_default="one of each kind"),
     ] = None,
-    supernet: Supernet = None,
+    supernet: SupernetOption = None,
     data: Data = None,
     seed: Seed = 0,
     as_json: Json = False,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from eqnet.cli.options import AllowCode, Data, Json, Quiet, Seed, Supernet
+from eqnet.cli.options import AllowCode, Data, Json, Quiet, Seed, SupernetOption
 
 HELP = """Accuracy of one uniform subnet of a supernet, in PyTorch.
 
@@ -29,7 +29,7 @@ def evaluate(
         str,
         typer.Option(help="Where quantizers stand: a profile's name, or 'paper'."),
     ] = "onnxruntime_x86",
-    supernet: Supernet = None,
+    supernet: SupernetOption = None,
     data: Data = None,
     split: Annotated[str, typer.Option(help="test or validation.")] = "test",
     scales: Annotated[

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eqnet.cli.options import AllowCode, Data, Json, Profile, Quiet, Supernet
+from eqnet.cli.options import AllowCode, Data, Json, Profile, Quiet, SupernetOption
 
 if TYPE_CHECKING:
     from eqnet.spec.manifest import Manifest
@@ -37,7 +37,7 @@ RANDOM_WEIGHTS = (
 
 def export(
     profile: Profile,
-    supernet: Supernet = None,
+    supernet: SupernetOption = None,
     subnet: Annotated[
         Path | None,
         typer.Option(help="A subnet.json.", show_default="the last search's, or the default one"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eqnet.cli.options import AllowCode, Data, Json, Profile, Quiet, Seed, Supernet
+from eqnet.cli.options import AllowCode, Data, Json, Profile, Quiet, Seed, SupernetOption
 
 if TYPE_CHECKING:
     from eqnet.spec.reports import SearchReport
@@ -33,7 +33,7 @@ def search(
             help="NAME=VALUE, an upper bound; may be repeated.", show_default="the profile's"
         ),
     ] = None,
-    supernet: Supernet = None,
+    supernet: SupernetOption = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder to write.", show_default="runs/search/PROFILE")
     ] = None,

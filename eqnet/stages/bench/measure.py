@@ -37,7 +37,7 @@ class Setup:
     progress: Progress
 
 
-def measure(setup: Setup, rng: np.random.Generator) -> tuple[list[float], list[float]]:
+def time_pairs(setup: Setup, rng: np.random.Generator) -> tuple[list[float], list[float]]:
     """Milliseconds of the artifact's model and of its float twin, pair by pair.
 
     The twin runs on the artifact's device, in `float_precision`. New sessions are opened on
@@ -62,7 +62,7 @@ def float_precision(profile: HardwareProfile) -> FloatPrecision:
     return "bfloat16" if profile.remainder == "bfloat16" else "float32"
 
 
-def agreement(setup: Setup) -> float:
+def deployed_agreement(setup: Setup) -> float:
     """Share of the stored images with PyTorch's class in the artifact as deployed, as `verify`
     counts them: what a rounding tie may turn is passed over."""
     parity = read_parity(setup.folder, setup.manifest)

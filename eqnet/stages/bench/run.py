@@ -8,9 +8,9 @@ import numpy as np
 
 from eqnet.backend.artifact import check_files, read_manifest
 from eqnet.backend.discovery import find_exporter
-from eqnet.backend.machine.host import describe
+from eqnet.backend.machine.host import describe_host
 from eqnet.backend.machine.isa import foreign_isa
-from eqnet.backend.machine.timing import paired_ratio, summarize
+from eqnet.backend.machine.timing import paired_ratio, summarize_samples
 from eqnet.backend.protocol import HostLimit, cpu_of, host_limit
 from eqnet.spec.errors import UsageError, VerificationError
 from eqnet.spec.hardware.limits import BATCH, REPEATS, THREADS
@@ -19,7 +19,7 @@ from eqnet.spec.manifest import Manifest
 from eqnet.spec.progress import Progress, Silent
 from eqnet.spec.reports import BenchReport
 from eqnet.stages.bench.gate import gate, read_baseline
-from eqnet.stages.bench.measure import Setup, agreement, float_precision, measure
+from eqnet.stages.bench.measure import Setup, deployed_agreement, float_precision, time_pairs
 
 
 def bench(
@@ -51,7 +51,7 @@ def bench(
     rules = _rules(manifest.profile.bench, repeats, batch, threads)
     if max_regression < 0:
         raise UsageError(f"max_regression {max_regression} (allowed: 0 or more)")
-    host = describe()
+    host = describe_host()
     before = None
     if baseline is not None:
         before = read_baseline(baseline, manifest, rules, host)
@@ -72,7 +72,7 @@ def _require_right(setup: Setup, limit: HostLimit | None) -> None:
     """Raise VerificationError where this CPU gives other classes than PyTorch."""
     if limit is None or limit.exact:
         return
-    share, demanded = agreement(setup), setup.manifest.profile.parity.top1_agreement
+    share, demanded = deployed_agreement(setup), setup.manifest.profile.parity.top1_agreement
     if share < demanded:
         raise VerificationError(
             f"{setup.folder}: {share:.4g} of the stored images have PyTorch's class (demanded: "
@@ -114,7 +114,7 @@ def _empty(
 def _measured(
     artifact: Path, setup: Setup, host: dict[str, str], rng: np.random.Generator
 ) -> BenchReport:
-    quantized, float32 = measure(setup, rng)
+    quantized, float32 = time_pairs(setup, rng)
     ratio, interval = paired_ratio(quantized, float32, rng)
     profile = setup.manifest.profile
     limit = host_limit(setup.exporter, profile)
@@ -124,8 +124,8 @@ def _measured(
         update={
             "verdict": "passed",
             "reason": reason,
-            "quantized": summarize(quantized, setup.rules.batch),
-            "float32": summarize(float32, setup.rules.batch),
+            "quantized": summarize_samples(quantized, setup.rules.batch),
+            "float32": summarize_samples(float32, setup.rules.batch),
             "float_precision": float_precision(setup.manifest.profile),
             "ratio": ratio,
             "ratio_interval": interval,

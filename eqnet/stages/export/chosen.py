@@ -13,7 +13,7 @@ from eqnet.subnets.profiled import Target
 from eqnet.supernet.session import Session
 
 
-class Subnet(NamedTuple):
+class ChosenSubnet(NamedTuple):
     """A subnet and where it came from."""
 
     spec: SubnetSpec
@@ -22,7 +22,7 @@ class Subnet(NamedTuple):
 
 def choose_subnet(
     session: Session, profile: HardwareProfile, path: Path | None, searches: Path | None
-) -> Subnet:
+) -> ChosenSubnet:
     """The subnet to export, and where it came from.
 
     Raises CheckpointError for one of another supernet or profile, or that the profile's search
@@ -32,14 +32,14 @@ def choose_subnet(
     if path is not None:
         spec = load_subnet(path)
         _check_belongs(path, spec, session, profile)
-        return Subnet(_checked(path, spec, target), str(path))
+        return ChosenSubnet(_checked(path, spec, target), str(path))
     if searches is not None:
         searched = searches / profile.name / "subnet.json"
         if searched.is_file():
             spec = load_subnet(searched)
             if spec.supernet == session.identity and spec.profile_sha256 == profile.sha256():
-                return Subnet(_checked(searched, spec, target), "search")
-    return Subnet(target.default(session.identity), "default")
+                return ChosenSubnet(_checked(searched, spec, target), "search")
+    return ChosenSubnet(target.default(session.identity), "default")
 
 
 def _checked(path: Path, spec: SubnetSpec, target: Target) -> SubnetSpec:

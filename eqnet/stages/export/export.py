@@ -29,7 +29,7 @@ from eqnet.spec.manifest import (
 )
 from eqnet.spec.progress import Progress, Silent
 from eqnet.spec.version import __version__
-from eqnet.stages.export.chosen import Subnet, choose_subnet
+from eqnet.stages.export.chosen import ChosenSubnet, choose_subnet
 from eqnet.stages.export.parity_set import truth_of, write_parity
 from eqnet.stages.export.reference import check_reference
 from eqnet.subnets.budgets import weight_bytes
@@ -100,7 +100,7 @@ def export_in(
     session: Session,
     profile: HardwareProfile,
     exporter: Exporter,
-    chosen: Subnet,
+    chosen: ChosenSubnet,
     out: Path,
     progress: Progress | None = None,
 ) -> Manifest:
@@ -131,7 +131,7 @@ def _manifest(
     session: Session,
     profile: HardwareProfile,
     exporter: Exporter,
-    chosen: Subnet,
+    chosen: ChosenSubnet,
     parity: ParitySet,
     folder: Path,
 ) -> Manifest:

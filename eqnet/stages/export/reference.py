@@ -56,7 +56,7 @@ def check_reference(path: Path, net: fx.GraphModule, images: Tensor) -> None:
     if graph.unknown:
         raise EqnetError(f"{path.name}: '{graph.unknown[0]}' is a quantizer of another form")
     for batch in _few(images):
-        points, expected = trace(net, batch)
+        points, expected = trace_points(net, batch)
         _compare(path, graph, batch.numpy(), points, expected)
 
 
@@ -67,7 +67,7 @@ def _few(images: Tensor) -> Iterator[Tensor]:
 
 
 @torch.no_grad()
-def trace(net: fx.GraphModule, images: Tensor) -> tuple[dict[str, Traced], Array]:
+def trace_points(net: fx.GraphModule, images: Tensor) -> tuple[dict[str, Traced], Array]:
     """What every quantizer of a static network does for images [N, C, H, W], and the logits."""
     points: dict[str, Traced] = {}
     hooks = []

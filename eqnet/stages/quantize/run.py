@@ -10,7 +10,7 @@ from typing import Any
 
 from eqnet.backend.artifact import check_files, foreign_content, read_manifest
 from eqnet.backend.discovery import exporter_of
-from eqnet.backend.machine.host import describe
+from eqnet.backend.machine.host import describe_host
 from eqnet.backend.refusals import accepted_refusals
 from eqnet.chain import SEARCHES, Chain, Source, run_all
 from eqnet.spec.errors import ArtifactError, OutputError, UsageError
@@ -23,7 +23,7 @@ from eqnet.spec.scheme import Frozen
 from eqnet.stages.quantize.settings import Settings, read_record, write_record
 from eqnet.stages.quantize.subnets import (
     SearchMode,
-    choose,
+    choose_for_profile,
     require_choosable,
     require_mode,
     searched_before,
@@ -240,7 +240,7 @@ class _Chain(Chain):
         if self._is_searched(subnet):
             self.searched, self.chosen = True, "searched: before"
         else:
-            choice = choose(self._plan.mode, self._plan.session, self._profile)
+            choice = choose_for_profile(self._plan.mode, self._plan.session, self._profile)
             self.chosen = f"{_origin(choice.search)}: {choice.reason}"
             if choice.search:
                 self.search()
@@ -260,7 +260,7 @@ class _Chain(Chain):
         if not (self.artifact / BENCH).is_file():
             return False
         try:
-            return read_model(self.artifact / BENCH, BenchReport).host == describe()
+            return read_model(self.artifact / BENCH, BenchReport).host == describe_host()
         except ArtifactError:
             return False
 

@@ -45,7 +45,7 @@ def require_choosable(mode: SearchMode, profile: HardwareProfile) -> None:
         )
 
 
-def choose(mode: SearchMode, session: Session, profile: HardwareProfile) -> Choice:
+def choose_for_profile(mode: SearchMode, session: Session, profile: HardwareProfile) -> Choice:
     """Whether to search. "auto": where the profile leaves no other way, or where a search is
     expected to take at most `PATIENCE_SECONDS`.
 

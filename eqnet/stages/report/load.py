@@ -43,7 +43,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Inputs:
+class ReportInputs:
     """Everything that one report shows."""
 
     artifacts: tuple[Artifact, ...] = ()
@@ -51,7 +51,7 @@ class Inputs:
     trainings: tuple[Training, ...] = ()
 
 
-def load(paths: Sequence[Path]) -> Inputs:
+def load(paths: Sequence[Path]) -> ReportInputs:
     """Read artifact folders, search folders or files, and training folders or logs.
 
     HTML pages are passed over, so that ``artifacts/*`` may hold an earlier report. Raises
@@ -73,7 +73,7 @@ def load(paths: Sequence[Path]) -> Inputs:
             raise ArtifactError(f"{path}: {_why_not(path)}")
     if not (artifacts or searches or trainings):
         raise ArtifactError("nothing to report (allowed: artifacts, searches, training logs)")
-    return Inputs(tuple(artifacts), tuple(searches), tuple(trainings))
+    return ReportInputs(tuple(artifacts), tuple(searches), tuple(trainings))
 
 
 def load_artifact(folder: Path) -> Artifact:

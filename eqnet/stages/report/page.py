@@ -14,7 +14,7 @@ from eqnet.spec.errors import ArtifactError, MissingExtraError
 from eqnet.spec.reports import SearchReport
 from eqnet.spec.version import __version__
 from eqnet.stages.report import wording
-from eqnet.stages.report.load import Inputs, Training, load
+from eqnet.stages.report.load import ReportInputs, Training, load
 from eqnet.stages.report.style import DARK, LIGHT, PAGE, css_variables, drawing, png, themed_svg
 from eqnet.stages.report.summary import Row, summarize
 
@@ -50,7 +50,7 @@ def report(
     OutputError where nothing can be written, MissingExtraError without matplotlib or jinja2.
     """
     require_plotting()
-    inputs = load(paths) if paths or not failures else Inputs()
+    inputs = load(paths) if paths or not failures else ReportInputs()
     if picture is not None and not inputs.artifacts:
         raise ArtifactError("a picture compares artifacts, and none was given")
     rows = summarize(inputs.artifacts, failures)
@@ -69,7 +69,7 @@ def require_plotting() -> None:
             )
 
 
-def render(inputs: Inputs, rows: Sequence[Row], *, title: str, now: datetime) -> str:
+def render(inputs: ReportInputs, rows: Sequence[Row], *, title: str, now: datetime) -> str:
     """The page as text."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -95,7 +95,7 @@ def render(inputs: Inputs, rows: Sequence[Row], *, title: str, now: datetime) ->
     )
 
 
-def headline(rows: Sequence[Row], inputs: Inputs) -> str:
+def headline(rows: Sequence[Row], inputs: ReportInputs) -> str:
     """The result in one sentence."""
     if not rows:
         return f"{len(inputs.searches)} searches, {len(inputs.trainings)} training logs."
@@ -109,7 +109,7 @@ def headline(rows: Sequence[Row], inputs: Inputs) -> str:
     return f"{len(rows)} {profiles} from {origin}: {told}."
 
 
-def write_picture(inputs: Inputs, rows: Sequence[Row], path: Path) -> None:
+def write_picture(inputs: ReportInputs, rows: Sequence[Row], path: Path) -> None:
     """Write the comparison as a PNG. Raises ArtifactError when there is no artifact."""
     from eqnet.stages.report.picture import comparison_figure
 
@@ -120,7 +120,7 @@ def write_picture(inputs: Inputs, rows: Sequence[Row], path: Path) -> None:
         write_file(path, png(figure))
 
 
-def _plots(inputs: Inputs, rows: Sequence[Row]) -> dict[str, Any]:
+def _plots(inputs: ReportInputs, rows: Sequence[Row]) -> dict[str, Any]:
     from eqnet.stages.report import picture, plots
 
     artifacts = inputs.artifacts

@@ -23,7 +23,7 @@ from eqnet.spec.errors import CheckpointError
 from eqnet.spec.fields import first_problem
 from eqnet.spec.progress import Progress
 from eqnet.spec.scheme import Frozen
-from eqnet.stages.search.labels import Labels
+from eqnet.stages.search.labels import MeasuredSubnets
 from eqnet.supernet.checkpoint import read_tensors
 
 FILE = "cqap.safetensors"
@@ -72,7 +72,7 @@ class Cqap(NamedTuple):
 
 
 def fit(
-    labels: Labels,
+    labels: MeasuredSubnets,
     *,
     supernet: str,
     images: int,

@@ -29,7 +29,7 @@ SOURCE_KEY = "measured"
 REMAINDER_SHARE = 0.15
 
 
-class Labels(NamedTuple):
+class MeasuredSubnets(NamedTuple):
     """features float32 [N, D] and accuracy float32 [N] in [0, 1]."""
 
     features: NDArray[np.float32]
@@ -72,7 +72,7 @@ def measure_labels(
     seed: int,
     path: Path,
     progress: Progress,
-) -> Labels:
+) -> MeasuredSubnets:
     """Measure `count` random subnets; goes on from `path` after an interruption.
 
     Which subnets are drawn depends on the seed alone. identity: sha256 of the supernet; labels
@@ -93,7 +93,7 @@ def measure_labels(
         if (index + 1) % SAVE_EVERY == 0 or index + 1 == count:
             _save(path, features[: index + 1], accuracies, source)
     progress.finish()
-    return Labels(features, np.asarray(accuracies, dtype=np.float32))
+    return MeasuredSubnets(features, np.asarray(accuracies, dtype=np.float32))
 
 
 def _save(path: Path, features: NDArray[np.float32], accuracies: list[float], source: str) -> None:

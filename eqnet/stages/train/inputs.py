@@ -22,7 +22,7 @@ from eqnet.spec.inputs import CHANNELS, Inputs, each, pair
 from eqnet.spec.manifest import Fit, Interpolation, Preprocessing
 
 
-class Chosen(NamedTuple):
+class ChosenInputs(NamedTuple):
     """Preprocessing, whose configuration it starts from, and what contradicts the network."""
 
     rules: Preprocessing
@@ -52,7 +52,7 @@ def with_inputs(
     inputs: Inputs,
     build: Callable[[int], nn.Module],
     shapes: Callable[[nn.Module], dict[str, tuple[int, ...]]] | None,
-) -> tuple[Dataset, Chosen]:
+) -> tuple[Dataset, ChosenInputs]:
     """The dataset with the inputs that the network `model` wants, and how they were chosen.
 
     build: makes the network for a number of channels. shapes: those of its weights by its names,
@@ -60,11 +60,11 @@ def with_inputs(
     """
     config = config_of(model, dataset)
     if not isinstance(dataset, ImageFolder):
-        chosen = choose(config, inputs)
+        chosen = choose_inputs(config, inputs)
         if inputs.named():
             dataset = dataset.with_inputs(chosen.rules)
         return dataset, chosen
-    channels, read = choose(config, inputs).rules.channels, None
+    channels, read = choose_inputs(config, inputs).rules.channels, None
     if shapes is not None or model.partition(":")[0] not in LIBRARIES:
         net = build(channels)
         if config is IMAGENET:
@@ -75,7 +75,7 @@ def with_inputs(
             _check_channels(stored, channels, inputs)
             if stored != channels:
                 read = stored
-    chosen = choose(config, inputs, read)
+    chosen = choose_inputs(config, inputs, read)
     return dataset.with_inputs(chosen.rules), chosen
 
 
@@ -87,7 +87,7 @@ def _check_channels(stored: int, channels: int, inputs: Inputs) -> None:
         )
 
 
-def choose(config: InputConfig, inputs: Inputs, channels: int | None = None) -> Chosen:
+def choose_inputs(config: InputConfig, inputs: Inputs, channels: int | None = None) -> ChosenInputs:
     """The user's values, and the configuration's where there are none.
 
     channels: of the network, where they are known. Raises UsageError for values that contradict
@@ -121,7 +121,7 @@ def choose(config: InputConfig, inputs: Inputs, channels: int | None = None) -> 
     rules = Preprocessing(
         mean=mean, std=std, size=size, resize=box, fit=fit, interpolation=interpolation
     )
-    return Chosen(rules, config, tuple(warnings))
+    return ChosenInputs(rules, config, tuple(warnings))
 
 
 def _box(config: InputConfig, inputs: Inputs, size: tuple[int, int]) -> tuple[tuple[int, int], Fit]:

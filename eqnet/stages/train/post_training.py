@@ -24,7 +24,7 @@ from eqnet.spec.errors import CaptureError, CheckpointError, DataError, UsageErr
 from eqnet.spec.inputs import Inputs
 from eqnet.spec.progress import Progress, Silent
 from eqnet.stages.train.elastic import pick_device
-from eqnet.stages.train.inputs import Chosen, implied, with_inputs
+from eqnet.stages.train.inputs import ChosenInputs, implied, with_inputs
 from eqnet.supernet.calibrate import calibrate
 from eqnet.supernet.checkpoint import Header, require_restorable, save_supernet
 from eqnet.supernet.float_checks import (
@@ -227,7 +227,7 @@ def _with_inputs(
     inputs: Inputs,
     seed: int,
     allow_code: bool,
-) -> tuple[Dataset, Chosen]:
+) -> tuple[Dataset, ChosenInputs]:
     """The dataset with the network's inputs, for which the network may be built once more."""
 
     def build(channels: int) -> nn.Module:
@@ -243,7 +243,7 @@ def _float_model(
     model: str,
     file: WeightFile | None,
     dataset: Dataset,
-    chosen: Chosen,
+    chosen: ChosenInputs,
     seed: int,
     allow_code: bool,
 ) -> _Float:
@@ -308,7 +308,7 @@ def _read(images: Images, batch: int, count: int) -> Iterator[tuple[Any, Any]]:
 
 
 @torch.no_grad()
-def _require_logits(net: nn.Module, dataset: Dataset, chosen: Chosen) -> None:
+def _require_logits(net: nn.Module, dataset: Dataset, chosen: ChosenInputs) -> None:
     """One image gives finite logits. Raises CaptureError or CheckpointError."""
     example = next(_inputs(dataset.calibration(), dataset, 1, 1))
     try:

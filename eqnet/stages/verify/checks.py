@@ -109,7 +109,7 @@ def accuracy_drop(name: str, reference: float, measured: float, images: int, lim
     return at_most(name, drop, round(max(limit, 100 / images), 9), "points")
 
 
-def int8_layers(proved: Sequence[str], promised: Sequence[str]) -> Check:
+def int8_check(proved: Sequence[str], promised: Sequence[str]) -> Check:
     """Whether every layer that the manifest promises runs in int8 by the runtime's own word."""
     missing = [layer for layer in promised if layer not in set(proved)]
     value, limit = float(len(promised) - len(missing)), float(len(promised))

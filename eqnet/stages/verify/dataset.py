@@ -16,9 +16,9 @@ from eqnet.stages.verify import checks
 from eqnet.stages.verify.execute import (
     BATCH,
     STAND_IN,
+    BatchProgress,
+    Deployment,
     Execution,
-    Progress,
-    Target,
     count_correct,
     open_graph,
 )
@@ -44,10 +44,10 @@ def whole_test_set(manifest: Manifest, root: Path) -> tuple[Images, int]:
 def check_accuracy(
     folder: Path,
     manifest: Manifest,
-    target: Target,
+    target: Deployment,
     root: Path,
     threads: int | None,
-    progress: Progress | None,
+    progress: BatchProgress | None,
 ) -> tuple[Check, float | None, int | None]:
     """The accuracy check, the accuracy in [0, 1] and the number of images.
 
@@ -90,7 +90,7 @@ def _count(
     executions: tuple[Execution, Execution],
     images: Images,
     manifest: Manifest,
-    progress: Progress | None,
+    progress: BatchProgress | None,
 ) -> list[int]:
     """Right answers of each graph, and images with labels."""
     correct, done = [0, 0, 0], 0

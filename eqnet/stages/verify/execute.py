@@ -19,12 +19,12 @@ from eqnet.spec.manifest import Manifest
 BATCH = 64
 STAND_IN = "onnxruntime"
 
-Progress = Callable[[str, int, int], None]
+BatchProgress = Callable[[str, int, int], None]
 """Called with what is being done, images done and images in all."""
 
 
 @dataclass(frozen=True)
-class Target:
+class Deployment:
     """The artifact's own exporter, and what executes its graph on this machine.
 
     reason: why the backend itself cannot execute here, None if it does.
@@ -40,12 +40,12 @@ class Target:
         return self.executor.runtime_version()
 
 
-def choose_target(manifest: Manifest) -> Target:
+def choose_target(manifest: Manifest) -> Deployment:
     """The manifest's backend, with ONNX Runtime to stand in where it cannot execute."""
     exporter = find_exporter(manifest.backend)
     reason = exporter.unavailable(manifest.profile)
     executor = exporter if reason is None else find_exporter(STAND_IN)
-    return Target(exporter, executor, reason)
+    return Deployment(exporter, executor, reason)
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ def open_graph(
     return Execution(path, runner, manifest)
 
 
-def run_all(
-    execution: Execution, pixels: NDArray[np.uint8], stage: str, progress: Progress | None
+def run_batches(
+    execution: Execution, pixels: NDArray[np.uint8], stage: str, progress: BatchProgress | None
 ) -> Array:
     """Logits of all images, BATCH at a time."""
     total, parts = len(pixels), []

@@ -19,7 +19,13 @@ from eqnet.spec.manifest import MODEL, Manifest
 from eqnet.spec.reports import Check, VerifyReport
 from eqnet.stages.verify import checks
 from eqnet.stages.verify.dataset import check_accuracy
-from eqnet.stages.verify.execute import Progress, Target, choose_target, open_graph, run_all
+from eqnet.stages.verify.execute import (
+    BatchProgress,
+    Deployment,
+    choose_target,
+    open_graph,
+    run_batches,
+)
 
 REPORT = "verify.json"
 
@@ -39,7 +45,7 @@ def verify(
     *,
     data: Path | None = None,
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: BatchProgress | None = None,
 ) -> VerifyReport:
     """Check an artifact folder against its own manifest, on this machine.
 
@@ -92,11 +98,11 @@ def verify(
         against_float=compared.against_float,
         int8_layers=int8_count,
         layers=len(manifest.layers),
-        host=host.describe(),
+        host=host.describe_host(),
     )
 
 
-def _execution(target: Target) -> Check:
+def _execution(target: Deployment) -> Check:
     if target.reason is None:
         return Check(name="execution", verdict="passed")
     return checks.skipped(
@@ -104,7 +110,7 @@ def _execution(target: Target) -> Check:
     )
 
 
-def _extra(artifact: Path, target: Target, parity: Parity) -> list[Check]:
+def _extra(artifact: Path, target: Deployment, parity: Parity) -> list[Check]:
     """The checks that the backend's exporter has of its own."""
     if isinstance(target.exporter, ExtraChecks):
         return target.exporter.extra_checks(artifact, parity)
@@ -115,15 +121,15 @@ def _compare(
     artifact: Path,
     manifest: Manifest,
     parity: Parity,
-    target: Target,
+    target: Deployment,
     threads: int | None,
-    progress: Progress | None,
+    progress: BatchProgress | None,
 ) -> _Parity:
     def logits_of(optimize: bool, stage: str) -> Array:
         graph = open_graph(
             target.executor, artifact / MODEL, manifest, optimize=optimize, threads=threads
         )
-        return run_all(graph, parity.pixels, stage, progress)
+        return run_batches(graph, parity.pixels, stage, progress)
 
     rules = manifest.profile.parity
     images, step = len(parity.pixels), manifest.parity.logit_step
@@ -160,7 +166,7 @@ def _against_float(deployed: Array, parity: Parity, manifest: Manifest) -> Float
     return compare_with_float(deployed, parity.float_logits, parity.labels, accuracy)
 
 
-def _prove_int8(artifact: Path, manifest: Manifest, target: Target) -> tuple[Check, int | None]:
+def _prove_int8(artifact: Path, manifest: Manifest, target: Deployment) -> tuple[Check, int | None]:
     """Ask the backend which layers ran in int8; None where it cannot tell on this machine."""
     operators = layers_of(ir.load(artifact / MODEL))
     layers = {name: operators[name] for name in manifest.layers if name in operators}
@@ -176,4 +182,4 @@ def _prove_int8(artifact: Path, manifest: Manifest, target: Target) -> tuple[Che
         return checks.skipped("int8_layers", target.reason), None
     if manifest.slow and not manifest.int8_layers:
         return checks.int8_unpromised(proved, manifest), len(proved)
-    return checks.int8_layers(proved, manifest.int8_layers), len(proved)
+    return checks.int8_check(proved, manifest.int8_layers), len(proved)

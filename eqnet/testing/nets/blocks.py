@@ -184,7 +184,7 @@ class Reductions(nn.Module):
         return logits
 
 
-class Constants(nn.Module):
+class ConstantMaps(nn.Module):
     """Constants that are repeated for each image and joined: a map of positions, a class token."""
 
     positions: Tensor

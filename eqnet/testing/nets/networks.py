@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from eqnet.testing.nets.blocks import (
     CLASSES,
     Concat,
-    Constants,
+    ConstantMaps,
     ConvBn,
     Gate,
     LinearHead,
@@ -181,7 +181,7 @@ def outliers() -> nn.Module:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class NetworkRecipe:
     """How a network is made, the shape [C, H, W] of its images, and whether it is equalized."""
 
     build: Callable[[], nn.Module]
@@ -189,28 +189,28 @@ class Recipe:
     equalized: bool = False
 
 
-RECIPES: dict[str, Recipe] = {
-    "resnet20": Recipe(residual_stages),
-    "residual": Recipe(Residual),
-    "sums": Recipe(Sums),
-    "concat": Recipe(Concat),
-    "split": Recipe(Split),
-    "tokens": Recipe(Tokens),
-    "depthwise": Recipe(depthwise),
-    "squeeze_excite": Recipe(squeeze_excite),
-    "hard_swish": Recipe(hard_swish),
-    "pooling": Recipe(Pooling),
-    "reductions": Recipe(Reductions),
-    "constants": Recipe(Constants),
-    "scaled": Recipe(Scaled),
-    "padding": Recipe(Padding, ODD_SHAPE),
-    "groups": Recipe(groups),
-    "transposed": Recipe(Transposed),
-    "no_bias": Recipe(NoBias),
-    "linear_head": Recipe(LinearHead),
-    "dead_channels": Recipe(dead_channels),
-    "huge_bias": Recipe(huge_bias),
-    "outliers": Recipe(outliers, equalized=True),
+RECIPES: dict[str, NetworkRecipe] = {
+    "resnet20": NetworkRecipe(residual_stages),
+    "residual": NetworkRecipe(Residual),
+    "sums": NetworkRecipe(Sums),
+    "concat": NetworkRecipe(Concat),
+    "split": NetworkRecipe(Split),
+    "tokens": NetworkRecipe(Tokens),
+    "depthwise": NetworkRecipe(depthwise),
+    "squeeze_excite": NetworkRecipe(squeeze_excite),
+    "hard_swish": NetworkRecipe(hard_swish),
+    "pooling": NetworkRecipe(Pooling),
+    "reductions": NetworkRecipe(Reductions),
+    "constants": NetworkRecipe(ConstantMaps),
+    "scaled": NetworkRecipe(Scaled),
+    "padding": NetworkRecipe(Padding, ODD_SHAPE),
+    "groups": NetworkRecipe(groups),
+    "transposed": NetworkRecipe(Transposed),
+    "no_bias": NetworkRecipe(NoBias),
+    "linear_head": NetworkRecipe(LinearHead),
+    "dead_channels": NetworkRecipe(dead_channels),
+    "huge_bias": NetworkRecipe(huge_bias),
+    "outliers": NetworkRecipe(outliers, equalized=True),
 }
 NETS: tuple[str, ...] = tuple(RECIPES)
 # They set weights of their own after the draw.

@@ -23,7 +23,7 @@ from eqnet.backend.lowbit.integer import FORMAT, PACKED, VERSION
 from eqnet_exporters.lowbit.integer_parts import (
     INT32,
     NotIntegerOnlyError,
-    Scales,
+    ScaleArray,
     fixed_point,
     flattens,
     ints,
@@ -52,7 +52,7 @@ class _Sum:
     """
 
     op: dict[str, Any]
-    units: list[Scales]
+    units: list[ScaleArray]
     reach: float
 
 
@@ -281,7 +281,7 @@ class _Builder:
         return _Sum(op, [_unit(grid) / math.prod(options["kernel"])], reach(grid))
 
 
-def _unit(grid: dict[str, Any]) -> Scales:
+def _unit(grid: dict[str, Any]) -> ScaleArray:
     return np.array([grid["scale"]], dtype=np.float64)
 
 

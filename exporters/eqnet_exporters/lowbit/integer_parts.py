@@ -18,14 +18,14 @@ ALLOWED = (
     "Conv, Gemm, Add, Concat, AveragePool, GlobalAveragePool, MaxPool, Flatten, Relu and Clip "
     "between quantizers"
 )
-Scales = NDArray[np.float64]
+ScaleArray = NDArray[np.float64]
 
 
 class NotIntegerOnlyError(EqnetError):
     """A network with a part that has no integer-only form."""
 
 
-def fixed_point(name: str, ratios: list[Scales]) -> tuple[list[list[int]], list[int]]:
+def fixed_point(name: str, ratios: list[ScaleArray]) -> tuple[list[list[int]], list[int]]:
     """Multipliers and right shifts with ``multiplier / 2^shift = ratio``.
 
     The multiplier of the largest ratio has 31 bits, or as many as a shift of 62 leaves it: a

@@ -22,7 +22,7 @@ LARGEST_BATCH = 32
 WITHOUT_FLOAT32 = {"SM75": "TensorRT compiles no float32 matrix products for it"}
 
 
-class Batches(NamedTuple):
+class EngineBatches(NamedTuple):
     """The batches of an engine's optimization profile: least, fastest and most."""
 
     least: int = 1
@@ -30,7 +30,7 @@ class Batches(NamedTuple):
     most: int = LARGEST_BATCH
 
     @classmethod
-    def of(cls, profile: HardwareProfile) -> Batches:
+    def of(cls, profile: HardwareProfile) -> EngineBatches:
         """What a hardware profile asks for."""
         best, rules = profile.bench.batch, profile.engines
         return cls(rules.min_batch, best, rules.max_batch or max(best, LARGEST_BATCH))
@@ -109,7 +109,12 @@ def targets(trt: Any, wanted: Sequence[str] = (), remainder: str = "float16") ->
 
 
 def build(
-    trt: Any, onnx: bytes, *, target: str, batches: Batches | None = None, optimize: bool = True
+    trt: Any,
+    onnx: bytes,
+    *,
+    target: str,
+    batches: EngineBatches | None = None,
+    optimize: bool = True,
 ) -> Engine:
     """Parse a QDQ model and build one strongly typed engine with dynamic batch.
 
@@ -126,7 +131,7 @@ def build(
     if not parser.parse(onnx):
         said = parser.get_error(0).desc() if parser.num_errors else "no reason given"
         raise EqnetError(f"{version(trt)} cannot parse the model: {one_line(said)}")
-    config = _config(trt, builder, network, batches or Batches(), optimize)
+    config = _config(trt, builder, network, batches or EngineBatches(), optimize)
     if target != "CURRENT" and builds_without_gpu(trt):
         config.num_compute_capabilities = 1
         config.set_compute_capability(getattr(trt.ComputeCapability, target), 0)
@@ -146,7 +151,7 @@ def _strongly_typed(trt: Any) -> int:
     return 1 << int(flag)
 
 
-def _config(trt: Any, builder: Any, network: Any, batches: Batches, optimize: bool) -> Any:
+def _config(trt: Any, builder: Any, network: Any, batches: EngineBatches, optimize: bool) -> Any:
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if not optimize:

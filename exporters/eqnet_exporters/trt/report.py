@@ -25,7 +25,7 @@ COLUMNS = ("engine", "layers", "computed in", "why not int8", "weights KiB")
 NAMED = 3
 
 
-class Layer(NamedTuple):
+class BuiltLayer(NamedTuple):
     """A Conv or Gemm of the graph that is built.
 
     amount: weights; width: bytes of one in the graph. reads_int8: whether its input is quantized.
@@ -39,7 +39,7 @@ class Layer(NamedTuple):
     reads_int8: bool
 
 
-def layers(model: ir.Model) -> list[Layer]:
+def layers(model: ir.Model) -> list[BuiltLayer]:
     """Every layer with constant weights, in graph order."""
     rows = []
     for node in model.graph:
@@ -51,9 +51,9 @@ def layers(model: ir.Model) -> list[Layer]:
     return rows
 
 
-def _layer(node: ir.Node, array: np.ndarray) -> Layer:
+def _layer(node: ir.Node, array: np.ndarray) -> BuiltLayer:
     producer = producer_of(node.inputs[0])
-    return Layer(
+    return BuiltLayer(
         name=str(node.name),
         op=node.op_type,
         groups=node.attributes.get_int("group", 1),
@@ -71,7 +71,7 @@ def _weights(node: ir.Node) -> np.ndarray | None:
     return constant(value)
 
 
-def why_not(layer: Layer, target: str, kind: str | None) -> str:
+def why_not(layer: BuiltLayer, target: str, kind: str | None) -> str:
     """Why an engine does not compute a layer in int8; empty where it does.
 
     kind: the type that its kernel reads, None where the log does not name the layer.

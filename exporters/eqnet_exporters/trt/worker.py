@@ -19,13 +19,15 @@ from typing import Any
 
 from eqnet.spec.errors import EqnetError, one_line
 from eqnet_exporters.trt import build as trt_build
-from eqnet_exporters.trt.build import Batches, Engine
+from eqnet_exporters.trt.build import Engine, EngineBatches
 
 # Below this a second process takes longer to start than it saves.
 WORTHWHILE_BYTES = 8 << 20
 
 
-def build_all(trt: Any, model: Path, targets: Sequence[str], batches: Batches) -> list[Engine]:
+def build_all(
+    trt: Any, model: Path, targets: Sequence[str], batches: EngineBatches
+) -> list[Engine]:
     """An engine for each target, in their order. Raises EqnetError as `trt_build.build` does."""
     onnx = model.read_bytes()
     others = _for_the_worker(targets, len(onnx))
@@ -57,7 +59,7 @@ def _for_the_worker(targets: Sequence[str], size: int) -> tuple[str, ...]:
 
 
 def _start(
-    model: Path, out: Path, batches: Batches, targets: Sequence[str]
+    model: Path, out: Path, batches: EngineBatches, targets: Sequence[str]
 ) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", __name__, str(model), str(out), *map(str, batches), *targets]
     paths = os.pathsep.join(path for path in sys.path if path)
@@ -86,7 +88,7 @@ def _collect(worker: subprocess.Popen[str], out: Path, targets: Sequence[str]) -
 def main(arguments: Sequence[str]) -> int:
     """What the second process does; its exit code."""
     model, out, least, best, most, *targets = arguments
-    batches = Batches(int(least), int(best), int(most))
+    batches = EngineBatches(int(least), int(best), int(most))
     try:
         trt, onnx = trt_build.find_tensorrt(), Path(model).read_bytes()
         for target in targets:

@@ -10,8 +10,8 @@ import pytest
 from artifacts import profile, write_artifact
 from graphs import residual_net
 
-from eqnet.backend.machine.host import describe
-from eqnet.backend.machine.timing import summarize
+from eqnet.backend.machine.host import describe_host
+from eqnet.backend.machine.timing import summarize_samples
 from eqnet.spec.errors import ArtifactError, UsageError
 from eqnet.spec.reports import BenchReport
 from eqnet.stages.bench import bench, run, to_bencher, to_github_action
@@ -38,11 +38,11 @@ def report(ratio: float = 0.5, spread: float = 0.01, n: int = 60, seed: int = 0,
         "verdict": "passed",
         "batch": 1,
         "threads": 2,
-        "quantized": summarize(quantized.tolist(), 1),
-        "float32": summarize(float32.tolist(), 1),
+        "quantized": summarize_samples(quantized.tolist(), 1),
+        "float32": summarize_samples(float32.tolist(), 1),
         "ratio": float(np.median(quantized / float32)),
         "ratio_interval": (ratio - spread, ratio + spread),
-        "host": describe(),
+        "host": describe_host(),
     }
     return BenchReport(**{**content, **changes})
 
@@ -62,7 +62,7 @@ def test_both_models_are_timed_in_pairs(artifact):
     low, high = made.ratio_interval
     assert 0 < low <= made.ratio <= high
     assert (made.batch, made.threads) == (3, 1)
-    assert made.host["machine"] == describe()["machine"]
+    assert made.host["machine"] == describe_host()["machine"]
 
 
 def test_settings_default_to_the_profiles(tmp_path):

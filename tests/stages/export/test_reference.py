@@ -17,7 +17,7 @@ from eqnet.qdq.export import to_onnx
 from eqnet.spec.errors import EqnetError
 from eqnet.stages.export import reference as module
 from eqnet.stages.export.fed import FedGraph
-from eqnet.stages.export.reference import ROUNDING_STEPS, Traced, check_reference, trace
+from eqnet.stages.export.reference import ROUNDING_STEPS, Traced, check_reference, trace_points
 from eqnet.subnets.profiled import Target
 from eqnet.supernet.extract import extract
 
@@ -63,9 +63,9 @@ def test_it_runs_few_images_however_many_there_are(graph, net, tmp_path, monkeyp
 
     def watched(net, batch):
         sizes.append(len(batch))
-        return trace(net, batch)
+        return trace_points(net, batch)
 
-    monkeypatch.setattr(module, "trace", watched)
+    monkeypatch.setattr(module, "trace_points", watched)
     check(graph, net, tmp_path, images(40))
     assert sum(sizes) == module.IMAGES
     assert max(sizes) <= module.IMAGES_AT_ONCE

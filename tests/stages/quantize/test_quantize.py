@@ -22,7 +22,7 @@ from eqnet.spec.errors import CheckpointError, OutputError, UsageError
 from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.inputs import Inputs
 from eqnet.stages.quantize import QuantizeResult, quantize
-from eqnet.stages.quantize.subnets import choose, require_choosable
+from eqnet.stages.quantize.subnets import choose_for_profile, require_choosable
 from eqnet.stages.search.duration import expected_seconds, work_of
 from eqnet.supernet.session import Session, open_session
 
@@ -303,7 +303,7 @@ def test_search_pays_where_it_is_expected_to_be_short(
         monkeypatch.setattr(
             "eqnet.stages.quantize.subnets.expected_seconds", lambda *_, seconds=seconds: seconds
         )
-        told[seconds] = choose("auto", session, profile)
+        told[seconds] = choose_for_profile("auto", session, profile)
     assert [choice.search for choice in told.values()] == [True, False, False, False]
     assert "5 s" in told[5.0].reason
     assert "10 min" in told[600.0].reason
@@ -315,14 +315,14 @@ def test_a_runtime_that_is_missing_is_no_reason_to_fail(
 ) -> None:
     absent = SimpleNamespace(unavailable=lambda profile: "it is not installed")
     monkeypatch.setattr("eqnet.stages.quantize.subnets.exporter_of", lambda profile: absent)
-    choice = choose("auto", session, load_profile("onnxruntime_x86"))
+    choice = choose_for_profile("auto", session, load_profile("onnxruntime_x86"))
     assert not choice.search
     assert "not installed" in choice.reason
 
 
 def test_a_budget_of_cost_needs_a_search(session: Session) -> None:
     profile = load_profile("onnxruntime_x86").model_copy(update={"budgets": {"cost": 5.0}})
-    assert choose("auto", session, profile).search
+    assert choose_for_profile("auto", session, profile).search
     with pytest.raises(UsageError, match="cost"):
         require_choosable("never", profile)
 

@@ -19,7 +19,7 @@ from eqnet.spec.progress import Silent
 from eqnet.spec.scheme import all_forms
 from eqnet.stages.search.cqap import FILE, Cqap, fit, kendall_tau, load_cqap, save_cqap
 from eqnet.stages.search.features import CODES, encode, feature_size
-from eqnet.stages.search.labels import Labels, draw_subnet
+from eqnet.stages.search.labels import MeasuredSubnets, draw_subnet
 from eqnet.subnets.build import PAPER_STYLE, uniform
 
 STYLES = [PAPER_STYLE, style(), style(activations=SIGNED_ZERO)]
@@ -40,7 +40,7 @@ def additive(info, count, seed):
     gain = np.tile([0.2, -3, -1.2, -0.5, -0.2, -0.1, 0, 0.1], codes)
     importance = np.repeat(weights[:codes], len(CODES))
     error = features[:, -len(CODES) * codes :] @ (gain * importance)
-    return Labels(features, (0.9 + 0.01 * error).astype(np.float32))
+    return MeasuredSubnets(features, (0.9 + 0.01 * error).astype(np.float32))
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from eqnet.spec.subnet import load_subnet
 from eqnet.stages.search import measured
 from eqnet.stages.search.cqap import fit, load_cqap, save_cqap
 from eqnet.stages.search.features import encode, feature_size
-from eqnet.stages.search.labels import Labels
+from eqnet.stages.search.labels import MeasuredSubnets
 from eqnet.subnets.profiled import Target
 from eqnet.supernet.calibration import measure
 
@@ -178,7 +178,7 @@ def test_the_predictor_beside_the_supernet_is_used_and_made_where_there_is_none(
         space = space_of(supernet.info, lowbit())
         specs = [space.subnet(genome) for genome in space.uniform_genomes()]
         features = np.stack([encode(supernet.info, spec) for spec in specs])
-        known = Labels(features, np.linspace(0.5, 0.9, len(specs), dtype=np.float32))
+        known = MeasuredSubnets(features, np.linspace(0.5, 0.9, len(specs), dtype=np.float32))
         save_cqap(folder, fit(
             known, supernet=session.identity, images=1, epochs=1, members=1, seed=0,
             progress=Silent(),
