@@ -17,7 +17,6 @@ from eqnet.data import Dataset, Images, open_dataset
 from eqnet.models.loader import load_model
 from eqnet.spec.errors import CheckpointError, UsageError
 from eqnet.spec.progress import Progress, Silent
-from eqnet.stages.train.cuda_graphs import GraphedStep
 from eqnet.stages.train.feed import Feed, require_batch
 from eqnet.stages.train.float_training import fit_float
 from eqnet.stages.train.recipe import ElasticRecipe, Recipe, StaticRecipe, load_recipe
@@ -31,7 +30,8 @@ from eqnet.stages.train.resume import (
 )
 from eqnet.stages.train.state import FILE as STATE_FILE
 from eqnet.stages.train.state import load_state, save_state
-from eqnet.stages.train.step import ElasticStep, StaticStep
+from eqnet.stages.train.steps.cuda_graphs import GraphedStep
+from eqnet.stages.train.steps.step import ElasticStep, StaticStep
 from eqnet.subnets.build import load_style
 from eqnet.supernet.calibrate import calibrate
 from eqnet.supernet.checkpoint import FILE as SUPERNET_FILE

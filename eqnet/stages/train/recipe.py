@@ -11,7 +11,7 @@ from eqnet.spec.errors import ProfileError, unknown
 from eqnet.spec.fields import first_problem
 from eqnet.spec.hardware.load import read_yaml
 from eqnet.spec.scheme import BITS, Form, Frozen
-from eqnet.stages.train.losses import TERMS
+from eqnet.stages.train.steps.losses import TERMS
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]

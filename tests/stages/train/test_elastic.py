@@ -24,7 +24,7 @@ from eqnet.stages.train.recipe import ElasticRecipe, GpgRecipe, StaticRecipe, lo
 from eqnet.stages.train.resume import LOG_FILE
 from eqnet.stages.train.state import FILE as STATE_FILE
 from eqnet.stages.train.state import load_state, save_state
-from eqnet.stages.train.step import ElasticStep, StaticStep
+from eqnet.stages.train.steps.step import ElasticStep, StaticStep
 from eqnet.subnets.build import PAPER_STYLE, load_style
 
 SUPERNET = "supernet.safetensors"
@@ -180,7 +180,7 @@ def test_unknown_devices_are_refused():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a CUDA device")
 def test_recorded_steps_give_the_gradients_of_plain_ones():
-    from eqnet.stages.train.cuda_graphs import GraphedStep
+    from eqnet.stages.train.steps.cuda_graphs import GraphedStep
 
     net = small_supernet()
     net.graph.to("cuda").eval()

@@ -7,9 +7,14 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from eqnet.stages.train import losses
-from eqnet.stages.train.losses import guided_loss, kurtosis, skewness, weight_distribution_loss
 from eqnet.stages.train.recipe import ElasticRecipe
+from eqnet.stages.train.steps import losses
+from eqnet.stages.train.steps.losses import (
+    guided_loss,
+    kurtosis,
+    skewness,
+    weight_distribution_loss,
+)
 
 
 def moments(values):

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from eqnet.spec.scheme import Form
 from eqnet.spec.subnet import SubnetSpec
-from eqnet.stages.train.losses import guided_loss
-from eqnet.stages.train.step import GROUPS, ElasticStep
+from eqnet.stages.train.steps.losses import guided_loss
+from eqnet.stages.train.steps.step import GROUPS, ElasticStep
 from eqnet.subnets.build import Style
 
 RECORDED_SUBNETS = 16

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from eqnet.spec.scheme import CARRIER_BITS, Form, all_forms
 from eqnet.spec.subnet import SubnetSpec
-from eqnet.stages.train.losses import TERMS, guided_loss, weight_distribution_loss
 from eqnet.stages.train.recipe import ElasticRecipe
+from eqnet.stages.train.steps.losses import TERMS, guided_loss, weight_distribution_loss
 from eqnet.subnets.build import Style, random_subnet, uniform
 from eqnet.supernet.supernet import Supernet
 

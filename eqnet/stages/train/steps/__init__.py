@@ -1,0 +1,1 @@
+"""One step of training: its losses, and its recorded form on a GPU."""
