@@ -23,11 +23,11 @@ from eqnet.backend.discovery import find_exporter
 from eqnet.backend.graph.reading import strip_qdq
 from eqnet.backend.machine.timing import in_turns, paired_ratio
 from eqnet.models.loader import load_model
-from eqnet.qdq.export import to_onnx
+from eqnet.qdq.to_onnx import to_onnx
 from eqnet.spec.hardware.load import load_profile
-from eqnet.subnets.profiled import Target
-from eqnet.supernet.calibrate import calibrate
+from eqnet.subnets.target import Target
 from eqnet.supernet.extract import extract
+from eqnet.supernet.first_scales import calibrate
 from eqnet.supernet.supernet import Supernet
 
 NETS = {

@@ -22,14 +22,14 @@ import torch
 
 from eqnet.backend.discovery import find_exporter
 from eqnet.models.loader import load_model
-from eqnet.qdq.export import to_onnx
+from eqnet.qdq.to_onnx import to_onnx
 from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.subnet import REMAINDER
 from eqnet.stages.search.space import Space
 from eqnet.subnets.build import PAPER_STYLE, build_spec
-from eqnet.subnets.profiled import Target
-from eqnet.supernet.calibrate import calibrate
+from eqnet.subnets.target import Target
 from eqnet.supernet.extract import extract
+from eqnet.supernet.first_scales import calibrate
 from eqnet.supernet.supernet import Supernet
 
 SHAPE = (3, 224, 224)

@@ -21,10 +21,10 @@ from eqnet.spec.scheme import Form, Granularity, Symmetry
 from eqnet.stages.export.export import export
 from eqnet.stages.train.post_training import post_training
 from eqnet.subnets.build import PAPER_STYLE, Style, uniform
-from eqnet.supernet.calibration import Calibration
 from eqnet.supernet.extract import extract
 from eqnet.supernet.measure import Batches, logits
 from eqnet.supernet.session import Session, open_session
+from eqnet.supernet.settle import Calibration
 
 Pixels = NDArray[np.uint8]
 PARTS = {"calibration": "train", "validation": "val", "evaluation": "test"}

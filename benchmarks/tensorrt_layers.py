@@ -19,12 +19,12 @@ import torch
 
 from eqnet.backend.discovery import find_exporter
 from eqnet.models.loader import load_model
-from eqnet.qdq.export import to_onnx
+from eqnet.qdq.to_onnx import to_onnx
 from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.manifest import MODEL
-from eqnet.subnets.profiled import Target
-from eqnet.supernet.calibrate import calibrate
+from eqnet.subnets.target import Target
 from eqnet.supernet.extract import extract
+from eqnet.supernet.first_scales import calibrate
 from eqnet.supernet.supernet import Supernet
 
 NETS = ("resnet18", "mobilenet_v2", "efficientnet_b0")

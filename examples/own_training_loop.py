@@ -21,7 +21,7 @@ from eqnet.stages.train.elastic import make_optimizer
 from eqnet.stages.train.recipe import ElasticRecipe, GpgRecipe
 from eqnet.stages.train.steps.step import ElasticStep
 from eqnet.subnets.build import load_style, uniform
-from eqnet.supernet.calibrate import calibrate
+from eqnet.supernet.first_scales import calibrate
 from eqnet.supernet.supernet import Supernet
 
 

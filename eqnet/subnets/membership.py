@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from eqnet.spec.network import LayerInfo, TensorInfo
 from eqnet.spec.subnet import REMAINDER, SubnetSpec, WeightChoice
 from eqnet.subnets.build import Style
-from eqnet.subnets.profiled import BitPair, Target
+from eqnet.subnets.target import BitPair, Target
 
 CHOSEN = ("weights", "activations", "carriers")
 AVERAGES = ("avg_weight_bits", "avg_activation_bits")

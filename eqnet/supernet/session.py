@@ -16,9 +16,9 @@ from eqnet.data.images import Labels, Pixels
 from eqnet.spec.errors import DataError
 from eqnet.spec.reports import Judge
 from eqnet.spec.subnet import SubnetSpec
-from eqnet.supernet.calibration import Calibration
 from eqnet.supernet.checkpoint import Header, bundled_supernet, load_supernet
 from eqnet.supernet.measure import Batches, batch_size, logits
+from eqnet.supernet.settle import Calibration
 from eqnet.supernet.supernet import Supernet
 
 # A GPU needs larger batches to be busy.

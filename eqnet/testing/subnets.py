@@ -11,15 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import fx
 
-from eqnet.backend.graph.names import is_point
+from eqnet.backend.graph.point_names import is_point
 from eqnet.backend.protocol import Array
 from eqnet.ptq.equalize import equalize
 from eqnet.quant.quantizers import QUANTIZERS
 from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
-from eqnet.subnets.profiled import Target
-from eqnet.supernet.calibrate import calibrate
+from eqnet.subnets.target import Target
 from eqnet.supernet.extract import extract
+from eqnet.supernet.first_scales import calibrate
 from eqnet.supernet.supernet import Supernet
 from eqnet.testing.nets import networks as nets
 from eqnet.testing.template import specialize, template_of

@@ -13,10 +13,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from eqnet.backend.graph import names as quantizer_names
+from eqnet.backend.graph import point_names as quantizer_names
 from eqnet.backend.graph.operators import LAYER_OPS
 from eqnet.backend.graph.reading import STORAGE, Quantizer, quantizers, remove_unused
-from eqnet.qdq.export import to_onnx
+from eqnet.qdq.to_onnx import to_onnx
 from eqnet.quant.quantizers import QUANTIZERS
 from eqnet.quant.static import QuantizationPoint, StaticQuantizer
 from eqnet.spec.subnet import SubnetSpec

@@ -17,11 +17,11 @@ from torch import nn
 from torch.nn import functional
 
 from eqnet.backend.discovery import find_exporter
-from eqnet.qdq.export import to_onnx
+from eqnet.qdq.to_onnx import to_onnx
 from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.scheme import Form, Granularity, Symmetry
 from eqnet.subnets.build import PAPER_STYLE, build_spec, uniform
-from eqnet.subnets.profiled import Target
+from eqnet.subnets.target import Target
 from eqnet.supernet.extract import extract
 from eqnet.supernet.supernet import Supernet
 from eqnet.testing.host import for_this_cpu

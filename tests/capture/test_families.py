@@ -14,10 +14,10 @@ from nets import images
 
 from eqnet.backend.discovery import find_exporter
 from eqnet.capture.capture import check_same_function
-from eqnet.qdq.export import to_onnx
+from eqnet.qdq.to_onnx import to_onnx
 from eqnet.spec.errors import CaptureError
 from eqnet.spec.hardware.load import load_profile
-from eqnet.subnets.profiled import Target
+from eqnet.subnets.target import Target
 from eqnet.supernet.extract import extract
 from eqnet.supernet.supernet import Supernet
 from eqnet.testing.subnets import SampleSubnet

@@ -10,9 +10,9 @@ from nets import images
 from torch import nn
 
 from eqnet.capture.capture import capture
-from eqnet.qdq.export import to_onnx
+from eqnet.qdq.to_onnx import to_onnx
 from eqnet.spec.hardware.load import load_profile
-from eqnet.subnets.profiled import Target
+from eqnet.subnets.target import Target
 from eqnet.supernet.extract import extract
 from eqnet.supernet.supernet import Supernet
 
@@ -114,7 +114,7 @@ def test_what_is_spread_is_exported_for_any_number_of_images():
     import onnx_ir as ir
     from onnx.reference import ReferenceEvaluator
 
-    from eqnet.supernet.calibrate import calibrate
+    from eqnet.supernet.first_scales import calibrate
 
     torch.manual_seed(3)
     supernet = Supernet(Tokens().eval(), SHAPE)

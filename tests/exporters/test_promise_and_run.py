@@ -21,13 +21,13 @@ from torch.nn import functional
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.graph.reading import layers_of
 from eqnet.backend.machine.isa import onednn_cpu
-from eqnet.qdq.export import to_onnx
+from eqnet.qdq.to_onnx import to_onnx
 from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.manifest import MODEL, REFERENCE
-from eqnet.subnets.profiled import Target
-from eqnet.supernet.calibrate import calibrate
+from eqnet.subnets.target import Target
 from eqnet.supernet.extract import extract
+from eqnet.supernet.first_scales import calibrate
 from eqnet.supernet.supernet import Supernet
 from eqnet.testing.nets.networks import images, randomize
 

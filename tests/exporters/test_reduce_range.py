@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.machine.isa import Cpu
-from eqnet.qdq.export import to_onnx
+from eqnet.qdq.to_onnx import to_onnx
 from eqnet.quant.static import IntegerWeight, StaticConv2d, StaticLinear
 from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.scheme import Form, Granularity, Symmetry, all_forms

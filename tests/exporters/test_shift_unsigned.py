@@ -15,11 +15,11 @@ from torch.nn import functional
 
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.graph.reading import quantizers
-from eqnet.qdq.export import to_onnx
+from eqnet.qdq.to_onnx import to_onnx
 from eqnet.spec.hardware.load import load_profile
-from eqnet.subnets.profiled import Target
-from eqnet.supernet.calibrate import calibrate
+from eqnet.subnets.target import Target
 from eqnet.supernet.extract import extract
+from eqnet.supernet.first_scales import calibrate
 from eqnet.supernet.supernet import Supernet
 
 SHAPE = (3, 8, 8)

@@ -16,7 +16,7 @@ from onnx.reference import ReferenceEvaluator
 from torch import nn
 
 from eqnet import __version__
-from eqnet.qdq.export import to_onnx
+from eqnet.qdq.to_onnx import to_onnx
 from eqnet.spec.scheme import Form, Granularity, Symmetry
 from eqnet.subnets.build import PAPER_STYLE, build_spec, uniform
 from eqnet.supernet.extract import extract

@@ -16,7 +16,7 @@ from torch import nn
 
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.graph.reading import constant
-from eqnet.qdq.export import to_onnx
+from eqnet.qdq.to_onnx import to_onnx
 from eqnet.quant.functional import nearest_even, power_of_two
 from eqnet.quant.quantizers import MAX_SHRINK
 from eqnet.quant.static import QuantizationPoint, StaticConv2d, StaticLinear

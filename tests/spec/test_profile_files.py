@@ -14,7 +14,7 @@ from eqnet.cli.main import main
 from eqnet.cli.output import print_json
 from eqnet.spec.errors import ProfileError
 from eqnet.spec.hardware.load import load_profile
-from eqnet.subnets.profiled import Target
+from eqnet.subnets.target import Target
 
 LOOKUP = PROFILE.replace("{model: size}", "{model: lookup, table: times.json}")
 TIMES = {"w4a8": 1.0, "w8a8": 2.0}

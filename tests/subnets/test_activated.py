@@ -11,7 +11,7 @@ from torch import nn
 from eqnet.spec.network import NetworkInfo
 from eqnet.spec.subnet import REMAINDER
 from eqnet.stages.search.space import Space
-from eqnet.subnets.profiled import Target
+from eqnet.subnets.target import Target
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from nets import small_supernet
 from search_tools import lowbit, space_of
 
 from eqnet.stages.search.space import Space
-from eqnet.subnets.profiled import Target
 from eqnet.subnets.stem import before, stem_cuts
+from eqnet.subnets.target import Target
 from eqnet.supernet.supernet import Supernet
 
 BOTH = {"residual_bits": "8", "add": "both", "carriers": ["pool", "mul", "activation"]}

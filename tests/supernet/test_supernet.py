@@ -23,7 +23,7 @@ from eqnet.quant.quantizers import MAX_SAMPLES
 from eqnet.spec.errors import CheckpointError, DataError
 from eqnet.spec.scheme import Form, all_forms
 from eqnet.subnets.build import PAPER_STYLE, build_spec, random_subnet, uniform
-from eqnet.supernet.calibrate import calibrate
+from eqnet.supernet.first_scales import calibrate
 from eqnet.supernet.supernet import Supernet
 
 FORM = Form()

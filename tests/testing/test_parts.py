@@ -16,7 +16,7 @@ from eqnet.backend.discovery import find_exporter
 from eqnet.backend.graph.operators import LAYER_OPS
 from eqnet.backend.graph.reading import quantizers
 from eqnet.backend.protocol import Capabilities
-from eqnet.qdq.export import to_onnx
+from eqnet.qdq.to_onnx import to_onnx
 from eqnet.spec.scheme import Granularity, Symmetry
 from eqnet.testing import checks
 from eqnet.testing.nets.cases import (

@@ -12,9 +12,9 @@ from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.scheme import Form, Granularity
 from eqnet.spec.subnet import SubnetSpec
 from eqnet.subnets.build import Style, uniform
-from eqnet.supernet.calibrate import calibrate
-from eqnet.supernet.calibration import Calibration
+from eqnet.supernet.first_scales import calibrate
 from eqnet.supernet.measure import Batches
+from eqnet.supernet.settle import Calibration
 from eqnet.supernet.supernet import Supernet
 
 

@@ -19,10 +19,10 @@ from nets import small_supernet
 
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.graph.reading import constant
-from eqnet.qdq.export import to_onnx
+from eqnet.qdq.to_onnx import to_onnx
 from eqnet.spec.hardware.load import builtin_profiles, load_profile
 from eqnet.spec.subnet import SubnetSpec
-from eqnet.subnets.profiled import Target
+from eqnet.subnets.target import Target
 from eqnet.supernet.checkpoint import load_supernet
 from eqnet.supernet.extract import extract
 from eqnet.supernet.supernet import Supernet

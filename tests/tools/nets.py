@@ -14,7 +14,7 @@ from eqnet.spec.hardware.profile import ActivationRules, CarrierGroup, Placement
 from eqnet.spec.manifest import Preprocessing
 from eqnet.spec.scheme import Symmetry
 from eqnet.subnets.build import Style
-from eqnet.supernet.calibrate import calibrate
+from eqnet.supernet.first_scales import calibrate
 from eqnet.supernet.supernet import Supernet
 
 SHAPE = (3, 12, 12)

@@ -21,7 +21,7 @@ from eqnet.spec.network import NetworkInfo
 from eqnet.spec.reports import SearchReport
 from eqnet.spec.subnet import SubnetSpec
 from eqnet.stages.search.space import Space
-from eqnet.subnets.profiled import Target
+from eqnet.subnets.target import Target
 from eqnet.supernet.checkpoint import Header
 from eqnet.supernet.session import Session
 from eqnet.supernet.supernet import Supernet

@@ -18,15 +18,15 @@ from eqnet.backend.discovery import find_exporter
 from eqnet.backend.graph.reading import layers_of
 from eqnet.backend.refusals import accepted_refusals, keeps_int8
 from eqnet.cli.commands.export import _print as show
-from eqnet.qdq.export import to_onnx
+from eqnet.qdq.to_onnx import to_onnx
 from eqnet.spec.errors import ProfileError
 from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.manifest import MANIFEST, MODEL, Manifest
-from eqnet.stages.export.chosen import ChosenSubnet
+from eqnet.stages.export.choose_subnet import ChosenSubnet
 from eqnet.stages.export.export import checked_exporter, export, export_in
 from eqnet.stages.verify import verify
 from eqnet.subnets.build import Style, build_spec
-from eqnet.subnets.profiled import Target
+from eqnet.subnets.target import Target
 from eqnet.supernet.extract import extract
 from eqnet.supernet.supernet import Supernet
 from eqnet.testing.host import for_this_cpu

@@ -20,7 +20,7 @@ from eqnet.data import open_dataset
 from eqnet.runtime import load as load_model
 from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.manifest import PARITY
-from eqnet.stages.export.chosen import choose_subnet
+from eqnet.stages.export.choose_subnet import choose_subnet
 from eqnet.stages.export.export import checked_exporter, export, export_in
 from eqnet.stages.report import load, report, summarize
 from eqnet.stages.train.post_training import post_training

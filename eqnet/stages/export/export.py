@@ -14,7 +14,7 @@ from eqnet.backend.discovery import exporter_of
 from eqnet.backend.files import new_folder, sha256_file, write_file
 from eqnet.backend.protocol import BuildReports, Exporter
 from eqnet.backend.refusals import accepted_refusals, keeps_int8
-from eqnet.qdq.export import to_onnx
+from eqnet.qdq.to_onnx import to_onnx
 from eqnet.spec.errors import ArtifactError, OutputError
 from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.hardware.profile import HardwareProfile
@@ -29,7 +29,7 @@ from eqnet.spec.manifest import (
 )
 from eqnet.spec.progress import Progress, Silent
 from eqnet.spec.version import __version__
-from eqnet.stages.export.chosen import ChosenSubnet, choose_subnet
+from eqnet.stages.export.choose_subnet import ChosenSubnet, choose_subnet
 from eqnet.stages.export.parity_set import truth_of, write_parity
 from eqnet.stages.export.reference import check_reference
 from eqnet.subnets.budgets import weight_bytes

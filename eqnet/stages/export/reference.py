@@ -17,7 +17,7 @@ from eqnet.backend.protocol import Array
 from eqnet.quant.quantizers import QUANTIZERS
 from eqnet.quant.static import QuantizationPoint
 from eqnet.spec.errors import EqnetError
-from eqnet.stages.export.fed import FedGraph
+from eqnet.stages.export.cut_graph import FedGraph
 
 IMAGES = 8
 # All values of all tensors are held at once, for so many images of 224 x 224 at most.

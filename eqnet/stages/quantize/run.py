@@ -20,14 +20,14 @@ from eqnet.spec.inputs import Inputs
 from eqnet.spec.progress import Progress, Silent
 from eqnet.spec.reports import BenchReport
 from eqnet.spec.scheme import Frozen
-from eqnet.stages.quantize.settings import Settings, read_record, write_record
-from eqnet.stages.quantize.subnets import (
+from eqnet.stages.quantize.search_or_default import (
     SearchMode,
     choose_for_profile,
     require_choosable,
     require_mode,
     searched_before,
 )
+from eqnet.stages.quantize.settings import Settings, read_record, write_record
 from eqnet.stages.report import Row, require_plotting
 from eqnet.stages.report.load import BENCH, SEARCH, read_model
 from eqnet.supernet.session import Session, open_session

@@ -8,13 +8,13 @@ from typing import NamedTuple
 import torch
 
 from eqnet.backend.discovery import find_exporter
-from eqnet.qdq.export import to_onnx
+from eqnet.qdq.to_onnx import to_onnx
 from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.stages.search.cqap import FILE as CQAP_FILE
 from eqnet.stages.search.measured import IMAGES
 from eqnet.stages.search.search import FINALISTS, MEASURED_SPACE, QUICK_IMAGES, QUICK_SUBNETS
 from eqnet.stages.search.space import Space
-from eqnet.subnets.profiled import Target
+from eqnet.subnets.target import Target
 from eqnet.supernet.extract import extract
 from eqnet.supernet.session import Session
 

@@ -19,9 +19,9 @@ from eqnet.spec.scheme import BITS, Form, all_forms
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
 from eqnet.stages.search.features import encode
 from eqnet.subnets.build import Style, build_spec, choose_bits, groups_of
-from eqnet.supernet.calibration import Calibration, measure
 from eqnet.supernet.checkpoint import read_tensors
 from eqnet.supernet.measure import Batches
+from eqnet.supernet.settle import Calibration, measure
 from eqnet.supernet.supernet import Supernet
 
 SAVE_EVERY = 50

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from eqnet.backend.machine.timing import in_turns
 from eqnet.backend.protocol import Exporter
-from eqnet.qdq.export import to_onnx
+from eqnet.qdq.to_onnx import to_onnx
 from eqnet.spec.errors import MissingExtraError
 from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.progress import Progress

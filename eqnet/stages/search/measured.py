@@ -12,8 +12,8 @@ from eqnet.spec.progress import Progress
 from eqnet.stages.search.cqap import CqapHeader
 from eqnet.stages.search.features import encode
 from eqnet.stages.search.space import Space
-from eqnet.supernet.calibration import measure
 from eqnet.supernet.session import Session
+from eqnet.supernet.settle import measure
 
 IMAGES = 500
 

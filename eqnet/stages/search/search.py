@@ -26,7 +26,7 @@ from eqnet.stages.search.predictor import make_predictor
 from eqnet.stages.search.reach import EXHAUSTIVE, require_cost, require_reachable
 from eqnet.stages.search.scoring import Candidate, Scorer
 from eqnet.stages.search.space import Genome, Space
-from eqnet.subnets.profiled import Target
+from eqnet.subnets.target import Target
 from eqnet.supernet.extract import extract
 from eqnet.supernet.measure import accuracy
 from eqnet.supernet.session import Session, open_session

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from eqnet.spec.subnet import SubnetSpec
 from eqnet.subnets.build import groups_of
-from eqnet.subnets.profiled import ACTIVATED, Target
+from eqnet.subnets.target import ACTIVATED, Target
 
 Genome = tuple[int, ...]
 STEM = "stem"

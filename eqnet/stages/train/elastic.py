@@ -33,9 +33,9 @@ from eqnet.stages.train.state import load_state, save_state
 from eqnet.stages.train.steps.cuda_graphs import GraphedStep
 from eqnet.stages.train.steps.step import ElasticStep, StaticStep
 from eqnet.subnets.build import load_style
-from eqnet.supernet.calibrate import calibrate
 from eqnet.supernet.checkpoint import FILE as SUPERNET_FILE
 from eqnet.supernet.checkpoint import Header, save_supernet
+from eqnet.supernet.first_scales import calibrate
 from eqnet.supernet.measure import Batches, accuracy
 from eqnet.supernet.supernet import Supernet
 

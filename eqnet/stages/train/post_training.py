@@ -25,8 +25,8 @@ from eqnet.spec.inputs import Inputs
 from eqnet.spec.progress import Progress, Silent
 from eqnet.stages.train.elastic import pick_device
 from eqnet.stages.train.inputs import ChosenInputs, implied, with_inputs
-from eqnet.supernet.calibrate import calibrate
 from eqnet.supernet.checkpoint import Header, require_restorable, save_supernet
+from eqnet.supernet.first_scales import calibrate
 from eqnet.supernet.float_checks import (
     FloatRun,
     require_repeatable,

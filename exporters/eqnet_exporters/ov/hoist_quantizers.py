@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from eqnet.backend.graph.names import part_name
+from eqnet.backend.graph.point_names import part_name
 from eqnet.backend.graph.reading import Quantizer
 from eqnet_exporters.passes._build import graph_of, prefix
 from eqnet_exporters.passes.rewrite import RANGES, TYPES, Notes, changed, left, rewrite

@@ -14,7 +14,7 @@ from eqnet.backend.machine.isa import onednn_cpu
 from eqnet.backend.protocol import Array
 from eqnet.spec.errors import ArtifactError, EqnetError, MissingExtraError
 from eqnet.spec.hardware.profile import HardwareProfile
-from eqnet_exporters.ov.names import LayerNames, node_info
+from eqnet_exporters.ov.layer_names import LayerNames, node_info
 
 CPU = "CPU"
 PLUGINS = ("AUTO", "HETERO", "MULTI")  # they choose among devices and are none themselves

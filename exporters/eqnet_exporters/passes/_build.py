@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import ArrayLike
 
-from eqnet.backend.graph.names import part_name, point_of
+from eqnet.backend.graph.point_names import part_name, point_of
 from eqnet.backend.graph.reading import STORAGE, Quantizer
 
 LEAST = float(np.finfo(np.float32).min)

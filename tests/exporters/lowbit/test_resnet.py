@@ -17,13 +17,13 @@ from graphs import Builder
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.lowbit.integer import PACKED, load_integer
 from eqnet.backend.lowbit.packed import content_bits, read_packed, write_packed
-from eqnet.qdq.export import to_onnx
+from eqnet.qdq.to_onnx import to_onnx
 from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.manifest import REFERENCE
 from eqnet.spec.scheme import BITS
 from eqnet.spec.subnet import SubnetSpec
 from eqnet.subnets.budgets import weight_bytes
-from eqnet.subnets.profiled import Target
+from eqnet.subnets.target import Target
 from eqnet.supernet.extract import extract
 from eqnet.supernet.measure import logits
 from eqnet.supernet.session import open_session

@@ -15,9 +15,9 @@ from search_tools import ALL_PAIRS, IDENTITY, lowbit, session_of, space_of
 
 from eqnet.spec.errors import CheckpointError, InfeasibleError, UsageError
 from eqnet.spec.hardware.load import load_profile
-from eqnet.stages.export.chosen import choose_subnet
+from eqnet.stages.export.choose_subnet import choose_subnet
 from eqnet.subnets.membership import first_difference
-from eqnet.subnets.profiled import Target
+from eqnet.subnets.target import Target
 
 SEARCHED = {"search_groups": ["conv", "linear", "add", "stem", "activated"]}
 SIGNED = {

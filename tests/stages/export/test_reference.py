@@ -13,12 +13,12 @@ from nets import images, small_supernet
 
 from eqnet.backend.graph.operators import LAYER_OPS
 from eqnet.backend.graph.reading import constant, quantizers
-from eqnet.qdq.export import to_onnx
+from eqnet.qdq.to_onnx import to_onnx
 from eqnet.spec.errors import EqnetError
 from eqnet.stages.export import reference as module
-from eqnet.stages.export.fed import FedGraph
+from eqnet.stages.export.cut_graph import FedGraph
 from eqnet.stages.export.reference import ROUNDING_STEPS, Traced, check_reference, trace_points
-from eqnet.subnets.profiled import Target
+from eqnet.subnets.target import Target
 from eqnet.supernet.extract import extract
 
 PATH = Path("reference.onnx")

@@ -22,7 +22,7 @@ from eqnet.spec.errors import CheckpointError, OutputError, UsageError
 from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.inputs import Inputs
 from eqnet.stages.quantize import QuantizeResult, quantize
-from eqnet.stages.quantize.subnets import choose_for_profile, require_choosable
+from eqnet.stages.quantize.search_or_default import choose_for_profile, require_choosable
 from eqnet.stages.search.duration import expected_seconds, work_of
 from eqnet.supernet.session import Session, open_session
 
@@ -301,7 +301,8 @@ def test_search_pays_where_it_is_expected_to_be_short(
     told = {}
     for seconds in (5.0, 90.0, 600.0, 90_000.0):
         monkeypatch.setattr(
-            "eqnet.stages.quantize.subnets.expected_seconds", lambda *_, seconds=seconds: seconds
+            "eqnet.stages.quantize.search_or_default.expected_seconds",
+            lambda *_, seconds=seconds: seconds,
         )
         told[seconds] = choose_for_profile("auto", session, profile)
     assert [choice.search for choice in told.values()] == [True, False, False, False]
@@ -314,7 +315,9 @@ def test_a_runtime_that_is_missing_is_no_reason_to_fail(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     absent = SimpleNamespace(unavailable=lambda profile: "it is not installed")
-    monkeypatch.setattr("eqnet.stages.quantize.subnets.exporter_of", lambda profile: absent)
+    monkeypatch.setattr(
+        "eqnet.stages.quantize.search_or_default.exporter_of", lambda profile: absent
+    )
     choice = choose_for_profile("auto", session, load_profile("onnxruntime_x86"))
     assert not choice.search
     assert "not installed" in choice.reason

@@ -19,7 +19,7 @@ from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.progress import Silent
 from eqnet.spec.scheme import Frozen
 from eqnet.stages.search import latency
-from eqnet.subnets.profiled import Target
+from eqnet.subnets.target import Target
 
 # Of the small network: weights, multiply-adds, elements read and elements written.
 WEIGHTS = {"stem": 216, "conv1": 576, "depthwise": 72, "conv2": 48, "head": 70}

@@ -17,8 +17,8 @@ from eqnet.stages.search import measured
 from eqnet.stages.search.cqap import fit, load_cqap, save_cqap
 from eqnet.stages.search.features import encode, feature_size
 from eqnet.stages.search.labels import MeasuredSubnets
-from eqnet.subnets.profiled import Target
-from eqnet.supernet.calibration import measure
+from eqnet.subnets.target import Target
+from eqnet.supernet.settle import measure
 
 
 def test_the_result_is_measured_and_written(world):

@@ -13,7 +13,7 @@ from search_tools import ALL_PAIRS, IDENTITY, PINNED, lowbit, space_of
 from eqnet.models import load_model
 from eqnet.spec.errors import ProfileError
 from eqnet.stages.search.space import Space
-from eqnet.subnets.profiled import Target
+from eqnet.subnets.target import Target
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from eqnet.ptq.reconstruct import FORMS, reconstruct
 from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.scheme import Form, Granularity, Symmetry
 from eqnet.subnets.build import Style, uniform
-from eqnet.supernet.calibrate import calibrate
 from eqnet.supernet.extract import extract
+from eqnet.supernet.first_scales import calibrate
 from eqnet.supernet.supernet import Supernet
 
 SHAPE = (3, 16, 16)

@@ -12,7 +12,7 @@ from typing import Any
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from eqnet.backend.graph.names import point_of
+from eqnet.backend.graph.point_names import point_of
 from eqnet.backend.graph.reading import Quantizer, constant, quantizers
 from eqnet.backend.protocol import Array
 

@@ -12,7 +12,7 @@ from eqnet.spec.subnet import load_subnet
 from eqnet.stages.search.duration import expected_seconds
 from eqnet.stages.search.space import Space
 from eqnet.subnets.budgets import COST
-from eqnet.subnets.profiled import Target
+from eqnet.subnets.target import Target
 from eqnet.supernet.session import Session
 
 SearchMode = Literal["auto", "always", "never"]

@@ -22,9 +22,9 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from eqnet.backend.graph.names import PARTS, ROLES, part_name, point_name
 from eqnet.backend.graph.operators import LAYER_OPS
-from eqnet.qdq.naming import name_everything
+from eqnet.backend.graph.point_names import PARTS, ROLES, part_name, point_name
+from eqnet.qdq.name_nodes import name_everything
 from eqnet.qdq.rewrites import (
     module_of_node,
     pad_in_conv,

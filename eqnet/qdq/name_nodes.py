@@ -18,8 +18,8 @@ from collections.abc import Collection
 
 import onnx_ir as ir
 
-from eqnet.backend.graph.names import is_part, point_of, tensor_of
 from eqnet.backend.graph.operators import operator_of
+from eqnet.backend.graph.point_names import is_part, point_of, tensor_of
 from eqnet.qdq.rewrites import module_of_node
 from eqnet.spec.version import __version__
 

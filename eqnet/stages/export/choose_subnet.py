@@ -9,7 +9,7 @@ from eqnet.spec.errors import CheckpointError
 from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.subnet import SubnetSpec, load_subnet
 from eqnet.subnets.membership import first_difference
-from eqnet.subnets.profiled import Target
+from eqnet.subnets.target import Target
 from eqnet.supernet.session import Session
 
 
