@@ -9,7 +9,7 @@ again in new sessions.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from eqnet.backend.machine.host import same_machine
 from eqnet.spec.errors import UsageError
 from eqnet.spec.fields import first_problem
+from eqnet.spec.hardware.limits import REPEATS
 from eqnet.spec.hardware.profile import BenchRules
 from eqnet.spec.manifest import Manifest
 from eqnet.spec.reports import BenchReport
@@ -33,8 +34,8 @@ def read_baseline(
 ) -> BenchReport:
     """Read a bench.json to compare with.
 
-    Raises UsageError if it is none, holds no measurement, or is of another machine, network,
-    profile, float precision, batch or number of threads. Another supernet or subnet of the same
+    Raises UsageError if it is none, holds no measurement or an impossible one, or is of another
+    machine, network, profile, float precision, batch or number of threads. Another supernet or subnet of the same
     network is comparable: that is what a baseline is for.
     """
     try:
@@ -45,8 +46,7 @@ def read_baseline(
         raise UsageError(f"{path}: not a bench report: {first_problem(error)}") from error
     if report.ratio is None or report.quantized is None or report.float32 is None:
         raise UsageError(f"{path}: holds no measurement ({report.reason or report.verdict})")
-    if len(report.quantized.samples) != len(report.float32.samples):
-        raise UsageError(f"{path}: its samples are no pairs")
+    _require_measurements(path, report.quantized.samples, report.float32.samples)
     if not same_machine(report.host, host):
         raise UsageError(
             f"{path}: measured on another machine, {report.host.get('cpu', 'unknown')} "
@@ -54,6 +54,17 @@ def read_baseline(
         )
     _require_same(path, report, manifest, rules)
     return report
+
+
+def _require_measurements(path: Path, ours: Sequence[float], floats: Sequence[float]) -> None:
+    """Raise UsageError for samples that no run can have given: any run would be within them."""
+    if len(ours) != len(floats):
+        raise UsageError(f"{path}: its samples are no pairs")
+    if len(ours) < REPEATS[0]:
+        raise UsageError(f"{path}: {len(ours)} pairs of samples (allowed: {REPEATS[0]} or more)")
+    for sample in (*ours, *floats):
+        if sample <= 0:
+            raise UsageError(f"{path}: a sample of {sample} ms (allowed: above 0)")
 
 
 def _require_same(path: Path, report: BenchReport, manifest: Manifest, rules: BenchRules) -> None:

@@ -187,6 +187,30 @@ def test_a_baseline_of_something_else_is_refused(artifact, tmp_path, changes, sa
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("samples", "said"),
+    [
+        ((), "0 pairs of samples (allowed: 5 or more)"),
+        ((1.0,) * 4, "4 pairs of samples"),
+        ((0.0,) * 5, "a sample of 0.0 ms (allowed: above 0)"),
+        ((1.0, 2.0, -3.0, 1.0, 1.0), "a sample of -3.0 ms"),
+        ((1.0, float("inf"), 1.0, 1.0, 1.0), "finite number (found: inf)"),
+        ((1.0, float("nan"), 1.0, 1.0, 1.0), "finite number (found: nan)"),
+    ],
+)
+@pytest.mark.parametrize("side", ["quantized", "float32"])
+def test_a_damaged_baseline_passes_nothing(artifact, tmp_path, side, samples, said):
+    content = json.loads(report().model_dump_json())
+    for name in ("quantized", "float32"):
+        content[name]["samples"] = [1.0] * len(samples)
+    content[side]["samples"] = list(samples)
+    path = tmp_path / "base.json"
+    path.write_text(json.dumps(content))  # with Infinity and NaN, as Python writes them
+    with pytest.raises(UsageError) as error:
+        bench(artifact, baseline=path)
+    assert said in str(error.value)
+
+
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"schema_version": 99}'])
 def test_a_baseline_that_is_no_report_is_refused(artifact, tmp_path, content):
     path = tmp_path / "base.json"
