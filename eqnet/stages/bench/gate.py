@@ -35,8 +35,8 @@ def read_baseline(
     """Read a bench.json to compare with.
 
     Raises UsageError if it is none, holds no measurement or an impossible one, or is of another
-    machine, network, profile, float precision, batch or number of threads. Another supernet or subnet of the same
-    network is comparable: that is what a baseline is for.
+    machine, network, profile, float precision, batch or number of threads. Another supernet or
+    subnet of the same network is comparable: that is what a baseline is for.
     """
     try:
         report = BenchReport.model_validate_json(path.read_bytes())
