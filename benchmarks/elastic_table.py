@@ -18,7 +18,7 @@ import numpy as np
 
 from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.scheme import BITS, Form, Granularity, Symmetry, all_forms
-from eqnet.subnets.build import PAPER_STYLE, Style, uniform
+from eqnet.subnets.build import PAPER_STYLE, PlacementStyle, uniform
 from eqnet.supernet.measure import logits
 from eqnet.supernet.session import Session, open_session
 
@@ -27,7 +27,9 @@ GOAL = 1.0
 """Points that W2A2 may lose against W8A8."""
 
 
-def correct(session: Session, style: Style, form: Form, bits: int, images: int) -> np.ndarray:
+def correct(
+    session: Session, style: PlacementStyle, form: Form, bits: int, images: int
+) -> np.ndarray:
     """Whether each test image is classified right, bool [N]."""
     spec = uniform(session.supernet.info, style, form, bits, bits)
     session.settle(spec, session.calibration())
@@ -44,7 +46,7 @@ def paired_interval(a: np.ndarray, b: np.ndarray, rng: np.random.Generator) -> t
 
 
 def measure_all(
-    session: Session, style: Style, bits: list[int], images: int
+    session: Session, style: PlacementStyle, bits: list[int], images: int
 ) -> list[dict[str, Any]]:
     """One row for each form and bit-width."""
     rng = np.random.default_rng(0)
@@ -94,7 +96,7 @@ def main() -> None:
     parser.add_argument("--supernet", type=Path)
     arguments = parser.parse_args()
     named = arguments.placement
-    style = PAPER_STYLE if named == "paper" else Style.of(load_profile(named))
+    style = PAPER_STYLE if named == "paper" else PlacementStyle.of(load_profile(named))
     bits = [2, 4, 8] if arguments.quick else list(BITS)
     session = open_session(arguments.supernet)
     rows = measure_all(session, style, bits, 500 if arguments.quick else 10_000)

@@ -23,7 +23,7 @@ from parity import make_supernet
 from eqnet.cli.options import parse_bits
 from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.scheme import Form, Granularity, all_forms
-from eqnet.subnets.build import PAPER_STYLE, Style, uniform
+from eqnet.subnets.build import PAPER_STYLE, PlacementStyle, uniform
 from eqnet.supernet.extract import extract
 from eqnet.supernet.measure import logits
 from eqnet.supernet.session import open_session
@@ -67,7 +67,9 @@ def cases(quick: bool) -> Iterator[tuple[str, Form]]:
             yield "w4a8", form
 
 
-def measure(net: str, supernet: Path, style: Style, limit: int, quick: bool) -> Iterator[Row]:
+def measure(
+    net: str, supernet: Path, style: PlacementStyle, limit: int, quick: bool
+) -> Iterator[Row]:
     """One row for each subnet of a supernet."""
     session = open_session(supernet)
     images = session.batches(session.dataset.test(), limit)
@@ -99,7 +101,7 @@ def main() -> None:
     rows: list[Row] = []
     style = PAPER_STYLE
     if arguments.placement != "paper":
-        style = Style.of(load_profile(arguments.placement))
+        style = PlacementStyle.of(load_profile(arguments.placement))
     print("| net | bits | form | float | subnet | drop, points | goal |")
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch:

@@ -20,7 +20,7 @@ from eqnet.spec.manifest import MODEL
 from eqnet.spec.scheme import Form, Granularity, Symmetry
 from eqnet.stages.export.export import export
 from eqnet.stages.train.post_training import post_training
-from eqnet.subnets.build import PAPER_STYLE, Style, uniform
+from eqnet.subnets.build import PAPER_STYLE, PlacementStyle, uniform
 from eqnet.supernet.extract import extract
 from eqnet.supernet.measure import Batches, logits
 from eqnet.supernet.session import Session, open_session
@@ -79,7 +79,7 @@ class Ours:
         return out / MODEL, seconds + time.perf_counter() - start
 
     def subnet(
-        self, bits: str, form: str, learn: bool, pixels: Pixels, style: Style = PAPER_STYLE
+        self, bits: str, form: str, learn: bool, pixels: Pixels, style: PlacementStyle = PAPER_STYLE
     ) -> tuple[NDArray[np.float32], float]:
         """Logits of a uniform subnet (8 bits in the first and last layer) in PyTorch, seconds."""
         supernet, seconds = self.supernet(learn)

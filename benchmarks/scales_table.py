@@ -20,7 +20,7 @@ from elastic_table import paired_interval
 from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.scheme import Form, Granularity, Scales, Symmetry
 from eqnet.spec.subnet import SubnetSpec
-from eqnet.subnets.build import Style, uniform
+from eqnet.subnets.build import PlacementStyle, uniform
 from eqnet.supernet.measure import logits
 from eqnet.supernet.session import Session, open_session
 
@@ -45,7 +45,7 @@ def correct(session: Session, spec: SubnetSpec, images: int) -> np.ndarray:
 
 
 def measure_all(
-    session: Session, style: Style, bits: list[int], images: int
+    session: Session, style: PlacementStyle, bits: list[int], images: int
 ) -> list[dict[str, Any]]:
     """One row for each form, bit-width and kind."""
     rng = np.random.default_rng(0)
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--placement", default="custom_pow2")
     arguments = parser.parse_args()
-    style = Style.of(load_profile(arguments.placement))
+    style = PlacementStyle.of(load_profile(arguments.placement))
     bits = [8] if arguments.quick else [8, 4, 2]
     rows = measure_all(open_session(None), style, bits, 500 if arguments.quick else 10_000)
     print_table(rows)

@@ -129,10 +129,10 @@ def _describe(
                 upper=upper,
                 layers=read_by,
                 readers=tuple(sorted(readers.groups(node))),
-                absorbed=node in absorbed,
-                beside=beside.get(node, ()),
-                ends=readers.ended_conv(node),
-                read=readers.read_convs(node),
+                added_by_conv=node in absorbed,
+                added_to_convs=beside.get(node, ()),
+                float_read_conv=readers.ended_conv(node),
+                made_by_convs=readers.read_convs(node),
                 shiftable=low >= 0 and is_shiftable(graph, node),
             )
         )

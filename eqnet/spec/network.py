@@ -32,10 +32,11 @@ class TensorInfo:
 
     elements: for one image. upper: a bound the producer keeps (6 for ReLU6), or None.
     layers: the Conv and Linear that read it. readers: the groups of its other readers.
-    absorbed: it is a convolution's output that the convolution's own kernel can add to a sum.
-    beside: the convolutions whose output it is added to, absorbed by them.
-    ends: the convolution whose output it is, where an operation outside the groups reads it.
-    read: the convolutions whose outputs it consists of, where `layers` read it.
+    added_by_conv: it is a convolution's output that the convolution's own kernel can add to a sum.
+    added_to_convs: the convolutions whose output it is added to, absorbed by them.
+    float_read_conv: the convolution whose output it is, where an operation outside the groups
+        reads it.
+    made_by_convs: the convolutions whose outputs it consists of, where `layers` read it.
     shiftable: the layers around it, which are all that make or read it, can take an offset.
     """
 
@@ -45,10 +46,10 @@ class TensorInfo:
     upper: float | None
     layers: tuple[str, ...]
     readers: tuple[ReaderGroup, ...]
-    absorbed: bool
-    beside: tuple[str, ...] = ()
-    ends: str | None = None
-    read: tuple[str, ...] = ()
+    added_by_conv: bool
+    added_to_convs: tuple[str, ...] = ()
+    float_read_conv: str | None = None
+    made_by_convs: tuple[str, ...] = ()
     shiftable: bool = False
 
 

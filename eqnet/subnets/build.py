@@ -18,7 +18,7 @@ PAPER = Placement(residual_bits="float", add="none", carriers=())
 
 
 @dataclass(frozen=True)
-class Style:
+class PlacementStyle:
     """A shipped way of placing quantizers: what training samples and targets deploy."""
 
     name: str
@@ -26,7 +26,7 @@ class Style:
     activations: ActivationRules
 
     @classmethod
-    def of(cls, profile: HardwareProfile) -> Style:
+    def of(cls, profile: HardwareProfile) -> PlacementStyle:
         """The style of a hardware profile."""
         return cls(profile.name, profile.placement, profile.activations)
 
@@ -43,15 +43,15 @@ class Style:
         return max(BITS[0], bits - 1)
 
 
-PAPER_STYLE = Style("paper", PAPER, ActivationRules(symmetry=Symmetry.ASYMMETRIC))
+PAPER_STYLE = PlacementStyle("paper", PAPER, ActivationRules(symmetry=Symmetry.ASYMMETRIC))
 
 
-def load_style(name: str) -> Style:
+def load_style(name: str) -> PlacementStyle:
     """The style "paper" (quantizers at Conv and Linear inputs), or that of a profile.
 
     Raises ProfileError for a name that is neither, nor a file.
     """
-    return PAPER_STYLE if name == PAPER_STYLE.name else Style.of(load_profile(name))
+    return PAPER_STYLE if name == PAPER_STYLE.name else PlacementStyle.of(load_profile(name))
 
 
 def pinned_names(info: NetworkInfo) -> tuple[str, str]:
@@ -62,7 +62,7 @@ def pinned_names(info: NetworkInfo) -> tuple[str, str]:
 
 def build_spec(
     info: NetworkInfo,
-    style: Style,
+    style: PlacementStyle,
     form: Form,
     weights: Mapping[str, WeightChoice],
     activation_bits: Mapping[str, int],
@@ -111,7 +111,10 @@ def _profile_fields(profile: HardwareProfile | None) -> dict[str, Any]:
 
 
 def _carriers(
-    tensors: Iterable[TensorInfo], style: Style, narrow: Mapping[str, int], quantized: set[str]
+    tensors: Iterable[TensorInfo],
+    style: PlacementStyle,
+    narrow: Mapping[str, int],
+    quantized: set[str],
 ) -> dict[str, int]:
     carriers = {}
     for tensor in tensors:
@@ -123,7 +126,7 @@ def _carriers(
     return carriers
 
 
-def _is_shared(tensor: TensorInfo, style: Style, narrow: Mapping[str, int]) -> bool:
+def _is_shared(tensor: TensorInfo, style: PlacementStyle, narrow: Mapping[str, int]) -> bool:
     """Whether a quantized layer and something else read the tensor, in one precision."""
     quantized = style.placement.residual_bits != "float"
     return quantized and tensor.name in narrow and bool(tensor.readers)
@@ -132,14 +135,16 @@ def _is_shared(tensor: TensorInfo, style: Style, narrow: Mapping[str, int]) -> b
 def _wants_carrier(tensor: TensorInfo, placement: Placement, quantized: set[str]) -> bool:
     if "add" in tensor.readers:
         # Beside a float convolution a runtime would add in another one, and leave out a rounding.
-        skip = not tensor.absorbed and (not tensor.beside or bool(quantized & {*tensor.beside}))
+        skip = not tensor.added_by_conv and (
+            not tensor.added_to_convs or bool(quantized & {*tensor.added_to_convs})
+        )
         if placement.add == "both" or (placement.add == "skip" and skip):
             return True
-    if "other" in placement.carriers and tensor.ends in quantized:
+    if "other" in placement.carriers and tensor.float_read_conv in quantized:
         return True
     # Layers in the remainder read floats like any other operation.
     floats = tensor.layers and not quantized & {*tensor.layers}
-    if "other" in placement.carriers and floats and quantized & {*tensor.read}:
+    if "other" in placement.carriers and floats and quantized & {*tensor.made_by_convs}:
         return True
     groups = {*placement.carriers} - {"other"}
     return not groups.isdisjoint(tensor.readers)
@@ -192,7 +197,7 @@ def choose_bits(
 
 def uniform(
     info: NetworkInfo,
-    style: Style,
+    style: PlacementStyle,
     form: Form,
     weight_bits: int,
     activation_bits: int,
@@ -205,7 +210,11 @@ def uniform(
 
 
 def random_subnet(
-    info: NetworkInfo, style: Style, form: Form, rng: random.Random, bits: tuple[int, ...] = BITS
+    info: NetworkInfo,
+    style: PlacementStyle,
+    form: Form,
+    rng: random.Random,
+    bits: tuple[int, ...] = BITS,
 ) -> SubnetSpec:
     """Bits drawn independently for every tensor that is not pinned."""
     weights, activations = choose_bits(info, lambda: rng.choice(bits), lambda: rng.choice(bits))

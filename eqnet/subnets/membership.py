@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from eqnet.spec.network import LayerInfo, TensorInfo
 from eqnet.spec.subnet import REMAINDER, SubnetSpec, WeightChoice
-from eqnet.subnets.build import Style
+from eqnet.subnets.build import PlacementStyle
 from eqnet.subnets.target import BitPair, Target
 
 CHOSEN = ("weights", "activations", "carriers")
@@ -116,7 +116,7 @@ def _pairs(target: Target, spec: SubnetSpec, layer: LayerInfo) -> list[BitPair]:
 
 def _may_read(target: Target, spec: SubnetSpec, tensor: TensorInfo, bits: int) -> bool:
     """Whether a tensor of these bits is stored as the subnet's, and suits all that read it."""
-    style = Style.of(target.profile)
+    style = PlacementStyle.of(target.profile)
     quantized = spec.quantized_layers()
     if style.stored_bits(bits, tensor, quantized) != spec.activations.get(tensor.name):
         return False

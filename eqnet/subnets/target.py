@@ -11,7 +11,7 @@ from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.network import LayerInfo, NetworkInfo
 from eqnet.spec.subnet import REMAINDER, SubnetSpec, WeightChoice
 from eqnet.subnets.budgets import COST, no_uniform, quantities, within
-from eqnet.subnets.build import Style, build_spec
+from eqnet.subnets.build import PlacementStyle, build_spec
 from eqnet.subnets.stem import before, stem_cuts
 
 BitPair = tuple[int, int]
@@ -135,8 +135,8 @@ class Target:
         allowed = [weight for weight, activation in self.profile.bits if activation == read]
         return _nearest(int(wanted), allowed)
 
-    def _style(self, float_groups: frozenset[str]) -> Style:
-        style = Style.of(self.profile)
+    def _style(self, float_groups: frozenset[str]) -> PlacementStyle:
+        style = PlacementStyle.of(self.profile)
         if "add" not in float_groups:
             return style
         carriers = tuple(group for group in style.placement.carriers if group != "add")

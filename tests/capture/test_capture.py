@@ -104,7 +104,7 @@ def test_tensors_readers_and_layers_of_a_small_network():
         70,
     ]
     facts = {
-        tensor.name: (tensor.layers, tensor.readers, tensor.non_negative, tensor.absorbed)
+        tensor.name: (tensor.layers, tensor.readers, tensor.non_negative, tensor.added_by_conv)
         for tensor in info.tensors
     }
     assert facts == {

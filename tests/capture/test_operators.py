@@ -178,8 +178,18 @@ class Joined(nn.Module):
 
 
 def _facts(info: NetworkInfo) -> list[Any]:
-    facts = [(t.non_negative, t.upper, t.layers, t.readers, t.absorbed, t.ends, t.read)
-             for t in info.tensors]  # fmt: skip
+    facts = [
+        (
+            tensor.non_negative,
+            tensor.upper,
+            tensor.layers,
+            tensor.readers,
+            tensor.added_by_conv,
+            tensor.float_read_conv,
+            tensor.made_by_convs,
+        )
+        for tensor in info.tensors
+    ]
     return [facts, [(layer.name, layer.activated) for layer in info.layers]]
 
 
@@ -219,4 +229,4 @@ def test_a_function_of_the_models_own_is_none_of_these_names() -> None:
 def test_a_convolution_before_any_clip_that_floats_read_ends_on_a_quantizer() -> None:
     for clip in (nn.ReLU(), nn.ReLU6(), nn.Hardtanh(0.0, 6.0), lambda x: x.clamp(0.0, 6.0)):
         _, info = capture(Joined(clip), SHAPE)
-        assert "second" in [tensor.ends for tensor in info.tensors]
+        assert "second" in [tensor.float_read_conv for tensor in info.tensors]

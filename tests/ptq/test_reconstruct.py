@@ -10,7 +10,7 @@ from eqnet.ptq.moments import can_be_reconstructed, columns, input_moments
 from eqnet.ptq.reconstruct import FORMS, reconstruct
 from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.scheme import Form, Granularity, Symmetry
-from eqnet.subnets.build import Style, uniform
+from eqnet.subnets.build import PlacementStyle, uniform
 from eqnet.supernet.extract import extract
 from eqnet.supernet.first_scales import calibrate
 from eqnet.supernet.supernet import Supernet
@@ -109,7 +109,7 @@ def test_the_float_network_stays_as_it_is(plain, fitted):
 @torch.no_grad()
 @pytest.mark.parametrize("bits", [3, 8])
 def test_the_static_network_has_the_fitted_integers(fitted, bits):
-    style = Style.of(load_profile("onnxruntime_x86"))
+    style = PlacementStyle.of(load_profile("onnxruntime_x86"))
     spec = uniform(fitted.info, style, Form(weight_symmetry=Symmetry.ASYMMETRIC), bits, 8)
     static = extract(fitted, spec)
     x = images(8, 6)

@@ -9,7 +9,7 @@ from torch import nn
 
 from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.scheme import Form, Scales
-from eqnet.subnets.build import Style, uniform
+from eqnet.subnets.build import PlacementStyle, uniform
 from eqnet.supernet.correction import correct, float_moments, moments_of
 from eqnet.supernet.extract import extract
 from eqnet.supernet.first_scales import calibrate
@@ -58,7 +58,7 @@ def supernet():
 
 
 def subnet(net, bits, **changes):
-    spec = uniform(net.info, Style.of(load_profile("onnxruntime_x86")), Form(), bits, 8)
+    spec = uniform(net.info, PlacementStyle.of(load_profile("onnxruntime_x86")), Form(), bits, 8)
     return spec.model_copy(update=changes)
 
 
@@ -234,7 +234,7 @@ def test_an_image_far_from_all_others_does_not_decide(factor):
         calibrate(net, [pixels])
         wanted = net.float_logits(x)
         chosen = Calibration(Batches(pixels, torch.zeros(len(pixels)), 64), "post_training")
-        style = Style.of(load_profile("onnxruntime_x86"))
+        style = PlacementStyle.of(load_profile("onnxruntime_x86"))
         chosen.settle(net, uniform(net.info, style, Form(), 4, 4))
         return float((net.graph(x) - wanted).square().mean() / wanted.var(0).mean())
 

@@ -14,7 +14,7 @@ from eqnet.quant.static import StaticConv2d, StaticLinear
 from eqnet.spec.errors import CheckpointError
 from eqnet.spec.scheme import Form, Granularity, Symmetry, all_forms
 from eqnet.spec.subnet import SubnetSpec
-from eqnet.subnets.build import PAPER_STYLE, Style, build_spec, uniform
+from eqnet.subnets.build import PAPER_STYLE, PlacementStyle, build_spec, uniform
 from eqnet.supernet.extract import MAX_BIAS_STEPS, extract
 from eqnet.supernet.supernet import Supernet
 
@@ -117,7 +117,7 @@ def test_logits_equal_the_supernets_but_for_ties(net, form, bits):
     [PAPER_STYLE, style(residual_bits="same"), style(add="skip"), style(activations=SIGNED_ZERO)],
     ids=["paper", "same", "skip", "signed"],
 )
-def test_logits_equal_the_supernets_in_every_placement(net, chosen: Style):
+def test_logits_equal_the_supernets_in_every_placement(net, chosen: PlacementStyle):
     assert_same_but_for_ties(net, uniform(net.info, chosen, Form(), 8, 8))
 
 

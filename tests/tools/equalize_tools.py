@@ -11,7 +11,7 @@ from eqnet.ptq.equalize import equalize
 from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.scheme import Form, Granularity
 from eqnet.spec.subnet import SubnetSpec
-from eqnet.subnets.build import Style, uniform
+from eqnet.subnets.build import PlacementStyle, uniform
 from eqnet.supernet.first_scales import calibrate
 from eqnet.supernet.measure import Batches
 from eqnet.supernet.settle import Calibration
@@ -20,7 +20,7 @@ from eqnet.supernet.supernet import Supernet
 
 def subnet(supernet: Supernet, granularity: Granularity) -> SubnetSpec:
     """Every layer and tensor in 8 bits, as CPUs want them."""
-    style = Style.of(load_profile("onnxruntime_x86"))
+    style = PlacementStyle.of(load_profile("onnxruntime_x86"))
     form = Form().model_copy(update={"weight_granularity": granularity})
     return uniform(supernet.info, style, form, 8, 8)
 

@@ -13,7 +13,7 @@ from eqnet.data.images import ArrayImages, Dataset, Images
 from eqnet.spec.hardware.profile import ActivationRules, CarrierGroup, Placement
 from eqnet.spec.manifest import Preprocessing
 from eqnet.spec.scheme import Symmetry
-from eqnet.subnets.build import Style
+from eqnet.subnets.build import PlacementStyle
 from eqnet.supernet.first_scales import calibrate
 from eqnet.supernet.supernet import Supernet
 
@@ -102,10 +102,12 @@ def style(
     add: Literal["both", "skip", "none"] = "both",
     carriers: tuple[CarrierGroup, ...] = ("pool", "concat"),
     activations: ActivationRules | None = None,
-) -> Style:
+) -> PlacementStyle:
     """A placement with quantizers wherever there can be one, unless told otherwise."""
     placement = Placement(residual_bits=residual_bits, add=add, carriers=carriers)
-    return Style("test", placement, activations or ActivationRules(symmetry=Symmetry.ASYMMETRIC))
+    return PlacementStyle(
+        "test", placement, activations or ActivationRules(symmetry=Symmetry.ASYMMETRIC)
+    )
 
 
 SIGNED_ZERO = ActivationRules(symmetry=Symmetry.SYMMETRIC, storage="int8", zero_point="zero")

@@ -25,7 +25,7 @@ from eqnet.spec.manifest import MANIFEST, MODEL, Manifest
 from eqnet.stages.export.choose_subnet import ChosenSubnet
 from eqnet.stages.export.export import checked_exporter, export, export_in
 from eqnet.stages.verify import verify
-from eqnet.subnets.build import Style, build_spec
+from eqnet.subnets.build import PlacementStyle, build_spec
 from eqnet.subnets.target import Target
 from eqnet.supernet.extract import extract
 from eqnet.supernet.supernet import Supernet
@@ -57,7 +57,7 @@ def lowered(net: Supernet, target: HardwareProfile, folder: Path) -> torch.nn.Mo
     ((weights, activations),) = target.bits
     spec = build_spec(
         net.info,
-        Style.of(target),
+        PlacementStyle.of(target),
         target.form(),
         {layer.name: weights for layer in net.info.layers},
         {tensor.name: activations for tensor in net.info.read_tensors()},

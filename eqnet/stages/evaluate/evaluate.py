@@ -10,7 +10,7 @@ from eqnet.spec.errors import UsageError
 from eqnet.spec.progress import Progress, Silent
 from eqnet.spec.reports import EvalReport
 from eqnet.spec.scheme import Form, Scales
-from eqnet.subnets.build import Style, load_style, uniform
+from eqnet.subnets.build import PlacementStyle, load_style, uniform
 from eqnet.supernet.measure import accuracy
 from eqnet.supernet.session import Session, open_session
 
@@ -50,7 +50,7 @@ def evaluate(
 
 def evaluate_in(
     session: Session,
-    style: Style,
+    style: PlacementStyle,
     form: Form,
     weight_bits: int,
     activation_bits: int,

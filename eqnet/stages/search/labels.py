@@ -18,7 +18,7 @@ from eqnet.spec.progress import Progress
 from eqnet.spec.scheme import BITS, Form, all_forms
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
 from eqnet.stages.search.features import encode
-from eqnet.subnets.build import Style, build_spec, choose_bits, groups_of
+from eqnet.subnets.build import PlacementStyle, build_spec, choose_bits, groups_of
 from eqnet.supernet.checkpoint import read_tensors
 from eqnet.supernet.measure import Batches
 from eqnet.supernet.settle import Calibration, measure
@@ -37,7 +37,7 @@ class MeasuredSubnets(NamedTuple):
 
 
 def draw_subnet(
-    info: NetworkInfo, styles: Sequence[Style], forms: Sequence[Form], rng: random.Random
+    info: NetworkInfo, styles: Sequence[PlacementStyle], forms: Sequence[Form], rng: random.Random
 ) -> SubnetSpec:
     """A subnet to measure: random form, placement, and bits within a random band.
 
@@ -63,7 +63,7 @@ def _band(rng: random.Random) -> range:
 
 def measure_labels(
     supernet: Supernet,
-    styles: Sequence[Style],
+    styles: Sequence[PlacementStyle],
     calibration: Calibration,
     validation: Batches,
     *,

@@ -13,7 +13,7 @@ from eqnet.spec.subnet import SubnetSpec
 from eqnet.stages.search.features import encode
 from eqnet.stages.search.genetic import Evaluation
 from eqnet.stages.search.measured import AccuracyModel
-from eqnet.stages.search.reach import without_cost
+from eqnet.stages.search.reachable import without_cost
 from eqnet.stages.search.space import Genome, Space
 
 

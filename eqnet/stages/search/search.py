@@ -23,7 +23,7 @@ from eqnet.stages.search.genetic import evolve
 from eqnet.stages.search.latency import measure_latency
 from eqnet.stages.search.measured import AccuracyModel, measure_space
 from eqnet.stages.search.predictor import make_predictor
-from eqnet.stages.search.reach import EXHAUSTIVE, require_cost, require_reachable
+from eqnet.stages.search.reachable import EXHAUSTIVE, require_cost, require_reachable
 from eqnet.stages.search.scoring import Candidate, Scorer
 from eqnet.stages.search.space import Genome, Space
 from eqnet.subnets.target import Target

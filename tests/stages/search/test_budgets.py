@@ -14,7 +14,7 @@ import eqnet.stages.search.search as module
 from eqnet.cli.main import main
 from eqnet.spec.errors import InfeasibleError
 from eqnet.stages.search.genetic import evolve
-from eqnet.stages.search.reach import require_cost
+from eqnet.stages.search.reachable import require_cost
 from eqnet.stages.search.scoring import Scorer
 
 FREE = ("conv1", "depthwise", "conv2")

@@ -18,7 +18,7 @@ from eqnet.spec.scheme import Form
 from eqnet.spec.subnet import SubnetSpec
 from eqnet.stages.train.steps.losses import guided_loss
 from eqnet.stages.train.steps.step import GROUPS, ElasticStep
-from eqnet.subnets.build import Style
+from eqnet.subnets.build import PlacementStyle
 
 RECORDED_SUBNETS = 16
 WARM_UP = 3
@@ -90,7 +90,7 @@ class GraphedStep(ElasticStep):
         return self._inputs
 
     def _uniform(
-        self, group: str, form: Form, style: Style, spec: SubnetSpec, weight: float | None
+        self, group: str, form: Form, style: PlacementStyle, spec: SubnetSpec, weight: float | None
     ) -> _Recording:
         key = (group, form, style.name)
         if key not in self._fixed:

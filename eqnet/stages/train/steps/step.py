@@ -12,7 +12,7 @@ from eqnet.spec.scheme import CARRIER_BITS, Form, all_forms
 from eqnet.spec.subnet import SubnetSpec
 from eqnet.stages.train.recipe import ElasticRecipe
 from eqnet.stages.train.steps.losses import TERMS, guided_loss, weight_distribution_loss
-from eqnet.subnets.build import Style, random_subnet, uniform
+from eqnet.subnets.build import PlacementStyle, random_subnet, uniform
 from eqnet.supernet.supernet import Supernet
 
 GROUPS = ("high", "random", "low")
@@ -35,7 +35,7 @@ class ElasticStep:
         supernet: Supernet,
         teacher: nn.Module | None,
         recipe: ElasticRecipe,
-        styles: Sequence[Style],
+        styles: Sequence[PlacementStyle],
     ) -> None:
         self.supernet, self.teacher, self.recipe = supernet, teacher, recipe
         self.styles = list(styles)
@@ -67,7 +67,7 @@ class ElasticStep:
         with torch.no_grad():
             return self.teacher(images), self.recipe.gpg.teacher
 
-    def _groups(self, form: Form, style: Style, rng: random.Random) -> list[SubnetSpec]:
+    def _groups(self, form: Form, style: PlacementStyle, rng: random.Random) -> list[SubnetSpec]:
         info, bits = self.supernet.info, self.recipe.bits
         high = min(CARRIER_BITS, max(bits))
         return [
