@@ -65,10 +65,14 @@ def measure(
     samples = in_turns(runs, repeats, WARM_UP)
     medians = [float(np.median(times)) for times in samples]
     row = {
-        "net": folder.name, "runtime": runtime, "batch": batch, "threads": threads,
-        "ours": entered[0].name, "repeats": repeats,
+        "net": folder.name,
+        "runtime": runtime,
+        "batch": batch,
+        "threads": threads,
+        "ours": entered[0].name,
+        "repeats": repeats,
         "ms": {one.name: value for one, value in zip(entered, medians, strict=True)},
-    }  # fmt: skip
+    }
     for role in ("int8", "float"):
         rivals = [index for index, one in enumerate(entered) if one.role == role]
         best = min(rivals, key=lambda index: medians[index])

@@ -102,8 +102,10 @@ def measure(work: Path, profile: str) -> dict[str, Any]:
     began = time.perf_counter()
     done = subprocess.run(
         [sys.executable, __file__, "--child", profile, "--work", str(work)],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     wall = time.perf_counter() - began
     return {"profile": profile, "seconds": wall, **json.loads(done.stdout.splitlines()[-1])}
 

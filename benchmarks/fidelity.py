@@ -44,9 +44,11 @@ def fidelity(logits: Logits, reference: Logits, groups: NDArray[np.int64]) -> Fi
     drawn = sums[picks].sum(1)
     whole = sums.sum(0)
     return Fidelity(
-        float(whole[0] / whole[1]), _middle(drawn[:, 0] / drawn[:, 1]),
-        float(_decibels(whole[2], whole[3])), _middle(_decibels(drawn[:, 2], drawn[:, 3])),
-    )  # fmt: skip
+        float(whole[0] / whole[1]),
+        _middle(drawn[:, 0] / drawn[:, 1]),
+        float(_decibels(whole[2], whole[3])),
+        _middle(_decibels(drawn[:, 2], drawn[:, 3])),
+    )
 
 
 def paired_drop(right: NDArray[np.bool_], reference: NDArray[np.bool_]) -> tuple[float, Interval]:

@@ -82,9 +82,15 @@ def measure(
         found = logits(extract(session.supernet, spec), images).numpy().argmax(1) == labels
         drop, interval = paired_drop(found, truth)
         yield Row(
-            net, bits, form.label(), len(labels), float(truth.mean()), float(found.mean()),
-            drop, interval,
-        )  # fmt: skip
+            net,
+            bits,
+            form.label(),
+            len(labels),
+            float(truth.mean()),
+            float(found.mean()),
+            drop,
+            interval,
+        )
 
 
 def main() -> None:

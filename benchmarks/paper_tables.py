@@ -111,10 +111,15 @@ def run(contestant: Contestant, options: argparse.Namespace) -> list[Row]:
     start = time.perf_counter()
     with progress(options.quiet) as listener:
         train(
-            plan(contestant.net, out, options.epochs, options.float_epochs), out,
-            data=options.data, seed=contestant.seed, static=static, resume=True,
-            device=options.device, progress=listener,
-        )  # fmt: skip
+            plan(contestant.net, out, options.epochs, options.float_epochs),
+            out,
+            data=options.data,
+            seed=contestant.seed,
+            static=static,
+            resume=True,
+            device=options.device,
+            progress=listener,
+        )
     seconds = time.perf_counter() - start
     if not (shared / FLOAT_FILE).is_file():
         shutil.copy(out / FLOAT_FILE, shared / FLOAT_FILE)
@@ -125,12 +130,17 @@ def run(contestant: Contestant, options: argparse.Namespace) -> list[Row]:
     ]
     return [
         {
-            "key": contestant.key, "net": contestant.net, "seed": contestant.seed,
-            "contestant": contestant.name, "epochs": options.epochs,
-            "float_epochs": options.float_epochs, "seconds": round(seconds), **row,
+            "key": contestant.key,
+            "net": contestant.net,
+            "seed": contestant.seed,
+            "contestant": contestant.name,
+            "epochs": options.epochs,
+            "float_epochs": options.float_epochs,
+            "seconds": round(seconds),
+            **row,
         }
         for row in rows
-    ]  # fmt: skip
+    ]
 
 
 def subnets(

@@ -80,11 +80,16 @@ def compare(net: str, supernet: Path | None, profile: str, folder: Path, limit: 
     labels = images.labels.numpy()
     right, wanted = decide(found) == labels, decide(expected) == labels
     return Row(
-        net, profile, model.runtime, len(labels), session.header.float_accuracy,
-        float(wanted.mean()), float(right.mean()),
+        net,
+        profile,
+        model.runtime,
+        len(labels),
+        session.header.float_accuracy,
+        float(wanted.mean()),
+        float(right.mean()),
         float((decide(found) == decide(expected)).mean()),
         paired_interval(right, wanted),
-    )  # fmt: skip
+    )
 
 
 def make_supernet(name: str, weights: Path, folder: Path) -> Path:

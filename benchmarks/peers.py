@@ -174,9 +174,14 @@ def _onnxruntime_peers(plain: Path, folder: Path) -> Iterator[Contestant]:
     for name, kind in (("U8S8", QuantType.QUInt8), ("S8S8", QuantType.QInt8)):
         file = f"ort_{name.lower()}.onnx"
         quantize_static(
-            str(prepared), str(folder / file), _Reader(), quant_format=QuantFormat.QDQ,
-            per_channel=True, activation_type=kind, weight_type=QuantType.QInt8,
-        )  # fmt: skip
+            str(prepared),
+            str(folder / file),
+            _Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=kind,
+            weight_type=QuantType.QInt8,
+        )
         yield Contestant(f"quantize_static {name}", "onnxruntime", "int8", file)
     yield Contestant("float32", "onnxruntime", "float", plain.name)
 
@@ -202,9 +207,11 @@ def _openvino_peers(plain: Path, folder: Path) -> Iterator[Contestant]:
     # Bias correction moves constants only, so it costs time here and changes no latency.
     advanced = nncf.AdvancedQuantizationParameters(disable_bias_correction=True)
     make = partial(
-        nncf.quantize, subset_size=CALIBRATION_IMAGES, advanced_parameters=advanced,
+        nncf.quantize,
+        subset_size=CALIBRATION_IMAGES,
+        advanced_parameters=advanced,
         calibration_dataset=nncf.Dataset(batches),
-    )  # fmt: skip
+    )
     for preset in ("performance", "mixed"):
         file = f"nncf_{preset}.xml"
         quantized = make(ov.Core().read_model(plain), preset=nncf.QuantizationPreset(preset))

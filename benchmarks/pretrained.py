@@ -52,12 +52,21 @@ BATCH = 10
 WARM_UP = 3
 LOW_BITS = ("w8a8", "w6a6", "w4a8", "w4a4")
 PROFILES = (
-    "openvino_asym", "openvino_bf16", "openvino_avx2", "onnxruntime_x86", "tensorrt_int8",
-)  # fmt: skip
+    "openvino_asym",
+    "openvino_bf16",
+    "openvino_avx2",
+    "onnxruntime_x86",
+    "tensorrt_int8",
+)
 QUICK = (
-    "float32 onnxruntime", "bf16 openvino", "nncf_performance", "quantize_static_minmax",
-    "eqnet openvino_asym", "eqnet onnxruntime_x86", "eqnet w8a8 per-channel",
-)  # fmt: skip
+    "float32 onnxruntime",
+    "bf16 openvino",
+    "nncf_performance",
+    "quantize_static_minmax",
+    "eqnet openvino_asym",
+    "eqnet onnxruntime_x86",
+    "eqnet w8a8 per-channel",
+)
 PLAIN, LEARNED = "eqnet", "eqnet reconstructed"
 
 
@@ -128,10 +137,17 @@ class Bench:
     def _export_float(self) -> None:
         model, side = real_weights.NETS[self.net](), real_weights.SIDES[self.net]
         torch.onnx.export(
-            model, (torch.zeros(2, 3, side, side),), str(self.folder / FLOAT),
-            input_names=["input"], output_names=["logits"], dynamo=True, opset_version=OPSET,
-            dynamic_shapes=[{0: torch.export.Dim("N")}], external_data=False, verbose=False,
-        )  # fmt: skip
+            model,
+            (torch.zeros(2, 3, side, side),),
+            str(self.folder / FLOAT),
+            input_names=["input"],
+            output_names=["logits"],
+            dynamo=True,
+            opset_version=OPSET,
+            dynamic_shapes=[{0: torch.export.Dim("N")}],
+            external_data=False,
+            verbose=False,
+        )
 
 
 def make_float(bench: Bench, runtime: str, precision: str) -> Made:
@@ -166,10 +182,19 @@ def _call_tool(bench: Bench, tool: str, name: str, bits: str, iterations: int) -
     here = Path(__file__).resolve().parent
     paths = [str(here.parent), str(here), os.environ.get("PYTHONPATH", "")]
     command = [
-        bench.options.peers_python, str(here / "pretrained_peers.py"), tool, str(bench.folder),
-        "--name", name, "--bits", ",".join(bits[1::2]), "--seed", str(bench.options.seed),
-        "--iterations", str(iterations),
-    ]  # fmt: skip
+        bench.options.peers_python,
+        str(here / "pretrained_peers.py"),
+        tool,
+        str(bench.folder),
+        "--name",
+        name,
+        "--bits",
+        ",".join(bits[1::2]),
+        "--seed",
+        str(bench.options.seed),
+        "--iterations",
+        str(iterations),
+    ]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     log = bench.folder / f"{name}.log"
     with log.open("w") as stream:
@@ -257,9 +282,14 @@ def race(bench: Bench, runtime: str, rows: Sequence[Row], rounds: int) -> Row:
     rng = np.random.default_rng(0)
     ratios = {name: paired_ratio(times, samples[best], rng) for name, times in samples.items()}
     return {
-        "contestant": f"latency {runtime}", "role": "latency", "ms": medians, "best_peer": best,
-        "ratios": ratios, "rounds": rounds, "threads": bench.options.threads,
-    }  # fmt: skip
+        "contestant": f"latency {runtime}",
+        "role": "latency",
+        "ms": medians,
+        "best_peer": best,
+        "ratios": ratios,
+        "rounds": rounds,
+        "threads": bench.options.threads,
+    }
 
 
 class Results:

@@ -60,10 +60,14 @@ class Ours:
         if not clock.is_file():
             start = time.perf_counter()
             post_training(
-                model=f"real_weights:{self.net}", data=self.folder / "data",
-                dataset="image_folder", out=out, allow_code=True, seed=self.seed,
+                model=f"real_weights:{self.net}",
+                data=self.folder / "data",
+                dataset="image_folder",
+                out=out,
+                allow_code=True,
+                seed=self.seed,
                 reconstruct=learn,
-            )  # fmt: skip
+            )
             clock.write_text(str(time.perf_counter() - start))
         return out, float(clock.read_text())
 
@@ -73,9 +77,13 @@ class Ours:
         out = self.folder / f"{profile}-{'reconstructed' if learn else 'plain'}"
         start = time.perf_counter()
         export(
-            profile=profile, supernet=supernet, out=out, allow_code=True, force=True,
+            profile=profile,
+            supernet=supernet,
+            out=out,
+            allow_code=True,
+            force=True,
             searches=self.folder / "no_search",
-        )  # fmt: skip
+        )
         return out / MODEL, seconds + time.perf_counter() - start
 
     def subnet(

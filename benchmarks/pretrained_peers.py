@@ -115,11 +115,17 @@ def quantize_static(job: Job, method: str, reduce_range: bool = False) -> str:
     prepared, file = job.folder / f"{job.name}.prepared.onnx", f"{job.name}.onnx"
     quant_pre_process(str(job.folder / FLOAT), str(prepared))
     quantize(
-        str(prepared), str(job.folder / file), Reader(), quant_format=QuantFormat.QDQ,
-        per_channel=True, reduce_range=reduce_range, activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8, calibrate_method=CalibrationMethod[method],
+        str(prepared),
+        str(job.folder / file),
+        Reader(),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        reduce_range=reduce_range,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        calibrate_method=CalibrationMethod[method],
         extra_options={"CalibStridedMinMax": part},  # its name; it is for every method
-    )  # fmt: skip
+    )
     prepared.unlink()
     return file
 
@@ -136,10 +142,13 @@ def adaround(job: Job) -> str:
     fold_all_batch_norms_to_weight(model)
     weights, activations = job.bits
     sim = QuantizationSimModel(
-        model, param_type=f"int{weights}",
-        activation_type=f"int{activations}", quant_scheme="tf_enhanced",
-        providers=["CPUExecutionProvider"], config_file=_aimet_config(),
-    )  # fmt: skip
+        model,
+        param_type=f"int{weights}",
+        activation_type=f"int{activations}",
+        quant_scheme="tf_enhanced",
+        providers=["CPUExecutionProvider"],
+        config_file=_aimet_config(),
+    )
     _widen_edges(sim)
     inputs = [{"input": batch} for batch in job.batches("calibration", BATCH)]
     apply_adaround(sim, inputs, num_iterations=job.iterations)
@@ -181,12 +190,21 @@ def brevitas(job: Job, method: str) -> str:
     model = preprocess_for_quantize(model, relu6_to_relu=False, equalize_iters=0)
     weights, activations = job.bits
     quantized = ptq.quantize_model(
-        model, backend="layerwise", weight_bit_width=weights, act_bit_width=activations,
-        bias_bit_width=32, weight_quant_granularity="per_channel", act_quant_percentile=99.99,
-        act_quant_type="asym", scale_factor_type="float_scale", quant_format="int",
-        layerwise_first_last_bit_width=EDGE_BITS, weight_param_method="mse",
-        act_param_method="mse", weight_quant_type="sym",
-    )  # fmt: skip
+        model,
+        backend="layerwise",
+        weight_bit_width=weights,
+        act_bit_width=activations,
+        bias_bit_width=32,
+        weight_quant_granularity="per_channel",
+        act_quant_percentile=99.99,
+        act_quant_type="asym",
+        scale_factor_type="float_scale",
+        quant_format="int",
+        layerwise_first_last_bit_width=EDGE_BITS,
+        weight_param_method="mse",
+        act_param_method="mse",
+        weight_quant_type="sym",
+    )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     quantized.to(device).eval()
     inputs = [torch.from_numpy(batch).to(device) for batch in job.batches("calibration", 2 * BATCH)]
@@ -215,9 +233,14 @@ def _plain(model: Any) -> Any:
             _plain(child)
             continue
         conv = nn.Conv2d(
-            child.in_channels, child.out_channels, child.kernel_size, child.stride,
-            dilation=child.dilation, groups=child.groups, bias=child.bias is not None,
-        )  # fmt: skip
+            child.in_channels,
+            child.out_channels,
+            child.kernel_size,
+            child.stride,
+            dilation=child.dilation,
+            groups=child.groups,
+            bias=child.bias is not None,
+        )
         conv.weight, conv.bias = child.weight, child.bias
         setattr(model, name, nn.Sequential(padding, conv))
     return model.eval()
@@ -230,11 +253,14 @@ def _learned_round(model: Any, loader: list[Any], iterations: int) -> None:
     )
 
     options = argparse.Namespace(
-        learned_round="hard_sigmoid", learned_round_mode="layerwise",
+        learned_round="hard_sigmoid",
+        learned_round_mode="layerwise",
         learned_round_iters=iterations,
-        learned_round_lr=1e-3, learned_round_lr_scheduler=None, learned_round_batch_size=BATCH,
+        learned_round_lr=1e-3,
+        learned_round_lr_scheduler=None,
+        learned_round_batch_size=BATCH,
         learned_round_loss="regularised_mse",
-    )  # fmt: skip
+    )
     apply_learned_round(model, loader, options)
 
 
@@ -287,9 +313,12 @@ def main() -> None:
     arguments = parser.parse_args()
     weights, activations = map(int, arguments.bits.split(","))
     job = Job(
-        arguments.name, arguments.folder, (weights, activations), arguments.iterations,
+        arguments.name,
+        arguments.folder,
+        (weights, activations),
+        arguments.iterations,
         arguments.seed,
-    )  # fmt: skip
+    )
     start = time.perf_counter()
     try:
         result: dict[str, Any] = {"file": TOOLS[arguments.tool](job)}

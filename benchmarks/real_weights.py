@@ -139,9 +139,12 @@ def _lite(number: int) -> nn.Module:
     described = preprocessing()
     # As timm's networks say what they take.
     model.pretrained_cfg = {  # type: ignore[assignment]  # a plain attribute, no module
-        "input_size": (3, side, side), "crop_pct": 1.0, "interpolation": "bicubic",
-        "mean": described.mean, "std": described.std,
-    }  # fmt: skip
+        "input_size": (3, side, side),
+        "crop_pct": 1.0,
+        "interpolation": "bicubic",
+        "mean": described.mean,
+        "std": described.std,
+    }
     return model.eval()
 
 

@@ -29,9 +29,13 @@ def train(source: str, data: Path | None, recipe: FloatRecipe, device: str, seed
     torch.manual_seed(seed)
     model = load_model(source, classes=len(dataset.classes), in_channels=dataset.input_shape[0])
     feed = Feed(
-        dataset.train(), dataset.preprocessing, batch=recipe.batch, seed=seed, augment=True,
+        dataset.train(),
+        dataset.preprocessing,
+        batch=recipe.batch,
+        seed=seed,
+        augment=True,
         device=torch.device(device),
-    )  # fmt: skip
+    )
     fit_float(model.to(device), feed, recipe, Silent())
     return model.half().float().eval()
 

@@ -24,10 +24,16 @@ from eqnet.data import open_dataset
 def build(classes: int = 10) -> nn.Module:
     """Images [N, 1, 28, 28] to logits [N, classes]."""
     return nn.Sequential(
-        nn.Conv2d(1, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
-        nn.Conv2d(16, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, classes),
-    )  # fmt: skip
+        nn.Conv2d(1, 16, 3, 2, 1, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, 2, 1, bias=False),
+        nn.BatchNorm2d(32),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(32, classes),
+    )
 
 
 def images_and_labels() -> tuple[Tensor, Tensor]:
@@ -63,9 +69,13 @@ def main() -> None:
     save_file(trained(options.epochs).state_dict(), weights)
     sys.path.insert(0, str(Path(__file__).parent))  # where "own_network" is found
     result = eqnet.quantize(
-        model="own_network:build", allow_code=True, weights=weights, search="never",
-        profiles=["onnxruntime_x86", "openvino_asym"], out=options.out,
-    )  # fmt: skip
+        model="own_network:build",
+        allow_code=True,
+        weights=weights,
+        search="never",
+        profiles=["onnxruntime_x86", "openvino_asym"],
+        out=options.out,
+    )
     for row in result.rows:
         print(row.profile, row.verdict, row.against_float, f"{row.ratio:.2f} of float's time")
 

@@ -105,9 +105,11 @@ def test_16_bit_colour_is_scaled(tmp_path):
     header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, 16, 2, 0, 0, 0)
     path = tmp_path / "image.png"
     path.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines))
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(lines))
         + chunk(b"IEND", b"")
-    )  # fmt: skip
+    )
     np.testing.assert_array_equal(load_image(path, plain()), gradient().transpose(2, 0, 1))
 
 

@@ -227,9 +227,10 @@ def test_weights_that_were_changed_fail_both(tmp_path):
     other = write_artifact(tmp_path / "b", residual_net(seed=5), profile())
     assert other.files
     replace_file(
-        folder, "model.onnx",
+        folder,
+        "model.onnx",
         lambda path: path.write_bytes((tmp_path / "b" / "model.onnx").read_bytes()),
-    )  # fmt: skip
+    )
     report = verify(folder, threads=1)
     assert (report.export_verdict, report.quantization_verdict) == ("failed", "failed")
 

@@ -173,10 +173,16 @@ def test_a_synchronized_batch_norm_is_absorbed_as_any_other():
 
 
 def test_layers_and_norms_that_share_memory_get_their_own():
-    net = randomize(nn.Sequential(
-        nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-    ))  # fmt: skip
+    net = randomize(
+        nn.Sequential(
+            nn.Conv2d(3, 3, 1),
+            nn.BatchNorm2d(3),
+            nn.Conv2d(3, 3, 1),
+            nn.BatchNorm2d(3),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+    )
     net[2].weight.data = net[0].weight.data
     net[3].running_mean = net[1].running_mean
     with torch.no_grad():

@@ -88,8 +88,15 @@ def part_before(net, x):
 
 
 FOLLOWED = [
-    alias, alias_of_dropout, whole_view, many, by_keyword, size_of_a_view, sizes, part_before
-]  # fmt: skip
+    alias,
+    alias_of_dropout,
+    whole_view,
+    many,
+    by_keyword,
+    size_of_a_view,
+    sizes,
+    part_before,
+]
 
 
 @pytest.mark.parametrize("use", FOLLOWED, ids=lambda use: use.__name__)
@@ -138,9 +145,11 @@ def augmented(net, x):
 
 
 CHANGES = [
-    augmented, lambda net, x: x.sub_(0.5).div_(0.25), lambda net, x: net.relu(x),
+    augmented,
+    lambda net, x: x.sub_(0.5).div_(0.25),
+    lambda net, x: net.relu(x),
     lambda net, x: x.copy_(x * 2),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("change", CHANGES)

@@ -47,8 +47,9 @@ def test_swish_becomes_a_sigmoid_and_a_product_of_the_same_function():
     batch = images(3, SHAPE)
     assert check_same_function(net, graph, batch) <= 1e-5 * net(batch).abs().max().item()
     assert [tensor.name for tensor in info.tensors if tensor.name.endswith("_gate")] == [
-        "silu_gate", "silu_1_gate",
-    ]  # fmt: skip
+        "silu_gate",
+        "silu_1_gate",
+    ]
     gate = info.tensor("silu_gate")
     assert (gate.non_negative, gate.upper, gate.readers) == (True, 1.0, ("mul",))
     assert info.tensor("first").readers == ("activation", "mul")

@@ -76,8 +76,11 @@ def test_a_pin_that_matches_no_layer(refused, tmp_path):
 
 
 def test_unknown_budget(refused):
-    refused(["search", "-p", "custom_lowbit", "--budget", "avg_wieght_bits=4"], 2,
-            "did you mean 'avg_weight_bits'")  # fmt: skip
+    refused(
+        ["search", "-p", "custom_lowbit", "--budget", "avg_wieght_bits=4"],
+        2,
+        "did you mean 'avg_weight_bits'",
+    )
 
 
 @pytest.fixture

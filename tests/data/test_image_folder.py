@@ -281,9 +281,16 @@ def test_two_spellings_of_a_part_are_refused(tmp_path: Path) -> None:
 
 def test_stray_folders_are_no_classes(tmp_path: Path) -> None:
     layout(
-        tmp_path, *many("cat", "dog"), "__MACOSX/cat/._0.png", "__MACOSX/real.png", ".cache/x.png",
-        "@eaDir/thumb.png", "empty/", "lost+found/", "cat/._0.png",
-    )  # fmt: skip
+        tmp_path,
+        *many("cat", "dog"),
+        "__MACOSX/cat/._0.png",
+        "__MACOSX/real.png",
+        ".cache/x.png",
+        "@eaDir/thumb.png",
+        "empty/",
+        "lost+found/",
+        "cat/._0.png",
+    )
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "readme.txt").write_text("no image")
     data = open_dataset("image_folder", tmp_path)

@@ -177,8 +177,9 @@ class TestOpenVinoInstructionSets:
         self, request: pytest.FixtureRequest, narrow: list[Made], wide: list[Made]
     ) -> instruction_sets.Ran:
         """All of them under one instruction set."""
-        return instruction_sets.run_under(request.param, narrow[0].folder.parent,
-                                          wide[0].folder.parent)  # fmt: skip
+        return instruction_sets.run_under(
+            request.param, narrow[0].folder.parent, wide[0].folder.parent
+        )
 
     def test_weights_in_7_bits_are_exact(
         self, narrow: list[Made], ran: instruction_sets.Ran

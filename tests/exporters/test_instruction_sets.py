@@ -72,8 +72,11 @@ def use_under(instructions: str, artifact: Path, *more: str) -> dict[str, Any]:
     pytest.importorskip("openvino")
     done = subprocess.run(
         [sys.executable, "-c", USE, str(artifact), *more],
-        capture_output=True, text=True, check=False, env=environment(instructions),
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(instructions),
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads(done.stdout)
     checks = {check["name"]: check for check in result["report"]["checks"]}

@@ -165,8 +165,17 @@ class OddPaddings(nn.Module):
         return self.head(x.mean(3).mean(2))
 
 
-NETS = (UnlikeSums, MeanOfTokens, LargestOfImage, LargestOfRows, Temperature, Upsampled,
-        Flattened, Joined, OddPaddings)  # fmt: skip
+NETS = (
+    UnlikeSums,
+    MeanOfTokens,
+    LargestOfImage,
+    LargestOfRows,
+    Temperature,
+    Upsampled,
+    Flattened,
+    Joined,
+    OddPaddings,
+)
 PROFILES: dict[str, tuple[str, dict[str, Any]]] = {
     "openvino_asym": ("openvino_asym", {}),
     "openvino_last_in_float": ("openvino_asym", {"pinned": LAST_IN_FLOAT}),

@@ -59,8 +59,12 @@ def test_the_table_has_a_row_for_each_engine_and_reason():
     assert {row["name"]: row["computes"]["SM89"] for row in rows} == kinds
     assert [row["name"] for row in rows if row["why_not_int8"]] == ["block.conv2"]
     assert [row["bytes_expected"] for row in rows] == [432, 2304, 4 * 2304, 160]
-    sums = {"builder": "b 1", "trtexec": "trtexec x", "layers": rows,
-            "engines": [{"target": "SM89", "weights_bytes": 2048}]}  # fmt: skip
+    sums = {
+        "builder": "b 1",
+        "trtexec": "trtexec x",
+        "layers": rows,
+        "engines": [{"target": "SM89", "weights_bytes": 2048}],
+    }
     report = build_report(sums)
     assert report.facts["trtexec"] == "trtexec x"
     assert report.rows == (
@@ -86,8 +90,9 @@ def test_targets_and_batches_are_the_profiles(tmp_path):
     ir.save(exporter.lower(ir.from_proto(neutral()), chosen), tmp_path / "model.onnx")
     written = exporter.finish(tmp_path, chosen)
     assert [name for name in written if name.endswith(".engine")] == [
-        "model.sm89.engine", "model.sm80.engine",
-    ]  # fmt: skip
+        "model.sm89.engine",
+        "model.sm80.engine",
+    ]
     sums = json.loads((tmp_path / "build.json").read_text())
     assert "--maxShapes=input:8x3x8x8" in sums["trtexec"]
     with pytest.raises(ProfileError, match=r"cannot build for SM90 \(allowed: SM120, "):

@@ -97,9 +97,13 @@ def test_every_kind_of_timm_configuration(mode, crop, sides, interpolation):
     from eqnet.models.inputs import inputs_of_network
 
     config = {
-        "input_size": (3, *sides), "crop_pct": crop, "crop_mode": mode, "mean": (0.5, 0.4, 0.3),
-        "std": (0.25, 0.3, 0.2), "interpolation": interpolation,
-    }  # fmt: skip
+        "input_size": (3, *sides),
+        "crop_pct": crop,
+        "crop_mode": mode,
+        "mean": (0.5, 0.4, 0.3),
+        "std": (0.25, 0.3, 0.2),
+        "interpolation": interpolation,
+    }
     net = nn.Identity()
     net.pretrained_cfg = config  # type: ignore[assignment]  # a plain attribute, no module
     check_timm(config, inputs_of_network(net).rules())

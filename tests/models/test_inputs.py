@@ -61,9 +61,13 @@ class Configured(SmallNet):
     def __init__(self, classes: int = 5) -> None:
         super().__init__(classes)
         self.pretrained_cfg = {
-            "input_size": (3, 40, 40), "crop_pct": 0.8, "interpolation": "bicubic",
-            "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "fixed_input_size": True,
-        }  # fmt: skip
+            "input_size": (3, 40, 40),
+            "crop_pct": 0.8,
+            "interpolation": "bicubic",
+            "mean": (0.5, 0.5, 0.5),
+            "std": (0.5, 0.5, 0.5),
+            "fixed_input_size": True,
+        }
 
 
 @pytest.fixture
@@ -236,9 +240,11 @@ def test_weights_say_how_many_channels(photos, tmp_path, channels):
     assert pixels.shape == (2, channels, 24, 24)
     with pytest.raises(CheckpointError, match=rf"reads {channels} channels? .*allowed: "):
         trained(
-            photos, tmp_path / "no", weights=path,
+            photos,
+            tmp_path / "no",
+            weights=path,
             inputs=Inputs(size=24, channels=4 if channels != 4 else 1),
-        )  # fmt: skip
+        )
 
 
 def test_images_that_are_stored_take_a_mean_and_no_size(tmp_path):
@@ -274,9 +280,12 @@ def test_one_image_goes_the_whole_way(photos, tmp_path):
     assert "1 image: too few" in summary["notes"][0]
     folder = tmp_path / "artifact"
     export(
-        profile="onnxruntime_x86", supernet=tmp_path / "out", out=folder, allow_code=True,
+        profile="onnxruntime_x86",
+        supernet=tmp_path / "out",
+        out=folder,
+        allow_code=True,
         searches=tmp_path / "none",
-    )  # fmt: skip
+    )
     assert read_manifest(folder).preprocessing == header.preprocessing
     report = verify(folder, data=alone)
     checks = {check.name: check for check in report.checks}
@@ -349,10 +358,16 @@ def test_verify_takes_no_labels_of_other_classes(tmp_path):
 
 
 def test_the_runtime_prepares_images_as_calibration_did(artifact, tmp_path):
-    rewrite(artifact, preprocessing={
-        "mean": [0.5, 0.4, 0.6], "std": [0.25, 0.3, 0.2], "size": [8, 8], "resize": [10, 10],
-        "interpolation": "bicubic",
-    })  # fmt: skip
+    rewrite(
+        artifact,
+        preprocessing={
+            "mean": [0.5, 0.4, 0.6],
+            "std": [0.25, 0.3, 0.2],
+            "size": [8, 8],
+            "resize": [10, 10],
+            "interpolation": "bicubic",
+        },
+    )
     model = load(artifact, threads=1)
     paths = []
     for index, mode in enumerate(("RGB", "L", "RGBA", "CMYK")):
@@ -428,9 +443,23 @@ def test_a_manifest_that_contradicts_itself_is_one_line(artifact, changes, messa
 
 def test_the_command_line_tells_what_was_chosen(photos, tmp_path, capsys):
     arguments = [
-        "train", "--post-training", "--model", MODEL, "--allow-code", "--data", str(photos),
-        "--size", "24", "--mean", "127/255", "--std", "0.5", "--images", "2", "-q",
-    ]  # fmt: skip
+        "train",
+        "--post-training",
+        "--model",
+        MODEL,
+        "--allow-code",
+        "--data",
+        str(photos),
+        "--size",
+        "24",
+        "--mean",
+        "127/255",
+        "--std",
+        "0.5",
+        "--images",
+        "2",
+        "-q",
+    ]
     assert main([*arguments, "--out", str(tmp_path / "a"), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["inputs"]["size"] == [24, 24]

@@ -161,11 +161,23 @@ def test_of_two_networks_the_one_with_the_shapes_of_the_model_is_taken(tmp_path)
 
 
 LAYOUTS = [
-    "state_dict", "model_state_dict", "model", "net", "network", "params", "weights",
-    "my_own_key", "checkpoint.model", "run.best.net",
-]  # fmt: skip
-BESIDE = {"epoch": 3, "best": torch.tensor(0.5), "name": "mine",
-          "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": []}}  # fmt: skip
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+    "network",
+    "params",
+    "weights",
+    "my_own_key",
+    "checkpoint.model",
+    "run.best.net",
+]
+BESIDE = {
+    "epoch": 3,
+    "best": torch.tensor(0.5),
+    "name": "mine",
+    "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": []},
+}
 
 
 def nested(key, state):
@@ -257,9 +269,10 @@ def test_old_names_of_torchvision_fit(tmp_path):
     net = densenet121(num_classes=3)
     old = {
         re.sub(r"(denselayer\d+\.(?:norm|conv))([12])", r"\1.\2", name): torch.randn_like(one) + 3
-        if one.is_floating_point() else one
+        if one.is_floating_point()
+        else one
         for name, one in net.state_dict().items()
-    }  # fmt: skip
+    }
     assert any("norm.1" in name for name in old)
     for content in (old, prefixed("module.", old)):
         load_weights(net, write(tmp_path / "d.pth", content))
@@ -277,8 +290,15 @@ def test_old_names_of_torchvision_fit(tmp_path):
 
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float64, torch.float32)
-WRONG = (torch.int8, torch.uint8, torch.int32, torch.int64, torch.bool, torch.complex64,
-         torch.float8_e4m3fn)  # fmt: skip
+WRONG = (
+    torch.int8,
+    torch.uint8,
+    torch.int32,
+    torch.int64,
+    torch.bool,
+    torch.complex64,
+    torch.float8_e4m3fn,
+)
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
@@ -394,8 +414,11 @@ def onnx_model(path):
 
 
 FOREIGN = {
-    "lfs": (text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
-            "a Git LFS pointer", "git lfs pull"),
+    "lfs": (
+        text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
+        "a Git LFS pointer",
+        "git lfs pull",
+    ),
     "html": (text("\n<!DOCTYPE html><html><body>Sign in</body></html>"), "an HTML page"),
     "xml": (text("<?xml version='1.0'?><net/>"), "an XML text"),
     "json": (text(json.dumps({"weight_map": {}})), "a JSON text"),
@@ -416,7 +439,7 @@ FOREIGN = {
     "hdf5": (raw(b"\x89HDF\r\n\x1a\n" + bytes(90)), "an HDF5 file"),
     "picture": (raw(b"\x89PNG\r\n\x1a\n" + bytes(90)), "a picture"),
     "cut zip": (raw(b"PK\x03\x04" + bytes(90)), "damaged or cut off zip archive"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".ckpt", ".onnx", ""])

@@ -68,9 +68,17 @@ class Between(nn.Module):
 
 
 EXACT = (
-    "relu", "nothing", "prelu", "pools", "flatten", "mean", "depthwise", "groups", "transposed",
+    "relu",
+    "nothing",
+    "prelu",
+    "pools",
+    "flatten",
+    "mean",
+    "depthwise",
+    "groups",
+    "transposed",
     "two",
-)  # fmt: skip
+)
 TIED = ("residual", "relu6", "sigmoid")
 
 
@@ -187,10 +195,17 @@ def patterned(count, seed):
 def trained():
     torch.manual_seed(1)
     net = nn.Sequential(
-        nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
-        nn.Conv2d(16, 16, 3, 1, 1), nn.ReLU(), nn.Conv2d(16, 16, 3, 2, 1), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10),
-    )  # fmt: skip
+        nn.Conv2d(3, 16, 3, 2, 1, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, 3, 1, 1),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, 3, 2, 1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 10),
+    )
     x, labels = patterned(512, 5)
     optimizer = torch.optim.Adam(net.parameters(), 5e-3)
     for step in range(120):

@@ -19,9 +19,15 @@ from eqnet.supernet.supernet import Supernet
 
 FUNCTIONS = ("silu", "gelu", "hardswish", "mish", "softplus", "elu")
 KINDS = (
-    *FUNCTIONS, "silu_depthwise", "gelu_depthwise", "excited", "tokens", "divided",
-    "twice", "floored",
-)  # fmt: skip
+    *FUNCTIONS,
+    "silu_depthwise",
+    "gelu_depthwise",
+    "excited",
+    "tokens",
+    "divided",
+    "twice",
+    "floored",
+)
 TIED = ("twice", "floored")  # a square has the factor twice, rounding does not scale
 CHANNELS = (1, 6)
 
@@ -141,9 +147,13 @@ def user_model():
 @torch.no_grad()
 def test_a_checkpoint_keeps_the_multiplications(tmp_path):
     header = Header(
-        model=f"{__name__}:user_model", input_shape=SHAPE, classes=5,
-        dataset="image_folder", method="post_training", seed=0,
-    )  # fmt: skip
+        model=f"{__name__}:user_model",
+        input_shape=SHAPE,
+        classes=5,
+        dataset="image_folder",
+        method="post_training",
+        seed=0,
+    )
     supernet, x = Supernet(user_model(), SHAPE), images(8)
     plain = supernet.graph(x)
     equalize(supernet, [images(32)])
@@ -172,9 +182,13 @@ def test_a_checkpoint_keeps_the_multiplications(tmp_path):
 )
 def test_multiplications_that_fit_no_node_are_one_line(tmp_path, name, shape):
     header = Header(
-        model=f"{__name__}:user_model", input_shape=SHAPE, classes=5,
-        dataset="image_folder", method="post_training", seed=0,
-    )  # fmt: skip
+        model=f"{__name__}:user_model",
+        input_shape=SHAPE,
+        classes=5,
+        dataset="image_folder",
+        method="post_training",
+        seed=0,
+    )
     save_supernet(tmp_path, Supernet(user_model(), SHAPE), header)
     tensors = load_file(tmp_path / FILE)
     with safe_open(tmp_path / FILE, framework="pt") as file:

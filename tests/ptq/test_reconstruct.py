@@ -16,9 +16,7 @@ from eqnet.supernet.first_scales import calibrate
 from eqnet.supernet.supernet import Supernet
 
 SHAPE = (3, 16, 16)
-WEIGHTS = [
-    (granularity, symmetry) for granularity in Granularity for symmetry in Symmetry
-]  # fmt: skip
+WEIGHTS = [(granularity, symmetry) for granularity in Granularity for symmetry in Symmetry]
 
 
 class Blocks(nn.Module):
@@ -69,7 +67,7 @@ def layer_errors(net, form, bits, x):
             lambda module, args, output, name=layer.name: inputs.update({name: args[0]})
         )
         for layer in net.info.layers
-    ]  # fmt: skip
+    ]
     net.graph(x)
     for handle in handles:
         handle.remove()
@@ -149,9 +147,11 @@ def test_columns_are_what_the_layer_multiplies(plain):
         products = rows.permute(0, 2, 1).reshape(-1, rows.shape[1])
         products = products + module.bias[:, None]
         values = output.transpose(0, 1) if output.dim() == 4 else output
-        whole = values.reshape(len(products), -1) if output.dim() == 4 else values.reshape(
-            -1, output.shape[-1]
-        ).T  # fmt: skip
+        whole = (
+            values.reshape(len(products), -1)
+            if output.dim() == 4
+            else values.reshape(-1, output.shape[-1]).T
+        )
         # Small maps are taken whole.
         assert torch.allclose(products, whole, atol=1e-5)
 

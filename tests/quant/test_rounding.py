@@ -38,9 +38,12 @@ def error(weight, integers, grid, moments):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    groups=st.integers(1, 4), rows=st.integers(1, 5), columns=st.integers(1, 150),
-    bits=st.integers(2, 8), seed=st.integers(0, 1000),
-)  # fmt: skip
+    groups=st.integers(1, 4),
+    rows=st.integers(1, 5),
+    columns=st.integers(1, 150),
+    bits=st.integers(2, 8),
+    seed=st.integers(0, 1000),
+)
 def test_output_error_is_not_above_that_of_nearest_integers(groups, rows, columns, bits, seed):
     weight, moments, grid = problem(groups, rows, columns, seed, bits)
     moments = damped(moments)

@@ -29,9 +29,13 @@ def write(folder, text, name="my_chip"):
 
 @pytest.mark.parametrize("number", [".inf", "-.inf", ".nan"])
 @pytest.mark.parametrize(
-    "key", ["parity: {logit_error_steps: %s}", "budgets: {size_kib: %s}",
-            "cost: {model: roofline, gbps: %s}"],
-)  # fmt: skip
+    "key",
+    [
+        "parity: {logit_error_steps: %s}",
+        "budgets: {size_kib: %s}",
+        "cost: {model: roofline, gbps: %s}",
+    ],
+)
 def test_what_json_cannot_hold_is_refused(tmp_path, capsys, key, number):
     text = PROFILE.replace("cost: {model: size}\n", "") if "cost" in key else PROFILE
     path = write(tmp_path, text + key % number + "\n")
@@ -64,12 +68,24 @@ def test_a_key_that_is_given_twice_is_named_with_its_line(tmp_path, text, line, 
 @pytest.mark.parametrize(
     ("device", "right"),
     [
-        ("CPU", True), ("GPU", True), ("NPU", True), ("GPU.0", True), ("NPU.1", True),
-        ("AUTO", True), ("AUTO:GPU.1,CPU", True), ("HETERO:NPU,CPU", True), ("MULTI:CPU", True),
-        ("CPU.0", False), ("CPU.1", False), ("MULTI:CPU.0", False), ("HETERO:GPU,CPU.1", False),
-        ("GPU.", False), ("AUTO:", False), ("TPU", False),
+        ("CPU", True),
+        ("GPU", True),
+        ("NPU", True),
+        ("GPU.0", True),
+        ("NPU.1", True),
+        ("AUTO", True),
+        ("AUTO:GPU.1,CPU", True),
+        ("HETERO:NPU,CPU", True),
+        ("MULTI:CPU", True),
+        ("CPU.0", False),
+        ("CPU.1", False),
+        ("MULTI:CPU.0", False),
+        ("HETERO:GPU,CPU.1", False),
+        ("GPU.", False),
+        ("AUTO:", False),
+        ("TPU", False),
     ],
-)  # fmt: skip
+)
 def test_devices_are_those_that_runtimes_have(tmp_path, device, right):
     path = write(tmp_path, PROFILE + f"device: '{device}'\n")
     if right:

@@ -29,9 +29,15 @@ from eqnet.supernet.supernet import Supernet
 
 SHAPE = (1, 12, 12)
 HEADER = Header(
-    model="eqnet:resnet20", input_shape=SHAPE, classes=4, dataset="fashion_mnist",
-    method="post_training", seed=3, float_accuracy=0.5, test_images="some",
-)  # fmt: skip
+    model="eqnet:resnet20",
+    input_shape=SHAPE,
+    classes=4,
+    dataset="fashion_mnist",
+    method="post_training",
+    seed=3,
+    float_accuracy=0.5,
+    test_images="some",
+)
 
 
 @pytest.fixture(scope="module")

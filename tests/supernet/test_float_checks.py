@@ -62,14 +62,16 @@ RANDOM = {
     "rand": (lambda net, x: x + torch.rand(x.shape), "rand"),
     "randn_like": (lambda net, x: x + torch.randn_like(x), "randn_like"),
     "rand of channels": (lambda net, x: x * torch.rand(8, 1, 1), "rand"),
-    "randperm": (lambda net, x: x[:, torch.randperm(8)] * torch.arange(8.0)[:, None, None],
-                 "randperm"),
+    "randperm": (
+        lambda net, x: x[:, torch.randperm(8)] * torch.arange(8.0)[:, None, None],
+        "randperm",
+    ),
     "rrelu": (lambda net, x: functional.rrelu(x - 1, training=True), "rrelu"),
     "left out": (skipped, "rand"),
     "python": (lambda net, x: x * random.random(), "computes otherwise each time"),
     "numpy": (lambda net, x: x * float(np.random.rand()), "computes otherwise each time"),
     "state": (counted, "computes otherwise each time"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", RANDOM)

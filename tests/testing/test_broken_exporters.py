@@ -18,9 +18,14 @@ from eqnet.testing.subnets import subnet_of
 
 EVERYWHERE = {"add": "both", "carriers": ["pool"]}
 CASE = Case(
-    "no_bias", Granularity.PER_CHANNEL, Symmetry.SYMMETRIC, Symmetry.ASYMMETRIC, "uint8", "free",
+    "no_bias",
+    Granularity.PER_CHANNEL,
+    Symmetry.SYMMETRIC,
+    Symmetry.ASYMMETRIC,
+    "uint8",
+    "free",
     (8, 8),
-)  # fmt: skip
+)
 
 
 class Broken(OnnxRuntimeExporter):

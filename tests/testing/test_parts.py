@@ -36,9 +36,14 @@ from eqnet.testing.subnets import Point, Trace, subnet_of
 EXPORTERS = ("onnxruntime", "lowbit", "openvino", "tensorrt")
 EVERYWHERE = {"add": "both", "carriers": ["pool"]}
 CASE = Case(
-    "no_bias", Granularity.PER_CHANNEL, Symmetry.SYMMETRIC, Symmetry.ASYMMETRIC, "uint8", "free",
+    "no_bias",
+    Granularity.PER_CHANNEL,
+    Symmetry.SYMMETRIC,
+    Symmetry.ASYMMETRIC,
+    "uint8",
+    "free",
     (8, 8),
-)  # fmt: skip
+)
 
 
 # Choosing cases.
@@ -216,10 +221,15 @@ def test_the_evaluator_is_no_runtime_of_ours():
 
 def test_capabilities_that_call_a_key_slow_execute_all_of_its_values():
     can = Capabilities(
-        frozenset(Granularity), frozenset({Symmetry.SYMMETRIC}), frozenset(Symmetry),
-        frozenset({"uint8"}), 8, frozenset({"float32"}),
-        slow=frozenset({"bits"}), in_float=frozenset({"weights.symmetry"}),
-    )  # fmt: skip
+        frozenset(Granularity),
+        frozenset({Symmetry.SYMMETRIC}),
+        frozenset(Symmetry),
+        frozenset({"uint8"}),
+        8,
+        frozenset({"float32"}),
+        slow=frozenset({"bits"}),
+        in_float=frozenset({"weights.symmetry"}),
+    )
     wide = executed(can)
     assert (wide.min_bits, wide.weight_symmetries) == (2, frozenset(Symmetry))
     assert wide.storages == can.storages

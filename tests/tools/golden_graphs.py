@@ -35,8 +35,14 @@ HEADER = """\
 # node: operator name(inputs) -> output type, attributes. Weights and scales are elided.
 """
 ENDS = (0, 128, -128)
-SHORT = {"FLOAT": "f32", "FLOAT16": "f16", "INT8": "i8", "UINT8": "u8", "INT32": "i32",
-         "INT64": "i64"}  # fmt: skip
+SHORT = {
+    "FLOAT": "f32",
+    "FLOAT16": "f16",
+    "INT8": "i8",
+    "UINT8": "u8",
+    "INT32": "i32",
+    "INT64": "i64",
+}
 
 
 def cases() -> list[tuple[str, str]]:

@@ -34,9 +34,16 @@ class Builder:
         return output
 
     def quantize(
-        self, x: str, tensor: str, scale: float, *,
-        zp: int = 0, bits: int = 8, signed: bool = False, kind: str = "carrier",
-    ) -> str:  # fmt: skip
+        self,
+        x: str,
+        tensor: str,
+        scale: float,
+        *,
+        zp: int = 0,
+        bits: int = 8,
+        signed: bool = False,
+        kind: str = "carrier",
+    ) -> str:
         dtype = np.int8 if signed else np.uint8
         name = f"{tensor}.{kind}"
         s = self.constant(f"{name}.scale", np.float32(scale))
@@ -74,9 +81,18 @@ class Builder:
         return self.constant(f"{layer}.bias", (integers * step).astype(np.float32))
 
     def conv(
-        self, x: str, layer: str, cin: int, cout: int, *,
-        bits: int = 8, k: int = 3, stride: int = 1, zp: int = 0, float_weight: bool = False,
-    ) -> str:  # fmt: skip
+        self,
+        x: str,
+        layer: str,
+        cin: int,
+        cout: int,
+        *,
+        bits: int = 8,
+        k: int = 3,
+        stride: int = 1,
+        zp: int = 0,
+        float_weight: bool = False,
+    ) -> str:
         shape = (cout, cin, k, k)
         if float_weight:
             w = self.constant(f"{layer}.weight", self.rng.normal(0, 0.3, shape).astype(np.float32))

@@ -64,8 +64,11 @@ def run_under(instructions: str, *folders: Path) -> Ran:
     """Run every model below the folders in a fresh process; AssertionError with its last words."""
     done = subprocess.run(
         [sys.executable, __file__, *map(str, folders)],
-        capture_output=True, text=True, check=False, env=environment(instructions),
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(instructions),
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads(done.stdout)
     logits = {name: np.array(rows, np.float32) for name, rows in result["logits"].items()}

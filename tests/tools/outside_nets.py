@@ -153,9 +153,7 @@ CASES: dict[str, Case] = {
     "part_read": Case(buffer("m", lambda: drawn() * 9, True), part),
     "of_module": Case(lambda net: None, lambda net, x: x * GLOBAL),
     "parameter_list": Case(plain("held", parameters), layer_of_list, True, ("held.0", "held.1")),
-    "mask": Case(
-        plain("m", lambda: torch.tensor([0.0, -torch.inf, 1, 2, 0, 0])), masked
-    ),
+    "mask": Case(plain("m", lambda: torch.tensor([0.0, -torch.inf, 1, 2, 0, 0])), masked),
     "spread": Case(plain("m", lambda: torch.rand(1).expand(WIDTH)), product, True, ("m",)),
     "whole": Case(plain("m", lambda: torch.randint(1, 9, (WIDTH,))), product, True, ("m",)),
     "python_number": Case(plain("m", random.random), product, True),
@@ -163,7 +161,7 @@ CASES: dict[str, Case] = {
     "numpy_array": Case(
         plain("m", lambda: torch.from_numpy(np.random.rand(WIDTH)).float()), product, True, ("m",)
     ),
-}  # fmt: skip
+}
 del CASES["plain_branch_drawn"]  # whether its branch differs from building to building is chance
 
 

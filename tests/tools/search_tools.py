@@ -59,13 +59,22 @@ def space_of(info: NetworkInfo, rules: HardwareProfile) -> Space:
 def session_of(folder: Path, supernet: Supernet | None = None) -> Session:
     """An open session of the small network with the small data."""
     header = Header(
-        model="nets:SmallNet", input_shape=(3, 12, 12), classes=5, dataset="small",
-        method="post_training", seed=0,
-    )  # fmt: skip
+        model="nets:SmallNet",
+        input_shape=(3, 12, 12),
+        classes=5,
+        dataset="small",
+        method="post_training",
+        seed=0,
+    )
     return Session(
-        folder, "small", supernet or small_supernet(), header, IDENTITY, SmallData(),
+        folder,
+        "small",
+        supernet or small_supernet(),
+        header,
+        IDENTITY,
+        SmallData(),
         torch.device("cpu"),
-    )  # fmt: skip
+    )
 
 
 class BitsPredictor:
@@ -130,6 +139,9 @@ class World:
         """Search; the low-bit profile when none is given."""
         path = self.write(rules or lowbit())
         return module.search(
-            profile=path, budgets=budgets, out=self.folder / "out", seed=seed,
+            profile=path,
+            budgets=budgets,
+            out=self.folder / "out",
+            seed=seed,
             **{**SMALL, **options},
-        )  # fmt: skip
+        )

@@ -39,11 +39,15 @@ BOTH: dict[str, Any] = {"placement": {"add": "both", "carriers": ["pool", "conca
 EXACT: dict[str, tuple[str, dict[str, Any], int, bool]] = {
     "openvino 2-bit weights": ("openvino", SKIP, 2, True),
     "onnxruntime int8 activations": (
-        "onnxruntime", {**BOTH, "activations": INT8, "isa": "vnni"}, 8, True),
+        "onnxruntime",
+        {**BOTH, "activations": INT8, "isa": "vnni"},
+        8,
+        True,
+    ),
     "onnxruntime asymmetric weights": ("onnxruntime", {**BOTH, "weights": PER_CHANNEL}, 8, True),
     "onnxruntime few bits": ("onnxruntime", BOTH, 3, True),
     "onnxruntime float sums": ("onnxruntime", SKIP, 8, False),
-}  # fmt: skip
+}
 KEYS = ["activations.storage", "placement.add", "bits"]
 
 

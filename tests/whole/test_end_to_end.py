@@ -35,8 +35,9 @@ PROFILES = (
     "tensorrt_int8",
 )
 # Without a GPU the backend executes nothing, and ONNX Runtime stands in on the same graph.
-EXECUTES = {name: find_exporter(load_profile(name).backend).unavailable() is None
-            for name in PROFILES}  # fmt: skip
+EXECUTES = {
+    name: find_exporter(load_profile(name).backend).unavailable() is None for name in PROFILES
+}
 
 
 @pytest.fixture(scope="module")
@@ -234,9 +235,12 @@ def test_runtime_load_predicts_without_torch(exported):
 
 def run_python(arguments, **environment):
     return subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, check=False,
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-    )  # fmt: skip
+    )
 
 
 def test_verify_needs_no_torch(exported, tmp_path):

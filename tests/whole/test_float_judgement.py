@@ -110,9 +110,11 @@ def one_logit_supernet(data, tmp_path):
     net = fit(OneLogit(), data, loss, epochs=6)
     torch.save(net.state_dict(), tmp_path / "one.pt")
     summary = post_training(
-        model="judged_nets:one_logit", weights=tmp_path / "one.pt", out=tmp_path / "supernet",
+        model="judged_nets:one_logit",
+        weights=tmp_path / "one.pt",
+        out=tmp_path / "supernet",
         allow_code=True,
-    )  # fmt: skip
+    )
     return net, summary
 
 

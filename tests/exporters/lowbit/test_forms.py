@@ -77,8 +77,15 @@ def test_qonnx_says_the_true_bits():
     assert found["input.carrier.quant"] == (8, 1, 0)
     assert found["relu1.narrow.quant"] == (5, 0, 0)
     assert {node.op_type for node in model.graph.node} == {
-        "Quant", "Conv", "Relu", "MaxPool", "Add", "GlobalAveragePool", "Flatten", "Gemm",
-    }  # fmt: skip
+        "Quant",
+        "Conv",
+        "Relu",
+        "MaxPool",
+        "Add",
+        "GlobalAveragePool",
+        "Flatten",
+        "Gemm",
+    }
     assert {entry.domain: entry.version for entry in model.opset_import}[DOMAIN] == 1
 
 

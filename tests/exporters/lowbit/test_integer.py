@@ -97,9 +97,16 @@ def varied(depthwise: bool) -> onnx.ModelProto:
     group = 8 if depthwise else 2
     w = b.weight("grouped", (8, 8 // group, 3, 3), 4)
     y = b.node(
-        "Conv", [x, w, b.bias("grouped", x)], "grouped.output", "grouped",
-        kernel_shape=[3, 3], pads=[2, 1, 2, 3], strides=[1, 1], dilations=[2, 2], group=group,
-    )  # fmt: skip
+        "Conv",
+        [x, w, b.bias("grouped", x)],
+        "grouped.output",
+        "grouped",
+        kernel_shape=[3, 3],
+        pads=[2, 1, 2, 3],
+        strides=[1, 1],
+        dilations=[2, 2],
+        group=group,
+    )
     y = b.quantize(b.node("Relu", [y], "r2"), "r2", 0.01)
     z = b.conv(x, "narrow", 8, 4, k=1, bits=5)
     z = b.quantize(z, "narrow", 0.02, zp=100)

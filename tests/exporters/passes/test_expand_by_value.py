@@ -60,11 +60,12 @@ def network(form: str, order: tuple[int, ...]) -> onnx.ModelProto:
         make("Flatten", ["kept"], ["logits"], "flatten"),
     ]
     graph = helper.make_graph(
-        nodes, "net",
+        nodes,
+        "net",
         [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 3, 12, 12])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)],
         [numpy_helper.from_array(array, name) for name, array in constants.items()],
-    )  # fmt: skip
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     for value in model.graph.value_info:  # as torch's exporter names the batch

@@ -67,8 +67,9 @@ class Form:
             x = b.node("Relu", [raised], "relu")
         if self.layout == "tokens":
             shape = b.constant("shape", np.array([0, CHANNELS, SIDE * SIDE]))
-            x = b.node("Transpose", [b.node("Reshape", [x, shape], "flat")], "turned",
-                       perm=[0, 2, 1])  # fmt: skip
+            x = b.node(
+                "Transpose", [b.node("Reshape", [x, shape], "flat")], "turned", perm=[0, 2, 1]
+            )
         x = b.quantize(x, "front", 0.05, zp=zero) if "front" in self.places else x
         axes = b.constant("axes", np.array(self.axes))
         x = b.node(self.op, [x, axes], "reduced", keepdims=int(self.keepdims))

@@ -38,10 +38,12 @@ def network(sizes: tuple[int, ...], axis: int | None) -> onnx.ModelProto:
         helper.make_node("Flatten", ["normed"], ["logits"], "flatten"),
     ]
     graph = helper.make_graph(
-        nodes, "net",
+        nodes,
+        "net",
         [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", *sizes])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)], parameters,
-    )  # fmt: skip
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)],
+        parameters,
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     return onnx.shape_inference.infer_shapes(model)
 

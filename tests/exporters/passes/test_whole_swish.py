@@ -22,11 +22,12 @@ def network(factors: np.ndarray, *, gate_first: bool, inner: str = "input") -> o
         helper.make_node("Neg", ["product"], ["logits"], "neg"),
     ]
     graph = helper.make_graph(
-        nodes, "net",
+        nodes,
+        "net",
         [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 4, 3, 3])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)],
         [numpy_helper.from_array(factors.astype(np.float32), "factors")],
-    )  # fmt: skip
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     return onnx.shape_inference.infer_shapes(model)
 

@@ -108,8 +108,10 @@ def edited(content, **fields):
         ({"form__weight_granularity": "per_tensor"}, "form: per_tensor:symmetric/asymmetric (allo"),
         ({"weight_scales": "power_of_two"}, "weight_scales: power_of_two (allowed: free)"),
         ({"activation_scales": "power_of_two"}, "activation_scales: power_of_two (allowed: free)"),
-        ({"weight_storage_bits": 7, "weights__stem": 7, "weights__head": 7},
-         "weight_storage_bits: 7 (allowed: 8)"),
+        (
+            {"weight_storage_bits": 7, "weights__stem": 7, "weights__head": 7},
+            "weight_storage_bits: 7 (allowed: 8)",
+        ),
         ({"weights__conv1": 3}, "weights.conv1: 3 bits with 4-bit activations (allowed: w4a4, w8"),
         ({"weights__stem": 4}, "weights.stem: 4 bits (allowed: 8 bits)"),
         ({"weights__conv1": "remainder"}, "weights.conv1: "),
@@ -124,7 +126,7 @@ def edited(content, **fields):
         ({"avg_activation_bits": 9.5}, "avg_activation_bits: 9.5 (allowed: "),
         ({"avg_weight_bits": float("inf")}, "avg_weight_bits: Input should be a finite number"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("searched", [False, True])
 def test_a_subnet_that_was_changed_is_refused_with_its_field(
     supernet, tmp_path, fields, said, searched

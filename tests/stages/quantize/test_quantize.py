@@ -53,20 +53,42 @@ def deploy(home: Path, tmp_path: Path) -> Path:
 
 def run(home: Path, out: Path, **changes: Any) -> QuantizeResult:
     options: dict[str, Any] = {
-        "model": "nets:SmallNet", "allow_code": True, "weights": home / "w.pth",
-        "data": home / "photos", "inputs": Inputs(size=16), "reconstruct": False, "images": 16,
-        "search": "never", "profiles": PROFILES,
-    }  # fmt: skip
+        "model": "nets:SmallNet",
+        "allow_code": True,
+        "weights": home / "w.pth",
+        "data": home / "photos",
+        "inputs": Inputs(size=16),
+        "reconstruct": False,
+        "images": 16,
+        "search": "never",
+        "profiles": PROFILES,
+    }
     return quantize(**options | {"out": out} | changes)
 
 
 def words(home: Path, out: Path, *more: str, profiles: tuple[str, ...] = PROFILES) -> list[str]:
     named = [word for profile in profiles for word in ("--profile", profile)]
     return [
-        "quantize", "--model", "nets:SmallNet", "--allow-code", "--weights", str(home / "w.pth"),
-        "--data", str(home / "photos"), "--size", "16", "--no-reconstruct", "--images", "16",
-        "--search", "never", "--out", str(out), *named, *more,
-    ]  # fmt: skip
+        "quantize",
+        "--model",
+        "nets:SmallNet",
+        "--allow-code",
+        "--weights",
+        str(home / "w.pth"),
+        "--data",
+        str(home / "photos"),
+        "--size",
+        "16",
+        "--no-reconstruct",
+        "--images",
+        "16",
+        "--search",
+        "never",
+        "--out",
+        str(out),
+        *named,
+        *more,
+    ]
 
 
 def forbid(monkeypatch: pytest.MonkeyPatch, *functions: str) -> None:

@@ -18,20 +18,35 @@ from eqnet.stages.report.terminal import rows_table
 @pytest.mark.parametrize("width", [80, 120])
 def test_both_verdicts_and_both_agreements_are_told(tmp_path: Path, width: int) -> None:
     comparison = FloatComparison(
-        images=2000, agreement=0.1234, snr_db=0.5, labelled=2000, float_accuracy=0.94,
-        accuracy_drop=43.95, accuracy_drop_interval=(41.2, 46.7), paired=True,
-    )  # fmt: skip
+        images=2000,
+        agreement=0.1234,
+        snr_db=0.5,
+        labelled=2000,
+        float_accuracy=0.94,
+        accuracy_drop=43.95,
+        accuracy_drop_interval=(41.2, 46.7),
+        paired=True,
+    )
     checks = (
         Check(name="files", verdict="passed"),
-        Check(name="float_agreement", group="quantization", verdict="failed", value=0.12,
-              limit=0.9, unit="share", reason="0.12 share"),
-    )  # fmt: skip
+        Check(
+            name="float_agreement",
+            group="quantization",
+            verdict="failed",
+            value=0.12,
+            limit=0.9,
+            unit="share",
+            reason="0.12 share",
+        ),
+    )
     bad = verified("custom_lowbit_w4a8", "openvino", "failed", 0.9).model_copy(
         update={
-            "checks": checks, "against_float": comparison,
-            "export_verdict": "passed", "quantization_verdict": "failed",
+            "checks": checks,
+            "against_float": comparison,
+            "export_verdict": "passed",
+            "quantization_verdict": "failed",
         }
-    )  # fmt: skip
+    )
     made = manifest("custom_lowbit_w4a8", "openvino", subnet(8))
     folder = write_artifact(
         tmp_path / "a", made, bad, benched("custom_lowbit_w4a8", "openvino", 0.31)
@@ -45,8 +60,13 @@ def test_both_verdicts_and_both_agreements_are_told(tmp_path: Path, width: int) 
         assert told in text
     assert "export" not in text
     page = report([folder], tmp_path / "r.html", picture=tmp_path / "r.png").read_text()
-    for told in ("12.34 % with float", "export passed", "quantization failed", "0.5 dB",
-                 "43.95 points [41.20, 46.70]"):  # fmt: skip
+    for told in (
+        "12.34 % with float",
+        "export passed",
+        "quantization failed",
+        "0.5 dB",
+        "43.95 points [41.20, 46.70]",
+    ):
         assert told in page
 
 

@@ -31,9 +31,15 @@ class Problem:
 
     def run(self, seed=0, given=((0,) * 6, (4,) * 6), population=40, generations=40):
         return evolve(
-            self.choices, 0 if self.most is None else 1, self, given=given,
-            population=population, generations=generations, seed=seed, progress=Silent(),
-        )  # fmt: skip
+            self.choices,
+            0 if self.most is None else 1,
+            self,
+            given=given,
+            population=population,
+            generations=generations,
+            seed=seed,
+            progress=Silent(),
+        )
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

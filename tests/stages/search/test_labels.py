@@ -104,9 +104,16 @@ def measure(supernet, tmp_path, monkeypatch):
         stand_in = Measured(stop_after)
         monkeypatch.setattr(labels_module, "measure", stand_in)
         made = measure_labels(
-            supernet, STYLES, images, images.images,
-            identity=identity, count=count, seed=seed, path=tmp_path / name, progress=Silent(),
-        )  # fmt: skip
+            supernet,
+            STYLES,
+            images,
+            images.images,
+            identity=identity,
+            count=count,
+            seed=seed,
+            path=tmp_path / name,
+            progress=Silent(),
+        )
         return made, stand_in.done
 
     run.folder = tmp_path  # type: ignore[attr-defined]
@@ -116,9 +123,16 @@ def measure(supernet, tmp_path, monkeypatch):
 def test_labels_are_accuracies_of_the_drawn_subnets(supernet, tmp_path):
     images = session_of(tmp_path, supernet).calibration()
     made = measure_labels(
-        supernet, [PAPER_STYLE], images, images.images,
-        identity=IDENTITY, count=3, seed=1, path=tmp_path / "labels", progress=Silent(),
-    )  # fmt: skip
+        supernet,
+        [PAPER_STYLE],
+        images,
+        images.images,
+        identity=IDENTITY,
+        count=3,
+        seed=1,
+        path=tmp_path / "labels",
+        progress=Silent(),
+    )
     rng = random.Random(1)
     specs = [draw_subnet(supernet.info, [PAPER_STYLE], FORMS, rng) for _ in range(3)]
     for row, accuracy, spec in zip(made.features, made.accuracy, specs, strict=True):

@@ -134,12 +134,14 @@ def test_a_small_space_is_tried_whole(world):
     ("rules", "told"),
     [
         (profile("tensorrt"), "asymmetric"),
-        (profile("openvino", weights={"granularity": "per_channel", "symmetry": "asymmetric"}),
-         "weights.symmetry"),
+        (
+            profile("openvino", weights={"granularity": "per_channel", "symmetry": "asymmetric"}),
+            "weights.symmetry",
+        ),
         (profile("onnxruntime", bits=[[4, 4], [8, 8]]), "bits"),
         (lowbit(remainder="float16"), "remainder"),
     ],
-)  # fmt: skip
+)
 def test_a_profile_that_its_target_cannot_execute_is_refused(world, rules, told):
     world.patch.setattr(module, "open_session", lambda *_, **__: pytest.fail("opened"))
     with pytest.raises(ProfileError, match=told) as caught:
@@ -179,10 +181,18 @@ def test_the_predictor_beside_the_supernet_is_used_and_made_where_there_is_none(
         specs = [space.subnet(genome) for genome in space.uniform_genomes()]
         features = np.stack([encode(supernet.info, spec) for spec in specs])
         known = MeasuredSubnets(features, np.linspace(0.5, 0.9, len(specs), dtype=np.float32))
-        save_cqap(folder, fit(
-            known, supernet=session.identity, images=1, epochs=1, members=1, seed=0,
-            progress=Silent(),
-        ))  # fmt: skip
+        save_cqap(
+            folder,
+            fit(
+                known,
+                supernet=session.identity,
+                images=1,
+                epochs=1,
+                members=1,
+                seed=0,
+                progress=Silent(),
+            ),
+        )
 
     monkeypatch.setattr(module, "make_predictor", make)
     monkeypatch.setattr(module, "MEASURED_SPACE", 0)

@@ -197,9 +197,10 @@ def test_default_is_the_widest_uniform_pair_within_the_budgets(info, budgets, ex
     assert (spec.weights["conv1"], spec.activations["act"]) == expected
     assert (spec.weights["stem"], spec.supernet) == (8, "x" * 64)
     wider = [
-        (w, a) for w, a in ALL_PAIRS
+        (w, a)
+        for w, a in ALL_PAIRS
         if w + a > sum(expected)
         and found.uniform((w, a)).avg_weight_bits <= budgets.get("avg_weight_bits", 32)
         and found.uniform((w, a)).avg_activation_bits <= budgets.get("avg_activation_bits", 32)
-    ]  # fmt: skip
+    ]
     assert wider == []

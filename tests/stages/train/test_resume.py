@@ -157,9 +157,13 @@ def test_a_feed_holds_at_least_one_batch():
     def feed(images):
         rule = Preprocessing(mean=(0.3,), std=(0.4,))
         return Feed(
-            TinyData(images).train(), rule, batch=10, seed=0, augment=False,
+            TinyData(images).train(),
+            rule,
+            batch=10,
+            seed=0,
+            augment=False,
             device=torch.device("cpu"),
-        )  # fmt: skip
+        )
 
     assert len(list(feed(10).epoch(0))) == len(feed(10)) == 1
     with pytest.raises(DataError, match="tiny train, 9 images"):

@@ -238,9 +238,14 @@ def test_agreement_is_demanded_in_whole_images(share, images, limit, verdict):
 
 @pytest.mark.parametrize(
     ("drop", "images", "limit", "verdict"),
-    [(0.0, 100, 0.0, "passed"), (0.01, 100, 0.0, "failed"), (0.01, 100, 0.2, "passed"),
-     (0.02, 100, 0.2, "failed"), (0.5, 2, 0.2, "skipped")],
-)  # fmt: skip
+    [
+        (0.0, 100, 0.0, "passed"),
+        (0.01, 100, 0.0, "failed"),
+        (0.01, 100, 0.2, "passed"),
+        (0.02, 100, 0.2, "failed"),
+        (0.5, 2, 0.2, "skipped"),
+    ],
+)
 def test_accuracy_drop_is_demanded_in_whole_images(drop, images, limit, verdict):
     assert checks.accuracy_drop("drop", 0.9, 0.9 - drop, images, limit).verdict == verdict
 
