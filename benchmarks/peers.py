@@ -60,6 +60,8 @@ class Contestant:
             rules = load_profile(self.profile)
             exporter = find_exporter(rules.backend)
             return exporter.open(path, threads=threads, profile=rules)
+        if self.role == "ours":  # another target's, run with the settings that its integers need
+            return find_exporter(self.runtime).open(path, threads=threads)
         return OPENERS[self.runtime](path, threads, self.precision)
 
 
