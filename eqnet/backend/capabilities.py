@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from eqnet.backend.graph.operators import NEUTRAL_OPSET
 from eqnet.backend.protocol import Capabilities
 from eqnet.backend.refusals import Refusal, RefusalKind
 from eqnet.spec.hardware.profile import EngineRules, HardwareProfile
-
-OPSET = 21  # of the neutral graph and so of every model.onnx; no exporter converts it
 
 
 def capability_refusals(profile: HardwareProfile, can: Capabilities) -> list[str]:
@@ -23,7 +22,7 @@ def capability_refusals(profile: HardwareProfile, can: Capabilities) -> list[str
         ("activations.storage", profile.activations.storage, can.storages),
         ("activations.zero_point", profile.activations.zero_point, can.zero_points),
         ("activations.unsigned", profile.activations.unsigned, can.unsigned),
-        ("opset", str(profile.opset), (str(OPSET),)),
+        ("opset", str(profile.opset), (str(NEUTRAL_OPSET),)),
         ("remainder", profile.remainder, can.remainders),
     ]
     demands += [("device", kind, can.devices) for kind in profile.device_kinds()]

@@ -120,7 +120,7 @@ BATCH_NORM = Operator(
 )
 LAYER_NORM = Operator("layer_norm", "layer_norm", (nn.LayerNorm,), group="activation")
 GROUP_NORM = Operator("group_norm", "group_norm", (nn.GroupNorm,), group="activation")
-LAYERS = (CONV, CONV_TRANSPOSE, LINEAR)
+LAYER_ROWS = (CONV, CONV_TRANSPOSE, LINEAR)
 NORMS = (BATCH_NORM, LAYER_NORM, GROUP_NORM)
 
 # What a quantizer that follows takes over.
@@ -327,7 +327,7 @@ MOVERS = (
 SIZE = Operator("size", "size dim")
 
 OPERATORS = (
-    *LAYERS,
+    *LAYER_ROWS,
     MATMUL,
     ADDMM,
     *NORMS,

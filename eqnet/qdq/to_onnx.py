@@ -22,7 +22,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from eqnet.backend.graph.operators import LAYER_OPS
+from eqnet.backend.graph.operators import LAYER_OPS, NEUTRAL_OPSET
 from eqnet.backend.graph.point_names import PARTS, ROLES, part_name, point_name
 from eqnet.qdq.name_nodes import name_everything
 from eqnet.qdq.rewrites import (
@@ -36,9 +36,8 @@ from eqnet.quant.static import StaticConv2d, StaticConvTranspose2d, StaticLinear
 from eqnet.spec.collection import uncollected
 from eqnet.spec.errors import CaptureError
 
-OPSET = 21
 FULL_RANGES = ((0, 255), (-128, 127))
-LAYERS = (
+LAYER_MODULES = (
     StaticConv2d,
     StaticConvTranspose2d,
     StaticLinear,
@@ -88,7 +87,7 @@ def to_onnx(net: fx.GraphModule, input_shape: tuple[int, int, int]) -> ir.Model:
                 net,
                 (example,),
                 dynamo=True,
-                opset_version=OPSET,
+                opset_version=NEUTRAL_OPSET,
                 input_names=["input"],
                 output_names=["logits"],
                 dynamic_shapes=({0: batch},),
@@ -186,7 +185,7 @@ def _calls(net: fx.GraphModule) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _layer_names(net: fx.GraphModule) -> list[str]:
-    return [name for name, module in _calls(net) if isinstance(module, LAYERS)]
+    return [name for name, module in _calls(net) if isinstance(module, LAYER_MODULES)]
 
 
 def _point_names(net: fx.GraphModule) -> list[str]:

@@ -36,7 +36,7 @@ from eqnet.supernet.float_checks import MAX_DIFFERENCE, relative_difference
 from eqnet.supernet.supernet import Supernet
 
 SCHEMA_VERSION = 1
-FILE = "supernet.safetensors"
+SUPERNET_FILE = "supernet.safetensors"
 CALIBRATION = "calibration.pixels"
 ROUNDING = "weight_quantizer.rounding"
 HEADER_KEY = "eqnet"
@@ -89,7 +89,7 @@ def bundled_supernet() -> Path:
 
 def save_supernet(folder: Path, supernet: Supernet, header: Header) -> Path:
     """Write `folder/supernet.safetensors` whole or not at all. Raises OutputError."""
-    path = folder / FILE
+    path = folder / SUPERNET_FILE
     content = save(_tensors_of(supernet), metadata={HEADER_KEY: header.model_dump_json()})
     write_file(path, content)
     return path
@@ -128,7 +128,9 @@ def checkpoint_sha256(path: Path) -> str:
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Metadata and tensors of a safetensors file. Raises CheckpointError with one line."""
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint (allowed: a folder with {FILE})")
+        raise CheckpointError(
+            f"{path}: no such checkpoint (allowed: a folder with {SUPERNET_FILE})"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             names = file.keys()
@@ -164,7 +166,7 @@ def load_supernet(
     allow_code: let a checkpoint of a `module:callable` model import that module.
     Raises CheckpointError for a missing, damaged, foreign or newer file.
     """
-    path = (folder or bundled_supernet()) / FILE
+    path = (folder or bundled_supernet()) / SUPERNET_FILE
     metadata, tensors = read_tensors(path)
     header = parse_header(path, metadata)
     supernet = _restore(path, header, tensors, allow_code)

@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from eqnet.backend.decisions import decide, margins
+from eqnet.backend.graph.operators import NEUTRAL_OPSET
 from eqnet.backend.graph.reading import layers_of
 from eqnet.backend.protocol import Array, Exporter
 from eqnet.spec.hardware.profile import HardwareProfile
@@ -17,7 +18,6 @@ from eqnet.testing.nets.cases import Case
 from eqnet.testing.oracle import TOUCHED, compare_integers, different, prone, run_oracle
 from eqnet.testing.subnets import SampleSubnet
 
-OPSET = 21
 # One integer that a tie moves may move a logit by this many steps of an 8-bit grid over the
 # logits' range; a step of b bits is 255 / (2^b - 1) of them.
 TIE_STEPS = 8.0
@@ -100,7 +100,7 @@ def _same_classes(logits: Array, expected: Array, margin: float, what: str) -> N
 def well_formed(lowering: Made) -> None:
     """model.onnx is valid ONNX of opset 21 with the neutral graph's input, output and layers."""
     before, after = lowering.subnet.reference, lowering.lowered
-    assert after.opset_imports.get("", 0) == OPSET, f"opset {after.opset_imports}"
+    assert after.opset_imports.get("", 0) == NEUTRAL_OPSET, f"opset {after.opset_imports}"
     (source,), (target,) = after.graph.inputs, after.graph.outputs
     assert (source.name, target.name) == ("input", "logits")
     assert source.dtype == target.dtype == ir.DataType.FLOAT

@@ -9,8 +9,8 @@ import pytest
 from cli_tools import PROFILE
 from safetensors.numpy import load_file, save_file
 
-from eqnet.stages.search.cqap import FILE as CQAP_FILE
-from eqnet.supernet.checkpoint import FILE, bundled_supernet
+from eqnet.stages.search.cqap import CQAP_FILE
+from eqnet.supernet.checkpoint import SUPERNET_FILE, bundled_supernet
 
 pytestmark = pytest.mark.usefixtures("bundled_data_only")
 
@@ -88,7 +88,7 @@ def supernet(tmp_path):
     """A copy of the bundled supernet that a test may damage."""
     folder = tmp_path / "net"
     folder.mkdir()
-    for name in (FILE, CQAP_FILE):
+    for name in (SUPERNET_FILE, CQAP_FILE):
         shutil.copy(bundled_supernet() / name, folder / name)
     return folder
 
@@ -96,7 +96,7 @@ def supernet(tmp_path):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_supernet_that_is_none(refused, supernet, tmp_path, command):
     arguments = [*COMMANDS[command], "--supernet"]
-    path = supernet / FILE
+    path = supernet / SUPERNET_FILE
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     refused([*arguments, supernet], 4, path, "damaged or not safetensors")

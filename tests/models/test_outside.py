@@ -20,7 +20,7 @@ from eqnet.models import load_model
 from eqnet.models.outside import outside_tensors, seeded
 from eqnet.spec.errors import CaptureError, CheckpointError
 from eqnet.stages.train.post_training import post_training
-from eqnet.supernet.checkpoint import FILE, load_supernet
+from eqnet.supernet.checkpoint import SUPERNET_FILE, load_supernet
 
 ROUNDING = 1e-5  # of the largest logit
 SHAPE = (1, 28, 28)
@@ -137,7 +137,7 @@ def test_torchscript_is_refused(tmp_path, name):
 
 
 def changed(folder, change):
-    path = folder / "out" / FILE
+    path = folder / "out" / SUPERNET_FILE
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
     tensors = load_file(path)

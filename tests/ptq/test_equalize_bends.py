@@ -14,7 +14,7 @@ from torch.nn import functional
 from eqnet.capture.channel_scale import CHANNEL_SCALES
 from eqnet.ptq.equalize import equalize
 from eqnet.spec.errors import CheckpointError
-from eqnet.supernet.checkpoint import FILE, Header, load_supernet, save_supernet
+from eqnet.supernet.checkpoint import SUPERNET_FILE, Header, load_supernet, save_supernet
 from eqnet.supernet.supernet import Supernet
 
 FUNCTIONS = ("silu", "gelu", "hardswish", "mish", "softplus", "elu")
@@ -190,10 +190,10 @@ def test_multiplications_that_fit_no_node_are_one_line(tmp_path, name, shape):
         seed=0,
     )
     save_supernet(tmp_path, Supernet(user_model(), SHAPE), header)
-    tensors = load_file(tmp_path / FILE)
-    with safe_open(tmp_path / FILE, framework="pt") as file:
+    tensors = load_file(tmp_path / SUPERNET_FILE)
+    with safe_open(tmp_path / SUPERNET_FILE, framework="pt") as file:
         metadata = file.metadata()
     tensors[f"{CHANNEL_SCALES}.{name}.factors"] = torch.ones(shape)
-    save_file(tensors, tmp_path / FILE, metadata=metadata)
+    save_file(tensors, tmp_path / SUPERNET_FILE, metadata=metadata)
     with pytest.raises(CheckpointError, match="has the unknown tensor 'channel_scales"):
         load_supernet(tmp_path, allow_code=True)

@@ -18,8 +18,8 @@ from eqnet.spec.errors import CheckpointError, OutputError, UsageError
 from eqnet.spec.scheme import Form
 from eqnet.subnets.build import PAPER_STYLE, random_subnet
 from eqnet.supernet.checkpoint import (
-    FILE,
     HEADER_KEY,
+    SUPERNET_FILE,
     Header,
     checkpoint_sha256,
     load_supernet,
@@ -53,8 +53,8 @@ def test_a_round_trip_keeps_every_bit_and_the_header(saved):
     folder, net = saved
     loaded, header, identity = load_supernet(folder)
     assert header == HEADER
-    assert identity == checkpoint_sha256(folder / FILE)
-    assert [path.name for path in folder.iterdir()] == [FILE]
+    assert identity == checkpoint_sha256(folder / SUPERNET_FILE)
+    assert [path.name for path in folder.iterdir()] == [SUPERNET_FILE]
     before, after = net.graph.state_dict(), loaded.graph.state_dict()
     assert set(before) == set(after)
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -70,15 +70,15 @@ def test_parameters_that_layers_of_the_remainder_share_are_saved_for_each(tmp_pa
     net.extend([nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)])
     net[3].weight = net[1].weight
     save_supernet(tmp_path, Supernet(net, (3, 4, 4)), HEADER)
-    tensors = load_file(tmp_path / FILE)
+    tensors = load_file(tmp_path / SUPERNET_FILE)
     assert torch.equal(tensors["1.weight"], net.get_parameter("1.weight"))
     assert torch.equal(tensors["3.weight"], net.get_parameter("1.weight"))
 
 
 def rewrite(folder, target, *, header=None, change=None, drop=None):
     """Copy a checkpoint with another header text, or with a tensor changed or dropped."""
-    tensors = load_file(folder / FILE)
-    with safe_open(folder / FILE, framework="pt") as file:
+    tensors = load_file(folder / SUPERNET_FILE)
+    with safe_open(folder / SUPERNET_FILE, framework="pt") as file:
         metadata = file.metadata()
     if header is not None:
         metadata = {HEADER_KEY: header} if header else {}
@@ -86,7 +86,7 @@ def rewrite(folder, target, *, header=None, change=None, drop=None):
         tensors.update(change)
     tensors.pop(drop, None)
     target.mkdir(exist_ok=True)
-    save_file(tensors, target / FILE, metadata)
+    save_file(tensors, target / SUPERNET_FILE, metadata)
     return target
 
 
@@ -144,15 +144,15 @@ def test_wrong_tensors_are_one_line(saved, tmp_path, case):
 
 @pytest.mark.parametrize("kept", [0, 4, 100, 0.5, 0.999])
 def test_a_truncated_file_is_one_line(saved, tmp_path, kept):
-    content = (saved[0] / FILE).read_bytes()
+    content = (saved[0] / SUPERNET_FILE).read_bytes()
     size = kept if isinstance(kept, int) else int(kept * len(content))
-    (tmp_path / FILE).write_bytes(content[:size])
+    (tmp_path / SUPERNET_FILE).write_bytes(content[:size])
     refused(tmp_path, "damaged or not safetensors")
 
 
 @pytest.mark.parametrize("content", [b"\x80\x04\x95hello.", b"PK\x03\x04zip", b"\xff" * 64])
 def test_another_kind_of_file_is_one_line(tmp_path, content):
-    (tmp_path / FILE).write_bytes(content)
+    (tmp_path / SUPERNET_FILE).write_bytes(content)
     refused(tmp_path, "damaged or not safetensors")
 
 

@@ -25,7 +25,7 @@ from eqnet.spec.manifest import MANIFEST, MODEL, PARITY, REFERENCE, Manifest
 from eqnet.spec.reports import VerifyReport
 from eqnet.spec.scheme import Granularity, Symmetry
 from eqnet.stages.verify import verify
-from eqnet.supernet.checkpoint import FILE, bundled_supernet, checkpoint_sha256
+from eqnet.supernet.checkpoint import SUPERNET_FILE, bundled_supernet, checkpoint_sha256
 
 PROFILES = (
     "custom_lowbit",
@@ -84,7 +84,7 @@ def test_manifest_is_true(exported, manifest_of, name):
     assert made.profile == rules
     assert made.backend == rules.backend
     assert made.subnet_origin == "default"
-    assert made.subnet.supernet == checkpoint_sha256(bundled_supernet() / FILE)
+    assert made.subnet.supernet == checkpoint_sha256(bundled_supernet() / SUPERNET_FILE)
     assert made.subnet.profile_sha256 == rules.sha256()
     assert made.subnet.form == rules.form()
     assert made.layers == tuple(layers_of(ir.load(folder / REFERENCE)))

@@ -34,6 +34,8 @@ class OnnxOperator:
     reduces: bool = False
 
 
+# Of the neutral graph, and so of every model.onnx; no exporter converts it.
+NEUTRAL_OPSET = 21
 NOT_PADDED = {"auto_pad": "NOTSET"}
 LAYER_INPUTS = ("input", "weight", "bias")
 REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")

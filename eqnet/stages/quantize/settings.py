@@ -18,7 +18,7 @@ from eqnet.spec.fields import first_problem
 from eqnet.spec.inputs import Inputs
 from eqnet.spec.scheme import Frozen
 from eqnet.spec.version import __version__
-from eqnet.supernet.checkpoint import FILE, checkpoint_sha256
+from eqnet.supernet.checkpoint import SUPERNET_FILE, checkpoint_sha256
 
 RECORD = "quantize.json"
 
@@ -102,7 +102,7 @@ def read_record(folder: Path, settings: Settings) -> Record | None:
 
     Raises OutputError where the folder holds a supernet of other settings, or of another origin.
     """
-    if not (folder / FILE).is_file():
+    if not (folder / SUPERNET_FILE).is_file():
         return None
     allowed = "(allowed: the same settings, another --out, or --force to make all of it anew)"
     path = folder / RECORD
@@ -112,7 +112,7 @@ def read_record(folder: Path, settings: Settings) -> Record | None:
         line = error.strerror if isinstance(error, OSError) else first_problem(error)
         raise OutputError(f"{path}: not the record of a supernet: {line} {allowed}") from error
     difference = record.settings.difference(settings)
-    if difference is None and record.supernet != checkpoint_sha256(folder / FILE):
+    if difference is None and record.supernet != checkpoint_sha256(folder / SUPERNET_FILE):
         difference = "another file than was written here"
     if difference is not None:
         raise OutputError(f"{folder}: holds a supernet of other settings: {difference} {allowed}")
@@ -121,7 +121,9 @@ def read_record(folder: Path, settings: Settings) -> Record | None:
 
 def write_record(folder: Path, settings: Settings, summary: dict[str, Any]) -> Record:
     """Remember what the supernet in `folder` was made of. Raises OutputError."""
-    record = Record(supernet=checkpoint_sha256(folder / FILE), settings=settings, summary=summary)
+    record = Record(
+        supernet=checkpoint_sha256(folder / SUPERNET_FILE), settings=settings, summary=summary
+    )
     write_file(folder / RECORD, record.model_dump_json(indent=2) + "\n")
     return record
 

@@ -26,9 +26,9 @@ from eqnet.spec.scheme import Frozen
 from eqnet.stages.search.labels import MeasuredSubnets
 from eqnet.supernet.checkpoint import read_tensors
 
-FILE = "cqap.safetensors"
+CQAP_FILE = "cqap.safetensors"
 WIDTH = 200
-LAYERS = 7
+HIDDEN_LAYERS = 7
 HOLDOUT = 0.2
 BATCH = 128
 
@@ -50,7 +50,7 @@ class CqapHeader(Frozen):
 
 def _member(size: int) -> nn.Sequential:
     hidden: list[nn.Module] = [nn.Linear(size, WIDTH), nn.ReLU()]
-    for _ in range(LAYERS - 2):
+    for _ in range(HIDDEN_LAYERS - 2):
         hidden += [nn.Linear(WIDTH, WIDTH), nn.ReLU()]
     return nn.Sequential(*hidden, nn.Linear(WIDTH, 1))
 
@@ -166,14 +166,14 @@ def kendall_tau(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
 def save_cqap(folder: Path, cqap: Cqap) -> Path:
     """Write ``folder/cqap.safetensors``, in float16: a third of a megabyte."""
     tensors = {name: value.half().contiguous() for name, value in cqap.members.state_dict().items()}
-    path = folder / FILE
+    path = folder / CQAP_FILE
     write_file(path, save(tensors, metadata={"eqnet": cqap.header.model_dump_json()}))
     return path
 
 
 def load_cqap(folder: Path, supernet: str, features: int) -> Cqap:
     """The predictor of a supernet. Raises CheckpointError if it is missing or of another one."""
-    path = folder / FILE
+    path = folder / CQAP_FILE
     metadata, tensors = read_tensors(path)
     try:
         header = CqapHeader.model_validate_json(metadata.get("eqnet", "{}"))

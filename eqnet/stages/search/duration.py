@@ -10,7 +10,7 @@ import torch
 from eqnet.backend.discovery import find_exporter
 from eqnet.qdq.to_onnx import to_onnx
 from eqnet.spec.hardware.profile import HardwareProfile
-from eqnet.stages.search.cqap import FILE as CQAP_FILE
+from eqnet.stages.search.cqap import CQAP_FILE
 from eqnet.stages.search.measured import IMAGES
 from eqnet.stages.search.search import FINALISTS, MEASURED_SPACE, QUICK_IMAGES, QUICK_SUBNETS
 from eqnet.stages.search.space import Space

@@ -16,8 +16,7 @@ from eqnet.spec.hardware.load import load_profile, profiles_dir
 from eqnet.spec.progress import Progress, Silent
 from eqnet.spec.reports import FrontPoint, SearchReport
 from eqnet.spec.subnet import Score, SubnetSpec
-from eqnet.stages.search.cqap import FILE as CQAP_FILE
-from eqnet.stages.search.cqap import load_cqap
+from eqnet.stages.search.cqap import CQAP_FILE, load_cqap
 from eqnet.stages.search.features import feature_size
 from eqnet.stages.search.genetic import evolve
 from eqnet.stages.search.latency import measure_latency

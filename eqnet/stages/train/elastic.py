@@ -28,13 +28,11 @@ from eqnet.stages.train.resume import (
     require_own_state,
     save_float,
 )
-from eqnet.stages.train.state import FILE as STATE_FILE
-from eqnet.stages.train.state import load_state, save_state
+from eqnet.stages.train.state import STATE_FILE, load_state, save_state
 from eqnet.stages.train.steps.cuda_graphs import GraphedStep
 from eqnet.stages.train.steps.step import ElasticStep, StaticStep
 from eqnet.subnets.build import load_style
-from eqnet.supernet.checkpoint import FILE as SUPERNET_FILE
-from eqnet.supernet.checkpoint import Header, save_supernet
+from eqnet.supernet.checkpoint import SUPERNET_FILE, Header, save_supernet
 from eqnet.supernet.first_scales import calibrate
 from eqnet.supernet.measure import Batches, accuracy
 from eqnet.supernet.supernet import Supernet

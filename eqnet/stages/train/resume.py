@@ -12,10 +12,8 @@ from torch import nn
 from eqnet.backend.files import write_file
 from eqnet.spec.errors import CheckpointError, one_line
 from eqnet.stages.train.recipe import Recipe
-from eqnet.stages.train.state import FILE as STATE_FILE
-from eqnet.stages.train.state import require_same
-from eqnet.supernet.checkpoint import FILE as SUPERNET_FILE
-from eqnet.supernet.checkpoint import Header, parse_header, read_tensors
+from eqnet.stages.train.state import STATE_FILE, require_same
+from eqnet.supernet.checkpoint import SUPERNET_FILE, Header, parse_header, read_tensors
 
 FLOAT_FILE = "float.safetensors"
 LOG_FILE = "train.jsonl"

@@ -14,7 +14,7 @@ from eqnet.spec.errors import CheckpointError, one_line
 from eqnet.supernet.checkpoint import read_tensors
 from eqnet.supernet.supernet import Supernet
 
-FILE = "resume.safetensors"
+STATE_FILE = "resume.safetensors"
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 

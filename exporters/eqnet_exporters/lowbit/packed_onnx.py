@@ -18,7 +18,7 @@ from eqnet_exporters.lowbit.layers import Weight, layers
 from eqnet_exporters.passes._build import graph_of, initializer, prefix
 from eqnet_exporters.passes.tidy import tidy
 
-OPSET = 25  # the first with INT2 and UINT2
+PACKED_OPSET = 25  # the first with INT2 and UINT2
 NARROW = {
     (2, True): ir.DataType.INT2,
     (2, False): ir.DataType.UINT2,
@@ -37,7 +37,7 @@ def to_packed_onnx(reference: ir.Model) -> ir.Model:
         kind = _activation_type(quantizer)
         if kind is not None:
             _narrow_activation(quantizer, kind)
-    model.opset_imports[""] = OPSET
+    model.opset_imports[""] = PACKED_OPSET
     tidy(model)
     return model
 

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from eqnet.backend.graph.reading import constant
 from eqnet.spec.errors import ProfileError
 
-OPSET = 23
+FLOAT16_OPSET = 23
 LARGEST = float(np.finfo(np.float16).max)
 # Inputs that the ONNX standard wants in float32 whatever the data type is.
 FLOAT32_INPUTS = {"QuantizeLinear": (1,), "DequantizeLinear": (1,), "Resize": (1, 2)}
@@ -27,7 +27,7 @@ def to_float16(model: ir.Model) -> ir.Model:
     not change. Raises ProfileError for a constant beyond float16's range (65504).
     """
     twin = model.clone()
-    twin.opset_imports[""] = max(OPSET, twin.opset_imports.get("", 0))
+    twin.opset_imports[""] = max(FLOAT16_OPSET, twin.opset_imports.get("", 0))
     _convert_constants(twin)
     for node in twin.graph:
         if node.op_type == "DequantizeLinear":

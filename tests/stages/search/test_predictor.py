@@ -17,7 +17,7 @@ from search_tools import IDENTITY
 from eqnet.spec.errors import CheckpointError
 from eqnet.spec.progress import Silent
 from eqnet.spec.scheme import all_forms
-from eqnet.stages.search.cqap import FILE, Cqap, fit, kendall_tau, load_cqap, save_cqap
+from eqnet.stages.search.cqap import CQAP_FILE, Cqap, fit, kendall_tau, load_cqap, save_cqap
 from eqnet.stages.search.features import CODES, encode, feature_size
 from eqnet.stages.search.labels import MeasuredSubnets, draw_subnet
 from eqnet.subnets.build import PAPER_STYLE, uniform
@@ -77,7 +77,7 @@ def test_a_round_trip_keeps_predictions_to_half_precision(supernet, fitted, tmp_
     path = save_cqap(tmp_path, fitted)
     loaded = load_cqap(tmp_path, IDENTITY, feature_size(supernet.info))
     assert loaded.header == fitted.header
-    assert [item.name for item in tmp_path.iterdir()] == [path.name] == [FILE]
+    assert [item.name for item in tmp_path.iterdir()] == [path.name] == [CQAP_FILE]
     features = additive(supernet.info, 50, 3).features
     difference = np.abs(loaded.predict(features) - fitted.predict(features))
     assert difference.max() < 0.02 * fitted.header.deviation

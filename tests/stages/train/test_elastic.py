@@ -22,8 +22,7 @@ from eqnet.stages.train.elastic import (
 )
 from eqnet.stages.train.recipe import ElasticRecipe, GpgRecipe, StaticRecipe, load_recipe
 from eqnet.stages.train.resume import LOG_FILE
-from eqnet.stages.train.state import FILE as STATE_FILE
-from eqnet.stages.train.state import load_state, save_state
+from eqnet.stages.train.state import STATE_FILE, load_state, save_state
 from eqnet.stages.train.steps.step import ElasticStep, StaticStep
 from eqnet.subnets.build import PAPER_STYLE, load_style
 

@@ -16,7 +16,7 @@ from eqnet.stages.train.elastic import train
 from eqnet.stages.train.feed import Feed
 from eqnet.stages.train.recipe import load_recipe
 from eqnet.stages.train.resume import FLOAT_FILE, IDENTITY_KEY, LOG_FILE, float_identity
-from eqnet.stages.train.state import FILE as STATE_FILE
+from eqnet.stages.train.state import STATE_FILE
 
 SUPERNET = "supernet.safetensors"
 
