@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from eqnet.stages.search.search import search
     from eqnet.stages.train.elastic import train
     from eqnet.stages.train.post_training import post_training
+    from eqnet.stages.train.steps.step import ElasticStep
     from eqnet.stages.verify import verify
 
 __all__ = [
+    "ElasticStep",
     "__version__",
     "bench",
     "evaluate",
@@ -39,6 +41,7 @@ __all__ = [
 ]
 # No package of eqnet may have one of these names: importing it would replace the function.
 _HOME = {
+    "ElasticStep": "eqnet.stages.train.steps.step",
     "bench": "eqnet.stages.bench",
     "evaluate": "eqnet.stages.evaluate.evaluate",
     "export": "eqnet.stages.export.export",

@@ -94,6 +94,12 @@ class RegressionError(EqnetError):
     exit_code = 12
 
 
+class TrainingError(EqnetError):
+    """Training whose loss is no number any more."""
+
+    exit_code = 13
+
+
 class HostWarning(UserWarning):
     """This machine's CPU computes otherwise, or slower, than what an artifact was made for."""
 

@@ -33,11 +33,13 @@ from eqnet.spec.fields import first_problem
 from eqnet.spec.manifest import Preprocessing
 from eqnet.spec.scheme import Frozen
 from eqnet.supernet.float_checks import MAX_DIFFERENCE, relative_difference
+from eqnet.supernet.settle import Method
 from eqnet.supernet.supernet import Supernet
 
 SCHEMA_VERSION = 1
 SUPERNET_FILE = "supernet.safetensors"
 CALIBRATION = "calibration.pixels"
+ORIGIN = "origin."
 ROUNDING = "weight_quantizer.rounding"
 HEADER_KEY = "eqnet"
 
@@ -59,7 +61,7 @@ class Header(Frozen):
     dataset: str
     data_root: str | None = None
     preprocessing: Preprocessing | None = None
-    method: Literal["elastic", "post_training"]
+    method: Method
     styles: tuple[str, ...] = ()
     seed: int
     float_accuracy: float | None = None
@@ -104,6 +106,8 @@ def _tensors_of(supernet: Supernet) -> dict[str, Tensor]:
     everything[CHECK] = supernet.float_logits(images.to(_device(supernet)))
     if supernet.calibration is not None:
         everything[CALIBRATION] = supernet.calibration
+    for name, value in (supernet.origin or {}).items():
+        everything[f"{ORIGIN}{name}"] = value
     for name, value in everything.items():
         tensor = value.detach().cpu().contiguous()
         memory = tensor.untyped_storage().data_ptr()
@@ -170,7 +174,8 @@ def load_supernet(
     metadata, tensors = read_tensors(path)
     header = parse_header(path, metadata)
     supernet = _restore(path, header, tensors, allow_code)
-    supernet.graph.to(device).eval()
+    supernet.to(device)
+    supernet.graph.eval()
     return supernet, header, checkpoint_sha256(path)
 
 
@@ -190,15 +195,32 @@ def _restore(path: Path, header: Header, tensors: dict[str, Tensor], allow_code:
     """The supernet that was saved as `tensors`. Raises CheckpointError if it is another."""
     check = tensors.get(CHECK)
     supernet = _build(path, header, tensors, allow_code)
-    beside = (MODEL, CHECK, CALIBRATION)
+    beside = (MODEL, CHECK, CALIBRATION, ORIGIN)
     read = {name: tensor for name, tensor in tensors.items() if not name.startswith(beside)}
     expect_channel_scales(supernet.graph, read)
     _expect_rounding(supernet, read)
     _fill(path, supernet, read, header.model)
     supernet.calibration = _pixels(path, tensors.get(CALIBRATION), header)
+    supernet.origin = _origin(path, supernet, tensors, header.model)
     if check is not None:
         _require_same_logits(path, supernet, check, header.model)
     return supernet
+
+
+def _origin(
+    path: Path, supernet: Supernet, tensors: dict[str, Tensor], model: str
+) -> dict[str, Tensor] | None:
+    """The float network's values, where training changed them."""
+    stored = {}
+    for name, tensor in tensors.items():
+        if name.startswith(ORIGIN):
+            stored[name.removeprefix(ORIGIN)] = tensor
+    if not stored:
+        return None
+    supernet.keep_origin()
+    targets = supernet.origin or {}
+    _check(path, targets, stored, model)
+    return stored
 
 
 def _pixels(path: Path, pixels: Tensor | None, header: Header) -> Tensor | None:
@@ -265,6 +287,13 @@ def _build(path: Path, header: Header, tensors: dict[str, Tensor], allow_code: b
 
 def _fill(path: Path, supernet: Supernet, tensors: dict[str, Tensor], model: str) -> None:
     targets = graph_tensors(supernet.graph)
+    _check(path, targets, tensors, model)
+    for name, value in tensors.items():
+        set_values(targets[name], value)
+
+
+def _check(path: Path, targets: dict[str, Tensor], tensors: dict[str, Tensor], model: str) -> None:
+    """The tensors are those of `targets`, of the same shapes, and finite."""
     for name in sorted(set(targets) ^ set(tensors)):
         side = "lacks" if name in targets else "has the unknown"
         raise CheckpointError(f"{path}: not a supernet of {model}: it {side} tensor '{name}'")
@@ -276,5 +305,3 @@ def _fill(path: Path, supernet: Supernet, tensors: dict[str, Tensor], model: str
             )
         if not bool(valid(value, targets[name]).all()):
             raise CheckpointError(f"{path}: tensor '{name}' holds NaN or infinity")
-    for name, value in tensors.items():
-        set_values(targets[name], value)

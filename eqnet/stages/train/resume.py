@@ -18,7 +18,16 @@ from eqnet.supernet.checkpoint import SUPERNET_FILE, Header, parse_header, read_
 FLOAT_FILE = "float.safetensors"
 LOG_FILE = "train.jsonl"
 IDENTITY_KEY = "identity"
-FLOAT_FIELDS = {"model", "dataset", "seed", "augment", "float_model"}
+FLOAT_FIELDS = {
+    "model",
+    "weights_sha256",
+    "weights_key",
+    "dataset",
+    "inputs",
+    "seed",
+    "augment",
+    "float_model",
+}
 
 
 def float_identity(plan: Recipe) -> str:
@@ -56,7 +65,7 @@ def require_own_state(folder: Path, plan: Recipe) -> None:
     """A state of elastic training, if there is one, is of this run. Raises CheckpointError."""
     path = folder / STATE_FILE
     if path.is_file():
-        require_same(path, read_tensors(path)[0].get("recipe"), plan.model_dump_json())
+        require_same(path, read_tensors(path)[0].get("recipe"), json.dumps(plan.identity()))
 
 
 def finished(folder: Path, plan: Recipe) -> Header | None:
@@ -68,7 +77,7 @@ def finished(folder: Path, plan: Recipe) -> Header | None:
     if not path.is_file():
         return None
     header = parse_header(path, read_tensors(path)[0])
-    return header if header.recipe == plan.model_dump(mode="json") else None
+    return header if header.recipe == plan.identity() else None
 
 
 def read_log(folder: Path, epochs: int) -> list[dict[str, Any]]:
