@@ -205,7 +205,8 @@ def _by_recipe(
 
     summary = elastic(recipe, out, seed=seed, static=static, **options)
     plan = load_recipe(recipe)
-    if static is not None or plan.cqap is None:  # one subnet has nothing to predict
+    alone = static or plan.elastic.static
+    if alone is not None or plan.cqap is None:  # one subnet has nothing to predict
         return summary
     predictor = make_predictor(
         out,
