@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from eqnet.backend.disk.temporaries import is_temporary_of
 from eqnet.backend.files import sha256_file
 from eqnet.spec.errors import ArtifactError
 from eqnet.spec.fields import first_problem
@@ -79,10 +80,15 @@ def foreign_content(folder: Path) -> str | None:
     except ArtifactError:
         return "other content"
     names = {MANIFEST, *REPORTS, *manifest.files}
-    others = sorted(path.name for path in folder.iterdir() if path.name not in names)
+    others = sorted(path.name for path in folder.iterdir() if not _is_of(path.name, names))
     if not others:
         return None
     return f"a file that is not the artifact's: '{others[0]}'"
+
+
+def _is_of(name: str, names: set[str]) -> bool:
+    """Whether a file is one of these, or was to become one when its process was killed."""
+    return name in names or any(is_temporary_of(name, whole) for whole in names)
 
 
 def check_files(folder: Path, manifest: Manifest) -> int:

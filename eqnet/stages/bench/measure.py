@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from eqnet.backend.artifact import read_parity
+from eqnet.backend.disk.temporaries import scratch_folder
 from eqnet.backend.graph.reading import strip_qdq
 from eqnet.backend.judge import clear_agreement
 from eqnet.backend.machine.timing import in_turns
@@ -44,8 +44,8 @@ def time_pairs(setup: Setup, rng: np.random.Generator) -> tuple[list[float], lis
     every call. Both get the same batch of stored parity images.
     """
     images = batch_of(setup, rng)
-    with tempfile.TemporaryDirectory(prefix="eqnet-bench-") as temporary:
-        twin = Path(temporary) / "float.onnx"
+    with scratch_folder() as scratch:
+        twin = scratch / "float.onnx"
         ir.save(strip_qdq(ir.load(setup.folder / REFERENCE)), twin)
         threads, profile = setup.rules.threads, setup.manifest.profile
         quantized = setup.exporter.open(setup.folder / MODEL, threads=threads, profile=profile)
