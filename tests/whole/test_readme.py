@@ -17,8 +17,8 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from eqnet.backend.preprocess import preprocess
+from eqnet.cli.app import app
 from eqnet.cli.failure import BROKEN_PIPE, INTERRUPTED
-from eqnet.cli.main import app
 from eqnet.data import open_dataset
 from eqnet.runtime import load
 from eqnet.spec import errors
