@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eqnet.spec.errors import ArtifactError, OutputError, UsageError, unknown
-from eqnet.spec.hardware.limits import THREADS
+from eqnet.spec.hardware.limits import MAX_SEED, THREADS
 
 if TYPE_CHECKING:
     from eqnet.spec.inputs import Inputs
     from eqnet.spec.scheme import Form, Symmetry
     from eqnet.stages.train.recipe import StaticRecipe
 
-Seed = Annotated[int, typer.Option(min=0, help="Seed of every random choice.")]
+Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of every random choice.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and no table.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 SupernetOption = Annotated[
@@ -275,6 +275,17 @@ def parse_percent(option: str, text: str) -> float:
     if not 0 <= value <= 1:
         raise UsageError(f"{option}: found '{text}' (allowed: 0% to 100%, such as 5% or 0.05)")
     return value
+
+
+def parse_digest(option: str, text: str | None) -> str | None:
+    """A sha256 in hexadecimal digits. Raises UsageError for anything else."""
+    from eqnet.spec.seal import DIGITS
+
+    if text is None:
+        return None
+    if re.fullmatch(rf"[0-9a-fA-F]{{{DIGITS}}}", text.strip()):
+        return text.strip().lower()
+    raise UsageError(f"{option}: found '{text[:80]}' (allowed: {DIGITS} hexadecimal digits)")
 
 
 def parse_names(option: str, text: str | None, allowed: Sequence[str]) -> list[str]:

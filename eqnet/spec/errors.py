@@ -100,7 +100,7 @@ class HostWarning(UserWarning):
 
 def unknown(kind: str, name: str, allowed: Iterable[str]) -> str:
     """One line that says `name` is no `kind`, suggests the nearest and lists what is allowed."""
-    names = sorted(allowed)
+    names, name = sorted(allowed), one_line(name, MOST)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"; did you mean '{near[0]}'?" if near else ""
     return f"unknown {kind} '{name}'{hint} (allowed: {', '.join(names) or 'none'})"

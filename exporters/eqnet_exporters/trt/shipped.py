@@ -6,7 +6,6 @@ names both.
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from eqnet.backend.protocol import Runner
 from eqnet.spec.errors import ArtifactError, EqnetError
 from eqnet.spec.manifest import MODEL
+from eqnet.spec.texts import parse_json
 from eqnet_exporters.trt import build as trt_build
 from eqnet_exporters.trt.cuda import Cuda
 from eqnet_exporters.trt.run import TensorRtRunner
@@ -70,8 +70,8 @@ def _read(path: Path) -> tuple[str, dict[str, str]]:
 def read_sums(path: Path) -> dict[str, Any]:
     """The content of a ``build.json``. Raises ArtifactError for one that is damaged."""
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        content = parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: not a record of engines: {error!r}") from error
     if not isinstance(content, dict):
         raise ArtifactError(f"{path}: not a record of engines: {type(content).__name__}")
