@@ -67,28 +67,29 @@ def read_manifest(folder: Path, *, expect: str | None = None) -> Manifest:
 
     Raises ArtifactError with one line if it is missing, changed, invalid or of another digest.
     """
-    path = folder / MANIFEST
-    content = _read_json(folder, path)
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise ArtifactError(
-            f"{path}: schema_version {version} is of a later eqnet (allowed: {SCHEMA_VERSION})"
-        )
-    try:
-        manifest = Manifest.model_validate(content)
-        broken = broken_seal(content)
-    except ValidationError as error:
-        raise ArtifactError(f"{path}: not a manifest: {first_problem(error)}") from error
-    except ValueError as error:
-        raise ArtifactError(f"{path}: not a manifest: {one_line(error)}") from error
-    if broken is not None:
+    path, content = folder / MANIFEST, _read_json(folder)
+    manifest = _parsed(path, content)
+    if (broken := broken_seal(content)) is not None:
         raise ArtifactError(f"{path}: {broken}")
     if expect is not None and expect.lower() != manifest.digest:
         raise ArtifactError(f"{path}: digest {manifest.digest} (expected: {expect.lower()})")
     return manifest
 
 
-def _read_json(folder: Path, path: Path) -> Any:
+def _parsed(path: Path, content: Any) -> Manifest:
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise ArtifactError(
+            f"{path}: schema_version {version} is of a later eqnet (allowed: {SCHEMA_VERSION})"
+        )
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        raise ArtifactError(f"{path}: not a manifest: {first_problem(error)}") from error
+
+
+def _read_json(folder: Path) -> Any:
+    path = folder / MANIFEST
     if not folder.is_dir():
         raise ArtifactError(
             f"{folder}: no such folder (allowed: a folder that `eqnet export` made)"
@@ -110,9 +111,12 @@ def _read_json(folder: Path, path: Path) -> Any:
 
 
 def foreign_content(folder: Path) -> str | None:
-    """What a folder holds that no artifact does; None if it is an artifact with its reports."""
+    """What a folder holds that no artifact does; None if it is an artifact with its reports.
+
+    A manifest that says what belongs to it is enough, whatever its digest.
+    """
     try:
-        manifest = read_manifest(folder)
+        manifest = _parsed(folder / MANIFEST, _read_json(folder))
     except ArtifactError:
         return "other content"
     names = {MANIFEST, *REPORTS, *manifest.files}
@@ -186,7 +190,9 @@ def read_parity(folder: Path, manifest: Manifest) -> Parity:
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError, ValueError) as error:
-        raise ArtifactError(f"{path}: not a safetensors file: {error}") from error
+        raise ArtifactError(f"{path}: not a safetensors file: {one_line(error)}") from error
+    except (TypeError, AttributeError) as error:  # a type that numpy has not, such as bfloat16
+        raise ArtifactError(f"{path}: tensors of another type: {one_line(error)}") from error
     images = manifest.parity.images
     shapes = {
         "pixels": (images, *manifest.model.input_shape),

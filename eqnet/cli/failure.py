@@ -7,11 +7,11 @@ import os
 import sys
 import traceback
 
-from eqnet.cli.streams import without_controls
-from eqnet.spec.errors import EqnetError, MissingExtraError
+from eqnet.cli.main import INTERRUPTED
+from eqnet.spec.errors import EqnetError, MissingExtraError, without_controls
 
-INTERRUPTED = 130
 BROKEN_PIPE = 141
+TERMINATED = 143
 
 _EXTRA_OF = {
     "torch": "train",

@@ -1,18 +1,17 @@
 """The `eqnet` command: from a process to its exit code.
 
-What it takes to end well is here and imported first; the commands come with `eqnet.cli.app`.
+Nothing is imported here before a Ctrl-C is caught, so that it never ends in a traceback.
 """
 
 from __future__ import annotations
 
-import atexit
-import gc
-import signal
 import sys
-from collections.abc import Sequence
-from types import FrameType
 
-from eqnet.cli.failure import INTERRUPTED, exit_code_of
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+INTERRUPTED = 130
 
 
 class Terminated(SystemExit):
@@ -26,9 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         result = app(args=arguments, prog_name="eqnet", standalone_mode=False)
         if result == INTERRUPTED:  # what typer makes of a KeyboardInterrupt
-            return exit_code_of(KeyboardInterrupt())
+            raise KeyboardInterrupt
         sys.stdout.flush()  # a closed pipe is found here and not at the interpreter's exit
     except BaseException as error:
+        from eqnet.cli.failure import exit_code_of
+
         return exit_code_of(error)
     if isinstance(result, int):
         return result
@@ -37,22 +38,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run() -> None:
     """Entry point of the `eqnet` script."""
-    code = INTERRUPTED
     try:
-        from eqnet.cli import streams
-
-        streams.prepare()
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) == signal.SIG_DFL:  # not under nohup
-                signal.signal(number, _terminate)
-        # The interpreter's last collections go over all that a trace made: 1.3 s of an export.
-        atexit.register(gc.freeze)
-        code = main()
-        streams.finish()
+        code = _run()
     except KeyboardInterrupt:  # before a command has begun, or after its end
-        pass
+        print("interrupted", file=sys.stderr)
+        code = INTERRUPTED
     sys.exit(code)
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
+def _run() -> int:
+    import atexit
+    import gc
+    import signal
+
+    from eqnet.cli import streams
+
+    streams.prepare()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # not under nohup
+            signal.signal(number, _terminate)
+    # The interpreter's last collections go over all that a trace made: 1.3 s of an export.
+    atexit.register(gc.freeze)
+    code = main()
+    streams.finish()
+    return code
+
+
+def _terminate(number: int, frame: object) -> None:
     raise Terminated(128 + number)

@@ -5,6 +5,7 @@ The sugar (`w4a4`, `per_tensor:asymmetric`, `avg_weight_bits=4`, `5%`) lives her
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Sequence
@@ -332,6 +333,9 @@ def require_writable(path: Path, *, folder: bool) -> None:
         if folder:
             present, allowed = allowed, present
         raise OutputError(f"{path}: is {present} (allowed: {allowed}, or a new name)")
+    if path.exists() and not path.is_file() and not path.is_dir():
+        return  # a device or a pipe, which is written to
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     nearest = path if path.is_dir() else path.absolute().parent
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent

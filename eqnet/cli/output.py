@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from eqnet.cli.streams import without_controls
+from eqnet.spec.errors import without_controls
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

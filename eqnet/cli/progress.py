@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from eqnet.cli.streams import without_controls
+from eqnet.spec.errors import without_controls
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress

@@ -1,7 +1,4 @@
-"""Standard output and error as they are: closed, full, of few characters, or read by nobody.
-
-What a manifest, a file name or a runtime says is never a command to the terminal.
-"""
+"""Standard output and error as they are: closed, full, of few characters, or read by nobody."""
 
 from __future__ import annotations
 
@@ -9,27 +6,12 @@ import contextlib
 import io
 import os
 import sys
-import unicodedata
 from collections.abc import Iterator
 from typing import TextIO
 
 from eqnet.spec.errors import OutputError
 
 STDOUT, STDERR = 1, 2
-
-
-def without_controls(text: str) -> str:
-    """A text in which control characters, but for tabs and ends of lines, are question marks.
-
-    Escape sequences move the cursor, rename the window and fake output.
-    """
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join("?" if _controls(character) else character for character in text)
-
-
-def _controls(character: str) -> bool:
-    return character not in "\t\n" and unicodedata.category(character) == "Cc"
 
 
 class Results(io.TextIOWrapper):

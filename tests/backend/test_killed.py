@@ -166,6 +166,16 @@ def test_a_killed_report_does_not_keep_an_artifact_from_being_replaced(tmp_path)
     assert names(folder) == ["manifest.json"]
 
 
+def test_a_damaged_manifest_does_not_keep_an_artifact_from_being_replaced(tmp_path):
+    folder = tmp_path / "artifact"
+    write_artifact(folder, residual_net(), profile())
+    text = (folder / "manifest.json").read_text()
+    (folder / "manifest.json").write_text(text.replace("0.25", "0.26"))
+    assert foreign_content(folder) is None
+    (folder / "notes.txt").write_text("precious")
+    assert "notes.txt" in str(foreign_content(folder))
+
+
 def test_scratch_of_a_killed_process_is_removed_by_the_next(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     code = """

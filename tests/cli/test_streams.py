@@ -13,7 +13,7 @@ import pytest
 from cli_tools import REPO, write_profile
 
 from eqnet.cli.output import console, facts, table
-from eqnet.cli.streams import without_controls
+from eqnet.spec.errors import without_controls
 
 RUN = "from eqnet.cli.main import run; run()"
 LIST = ["profiles", "list"]
@@ -81,12 +81,8 @@ def wait(*_, **__):
         print(folder, flush=True)
         time.sleep(60)
 
-module.main = lambda: guarded()
-def guarded():
-    try:
-        wait()
-    except BaseException as error:
-        return module.exit_code_of(error)
+from eqnet.cli import app
+app.app = wait
 module.run()
 """
 
@@ -150,7 +146,8 @@ def test_an_interrupt_while_the_command_is_loaded_shows_no_traceback(module: str
 
 def test_what_ends_well_is_loaded_before_what_takes_long() -> None:
     code = (
-        "import sys, eqnet.cli.main; print(sorted({'typer', 'rich', 'click'} & set(sys.modules)))"
+        "import sys; before = set(sys.modules); import eqnet.cli.main; "
+        "print(sorted({'typer', 'rich', 'typing', 're'} & (set(sys.modules) - before)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPO, check=False

@@ -43,7 +43,7 @@ class _PlainLoader(yaml.SafeLoader):
         return node
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
-        value = super().construct_object(node, deep)  # type: ignore[no-untyped-call]  # of PyYAML
+        value = super().construct_object(node, deep)
         if isinstance(value, int) and abs(value) > LARGEST:
             line = node.start_mark.line + 1
             raise yaml.YAMLError(f"line {line}: an integer beyond 64 bits")

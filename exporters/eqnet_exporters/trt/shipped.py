@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from eqnet.backend.protocol import Runner
-from eqnet.spec.errors import ArtifactError, EqnetError
+from eqnet.spec.errors import ArtifactError, EqnetError, one_line
 from eqnet.spec.manifest import MODEL
 from eqnet.spec.texts import parse_json
 from eqnet_exporters.trt import build as trt_build
@@ -51,7 +51,7 @@ def load_shipped(trt: Any, cuda: Cuda, model: Path) -> Runner | None:
             return TensorRtRunner(trt, engine.read_bytes(), cuda)
         except (OSError, EqnetError) as error:
             reason = f"{engine.name}: {error}"
-    LOG.warning("%s: building a new engine for this GPU: %s", model.parent, reason)
+    LOG.warning("%s: building a new engine for this GPU: %s", model.parent, one_line(reason))
     return None
 
 

@@ -275,6 +275,18 @@ def test_no_images_are_refused(artifact):
         load(artifact)(np.zeros((0, 3, 8, 8), np.float32))
 
 
+@pytest.mark.parametrize("kind", ["BF16", "F8_E4M3", "F8_E5M2"])
+def test_parity_in_a_type_that_numpy_has_not_is_one_line(artifact, kind):
+    def retype(path):
+        size = 2 if kind == "BF16" else 1
+        tensors = {"logits": {"dtype": kind, "shape": [2], "data_offsets": [0, 2 * size]}}
+        header = json.dumps(tensors).encode()
+        path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(2 * size))
+
+    replace_file(artifact, PARITY, retype)
+    one_line(artifact, PARITY)
+
+
 def test_a_manifest_of_more_classes_than_there_are_is_one_line(artifact):
     reseal(artifact, lambda content: content["model"].update(classes=10**8))
     assert "model.classes: " in one_line(artifact, MANIFEST)
