@@ -8,11 +8,13 @@ nor a runtime. What runs on a target board (`verify`, `bench`, `load`) never loa
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
 from eqnet.spec.version import __version__
 
+TYPE_CHECKING = False  # as in typing, which takes time to import: the command begins here too
 if TYPE_CHECKING:
+    from typing import Any
+
     from eqnet.runtime import load
     from eqnet.stages.bench import bench
     from eqnet.stages.evaluate.evaluate import evaluate

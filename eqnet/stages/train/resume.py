@@ -13,7 +13,13 @@ from eqnet.backend.files import write_file
 from eqnet.spec.errors import CheckpointError, one_line
 from eqnet.stages.train.recipe import Recipe
 from eqnet.stages.train.state import STATE_FILE, require_same
-from eqnet.supernet.checkpoint import SUPERNET_FILE, Header, parse_header, read_tensors
+from eqnet.supernet.checkpoint import (
+    SUPERNET_FILE,
+    Header,
+    parse_header,
+    read_tensors,
+    require_like,
+)
 
 FLOAT_FILE = "float.safetensors"
 LOG_FILE = "train.jsonl"
@@ -51,6 +57,9 @@ def load_float(folder: Path, model: nn.Module, plan: Recipe) -> bool:
         return False
     metadata, tensors = read_tensors(path)
     require_same(path, metadata.get(IDENTITY_KEY), float_identity(plan))
+    targets = model.state_dict()
+    for name in tensors.keys() & targets.keys():
+        require_like(path, name, tensors[name], targets[name])
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:

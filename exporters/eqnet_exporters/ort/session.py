@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import re
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from eqnet.backend.disk.temporaries import scratch_folder
 from eqnet.backend.machine.isa import this_cpu
 from eqnet.backend.protocol import Array, HostLimit
 from eqnet.spec.errors import ArtifactError, MissingExtraError, one_line
@@ -140,8 +140,8 @@ def int8_layers(path: Path, layers: Iterable[str]) -> list[str]:
     The graph is read back as ONNX Runtime writes it after all optimizations, where a fused
     layer keeps its node's name. Raises ArtifactError if the graph does not load.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        optimized = Path(folder) / "optimized.onnx"
+    with scratch_folder() as folder:
+        optimized = folder / "optimized.onnx"
         open_model(path, optimize=True, threads=1, save_optimized=optimized)
         nodes = list(onnx.load(optimized, load_external_data=False).graph.node)
     proved = {TOKEN.sub("", node.name) for node in nodes if node.op_type in INT8_OPS}
