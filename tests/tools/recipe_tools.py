@@ -26,18 +26,19 @@ class InterruptedRunError(Exception):
 
 
 class StopAfter(Silent):
-    """A progress listener that ends the run when so many elastic epochs are saved."""
+    """A progress listener that ends the run when so many epochs of a phase are saved."""
 
-    def __init__(self, epochs: int) -> None:
-        self.epochs, self.elastic = epochs, False
+    def __init__(self, epochs: int, phase: str = "elastic training") -> None:
+        self.epochs, self.phase, self.on = epochs, phase, False
 
     def start(self, task: str, total: int | None = None) -> None:
-        self.elastic = task == "elastic training"
+        self.on = task == self.phase
 
     def advance(self, n: int = 1, **info: object) -> None:
-        self.epochs -= self.elastic
-        if self.elastic and self.epochs == 0:
-            raise InterruptedRunError
+        if self.on and n:
+            self.epochs -= n
+            if self.epochs == 0:
+                raise InterruptedRunError
 
 
 def write_recipe(folder: Path, monkeypatch: pytest.MonkeyPatch, images: int = 24) -> Path:

@@ -21,7 +21,7 @@ from eqnet.spec.inputs import Inputs
 from eqnet.spec.progress import Progress, Silent
 from eqnet.stages.train.devices import pick_device
 from eqnet.stages.train.feed import Feed, require_batch
-from eqnet.stages.train.float_training import fit_float
+from eqnet.stages.train.float_training import Kept, cosine, fit_float
 from eqnet.stages.train.post_training import kept_pixels, rescaling_note
 from eqnet.stages.train.recipe import (
     ElasticRecipe,
@@ -31,8 +31,10 @@ from eqnet.stages.train.recipe import (
     load_recipe,
 )
 from eqnet.stages.train.resume import (
+    FLOAT_STATE,
     LOG_FILE,
     finished,
+    float_identity,
     load_float,
     read_log,
     require_own_state,
@@ -289,10 +291,11 @@ class _Run:
         # Only now: the folder of another run must stay as it was.
         write_file(self.out / "recipe.json", self.plan.model_dump_json(indent=2))
         if not restored and self.plan.float_model.epochs:
-            torch.manual_seed(self.plan.seed)
-            recipe = self.plan.float_model
-            fit_float(model, self._feed(start, recipe.batch), recipe, self.progress)
+            recipe, path = self.plan.float_model, self.out / FLOAT_STATE
+            kept = Kept(path, float_identity(self.plan), self.resume)
+            fit_float(model, self._feed(start, recipe.batch), recipe, self.progress, kept)
             save_float(self.out, model, self.plan)
+            path.unlink(missing_ok=True)
 
     def _elastic(self, supernet: Supernet, teacher: nn.Module, start: Start) -> None:
         recipe = self.recipe
@@ -301,11 +304,11 @@ class _Run:
         identity = json.dumps(self.plan.identity())
         done = 0
         if self.resume and (self.out / STATE_FILE).is_file():
-            done = load_state(self.out / STATE_FILE, supernet, optimizer, identity)
+            done = load_state(self.out / STATE_FILE, supernet.graph, optimizer, identity)
             self.log = read_log(self.out, done)
         past, total = done * len(feed), recipe.epochs * len(feed)
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: _cosine(past + step, total)
+            optimizer, lambda step: cosine(past + step, total)
         )
         styles = [load_style(name) for name in recipe.styles]
         step = self._step_of(recipe)(supernet, teacher, recipe, styles)
@@ -314,7 +317,7 @@ class _Run:
             losses = self._epoch(supernet, step, feed, optimizer, schedule, epoch)
             self.log.append({"epoch": epoch + 1, **losses})
             write_file(self.out / LOG_FILE, "".join(json.dumps(r) + "\n" for r in self.log))
-            save_state(self.out / STATE_FILE, supernet, optimizer, epoch + 1, identity)
+            save_state(self.out / STATE_FILE, supernet.graph, optimizer, epoch + 1, identity)
             self.progress.advance(1, **losses)
         self.progress.finish()
         supernet.apply_float()
@@ -373,7 +376,3 @@ class _Run:
         raise TrainingError(
             f"{place}: {problem} is not finite (allowed: numbers; try lower learning rates{kept})"
         )
-
-
-def _cosine(step: int, total: int) -> float:
-    return 0.5 * (1.0 + float(torch.cos(torch.tensor(torch.pi * min(1.0, step / max(1, total))))))

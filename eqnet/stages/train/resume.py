@@ -22,6 +22,7 @@ from eqnet.supernet.checkpoint import (
 )
 
 FLOAT_FILE = "float.safetensors"
+FLOAT_STATE = "float.resume.safetensors"
 LOG_FILE = "train.jsonl"
 IDENTITY_KEY = "identity"
 FLOAT_FIELDS = {

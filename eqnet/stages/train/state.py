@@ -1,4 +1,4 @@
-"""Saving and resuming a training run: supernet, optimizer and epoch, in one safetensors file."""
+"""Saving and resuming training: network, optimizer and epoch, in one safetensors file."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from eqnet.backend.files import write_file
 from eqnet.spec.errors import CheckpointError, one_line
 from eqnet.supernet.checkpoint import read_tensors, require_like
-from eqnet.supernet.supernet import Supernet
 
 STATE_FILE = "resume.safetensors"
 STEP, SQUARES = "step", "exp_avg_sq"
-MOMENTS = (STEP, "exp_avg", SQUARES)
+# What Adam and SGD with momentum keep of a parameter.
+MOMENTS = (STEP, "exp_avg", SQUARES, "momentum_buffer")
 
 
 def save_state(
-    path: Path, supernet: Supernet, optimizer: torch.optim.Optimizer, epoch: int, recipe: str
+    path: Path, net: nn.Module, optimizer: torch.optim.Optimizer, epoch: int, recipe: str
 ) -> None:
     """Write the state after `epoch` epochs, whole or not at all."""
-    tensors = {f"net.{k}": v for k, v in supernet.graph.state_dict().items()}
-    for name, parameter in supernet.graph.named_parameters():
+    tensors = {f"net.{k}": v for k, v in net.state_dict().items()}
+    for name, parameter in net.named_parameters():
         moments = optimizer.state.get(parameter, {})
         for moment in MOMENTS:
-            if moment in moments:
+            if moments.get(moment) is not None:
                 tensors[f"{moment}.{name}"] = moments[moment]
     whole = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     write_file(path, save(whole, metadata={"epoch": str(epoch), "recipe": recipe}))
@@ -45,13 +45,11 @@ def require_same(path: Path, stored: str | None, wanted: str) -> None:
         )
 
 
-def load_state(
-    path: Path, supernet: Supernet, optimizer: torch.optim.Optimizer, recipe: str
-) -> int:
+def load_state(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer, recipe: str) -> int:
     """Restore a run; returns the epochs that are done. Raises CheckpointError."""
     metadata, tensors = read_tensors(path)
     try:
-        return _restore(path, metadata, tensors, supernet, optimizer, recipe)
+        return _restore(path, metadata, tensors, net, optimizer, recipe)
     except (KeyError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: not the state of such a run: {one_line(error)}") from error
 
@@ -60,7 +58,7 @@ def _restore(
     path: Path,
     metadata: dict[str, str],
     tensors: dict[str, Tensor],
-    supernet: Supernet,
+    net: nn.Module,
     optimizer: torch.optim.Optimizer,
     recipe: str,
 ) -> int:
@@ -68,21 +66,21 @@ def _restore(
     epoch = int(metadata["epoch"])
     if epoch < 1:
         raise CheckpointError(f"{path}: epoch {epoch} (allowed: 1 or more)")
-    _require_sound(path, tensors, supernet)
-    supernet.graph.load_state_dict(
+    _require_sound(path, tensors, net)
+    net.load_state_dict(
         {k.removeprefix("net."): v for k, v in tensors.items() if k.startswith("net.")}
     )
-    for name, parameter in supernet.graph.named_parameters():
+    for name, parameter in net.named_parameters():
         state = _moments(tensors, name, parameter)
         if state:
             optimizer.state[parameter] = state
     return epoch
 
 
-def _require_sound(path: Path, tensors: dict[str, Tensor], supernet: Supernet) -> None:
+def _require_sound(path: Path, tensors: dict[str, Tensor], net: nn.Module) -> None:
     """Every tensor is like the one that it stands for. Raises CheckpointError."""
-    targets = {f"net.{name}": value for name, value in supernet.graph.state_dict().items()}
-    for name, parameter in supernet.graph.named_parameters():
+    targets = {f"net.{name}": value for name, value in net.state_dict().items()}
+    for name, parameter in net.named_parameters():
         for moment in MOMENTS:
             like = torch.zeros((), dtype=torch.float32) if moment == STEP else parameter
             targets[f"{moment}.{name}"] = like

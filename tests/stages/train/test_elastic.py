@@ -120,13 +120,13 @@ def test_scales_and_zero_points_have_learning_rates_of_their_own(step):
 def state(tmp_path, step):
     optimizer = make_optimizer(step.supernet, step.recipe)
     path = tmp_path / STATE_FILE
-    save_state(path, step.supernet, optimizer, 3, '{"a": 1}')
+    save_state(path, step.supernet.graph, optimizer, 3, '{"a": 1}')
     return path, optimizer
 
 
 def test_a_state_round_trip(tmp_path, step):
     path, optimizer = state(tmp_path, step)
-    assert load_state(path, step.supernet, optimizer, '{"a": 1}') == 3
+    assert load_state(path, step.supernet.graph, optimizer, '{"a": 1}') == 3
 
 
 @pytest.mark.parametrize("damage", ["truncated", "lacks a tensor", "no epoch", "another recipe"])
@@ -143,7 +143,7 @@ def test_a_damaged_state_is_one_line(tmp_path, step, damage):
     else:
         save_file(tensors, path, {**metadata, "recipe": json.dumps({"a": 2})})
     with pytest.raises(CheckpointError) as caught:
-        load_state(path, step.supernet, optimizer, '{"a": 1}')
+        load_state(path, step.supernet.graph, optimizer, '{"a": 1}')
     assert "\n" not in str(caught.value)
 
 

@@ -16,7 +16,13 @@ from eqnet.spec.progress import Silent
 from eqnet.stages.train.elastic import train
 from eqnet.stages.train.feed import Feed
 from eqnet.stages.train.recipe import load_recipe
-from eqnet.stages.train.resume import FLOAT_FILE, IDENTITY_KEY, LOG_FILE, float_identity
+from eqnet.stages.train.resume import (
+    FLOAT_FILE,
+    FLOAT_STATE,
+    IDENTITY_KEY,
+    LOG_FILE,
+    float_identity,
+)
 from eqnet.stages.train.state import STATE_FILE
 
 SUPERNET = "supernet.safetensors"
@@ -82,6 +88,32 @@ def test_a_finished_run_trains_nothing_and_tells_the_same(recipe, tmp_path):
     (tmp_path / "out" / LOG_FILE).unlink()
     again = train(recipe, tmp_path / "out", device="cpu", resume=True, progress=tasks)
     assert again == {**summary, "log": []}
+
+
+def test_float_training_goes_on_where_it_was(recipe, tmp_path):
+    recipe.write_text(recipe.read_text().replace("epochs: 1, batch: 8", "epochs: 3, batch: 8"))
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(recipe, whole, device="cpu")
+    for stop in (StopAfter(1, "float training"), StopAfter(2, "float training")):
+        with pytest.raises(InterruptedRunError):
+            train(recipe, parts, device="cpu", resume=True, progress=stop)
+        assert (parts / FLOAT_STATE).is_file()
+        assert not (parts / FLOAT_FILE).exists()
+    train(recipe, parts, device="cpu", resume=True)
+    assert not (parts / FLOAT_STATE).exists()
+    for name in (FLOAT_FILE, SUPERNET):
+        first, second = (load_file(folder / name) for folder in (whole, parts))
+        assert [key for key in first if not torch.equal(first[key], second[key])] == []
+
+
+def test_a_state_of_another_float_training_is_refused(recipe, tmp_path):
+    recipe.write_text(recipe.read_text().replace("epochs: 1, batch: 8", "epochs: 3, batch: 8"))
+    out = tmp_path / "out"
+    with pytest.raises(InterruptedRunError):
+        train(recipe, out, device="cpu", progress=StopAfter(1, "float training"))
+    recipe.write_text(recipe.read_text().replace("learning_rate: 0.02", "learning_rate: 0.03"))
+    with pytest.raises(CheckpointError, match=rf"{FLOAT_STATE}: made with another recipe"):
+        train(recipe, out, device="cpu", resume=True)
 
 
 def test_a_supernet_of_another_recipe_is_not_taken_for_this_one(recipe, tmp_path):
