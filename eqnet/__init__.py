@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from eqnet.stages.bench import bench
     from eqnet.stages.evaluate.evaluate import evaluate
     from eqnet.stages.export.export import export
+    from eqnet.stages.inspect import inspect
     from eqnet.stages.quantize import quantize
     from eqnet.stages.report import report
     from eqnet.stages.search.search import search
@@ -29,6 +30,7 @@ __all__ = [
     "bench",
     "evaluate",
     "export",
+    "inspect",
     "load",
     "post_training",
     "quantize",
@@ -42,6 +44,7 @@ _HOME = {
     "bench": "eqnet.stages.bench",
     "evaluate": "eqnet.stages.evaluate.evaluate",
     "export": "eqnet.stages.export.export",
+    "inspect": "eqnet.stages.inspect",
     "load": "eqnet.runtime",
     "post_training": "eqnet.stages.train.post_training",
     "quantize": "eqnet.stages.quantize",

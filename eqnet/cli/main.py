@@ -14,6 +14,7 @@ from eqnet.cli.commands import (
     demo,
     evaluate,
     export,
+    inspect,
     profiles,
     quantize,
     report,
@@ -33,6 +34,7 @@ in the real runtime, and measure its latency."""
 
 EPILOG = """\b
 [bold]Start here[/bold]
+  eqnet inspect model.onnx                any ONNX file: what runs in int8, and why not
   eqnet demo                              every built-in profile, end to end
   eqnet quantize --help                   your own network, end to end
   eqnet export --profile tensorrt_int8    one artifact, from the bundled net
@@ -62,6 +64,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(profiles.app, name="profiles")
+app.command("inspect", help=page(inspect.HELP))(inspect.inspect)
 app.command("quantize", help=page(quantize.HELP))(quantize.quantize)
 app.command("train", help=page(train.HELP))(train.train)
 app.command("eval", help=page(evaluate.HELP))(evaluate.evaluate)

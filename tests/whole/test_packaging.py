@@ -19,6 +19,7 @@ BOARD = [
     "eqnet.data",
     "eqnet.stages.verify",
     "eqnet.stages.bench",
+    "eqnet.stages.inspect",
     "eqnet.runtime",
     "eqnet_exporters.onnxruntime",
     "eqnet_exporters.openvino",
