@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from eqnet.cli.tables.wording import covered, form_text, named, percent, plain, scaled, size
@@ -25,9 +25,10 @@ def print_report(report: InspectReport, *, each: bool) -> None:
     out, model = console(), report.model
     out.print(facts(_summary(report)))
     out.print(_backends_table(report))
-    reasons = _reasons_table(report.backends)
-    if reasons.row_count:
-        out.print(reasons)
+    for finding in report.backends:
+        for head, said in _findings(finding):
+            out.print(plain(head), style="bold")
+            out.print(facts(said))
     if model.layers:
         out.print(_layers_table(model.layers, report.backends, each=each))
     for note in model.notes:
@@ -79,13 +80,12 @@ def _tensors(values: Sequence[TensorInfo]) -> str:
 def _backends_table(report: InspectReport) -> Table:
     from eqnet.cli.output import table
 
-    columns = ("backend", "verdict", "in int8", "MACs", "weights", "Q/DQ left", "read from")
-    rows = table("backends", columns, columns[2:6])
+    columns = ("backend", "verdict", "in int8", "MACs", "weights", "Q/DQ left")
+    rows = table("backends", columns, columns[2:])
     for finding in report.backends:
         left = "-" if finding.quantizers_left is None else str(finding.quantizers_left)
-        cells = (*_in_int8(finding, report), left, finding.proof or finding.reason)
         name = plain(finding.runtime or finding.backend)
-        rows.add_row(name, _verdict(finding.verdict), *map(plain, cells))
+        rows.add_row(name, _verdict(finding.verdict), *_in_int8(finding, report), left)
     return rows
 
 
@@ -97,18 +97,14 @@ def _in_int8(finding: BackendFinding, report: InspectReport) -> tuple[str, str, 
     return layers, percent(coverage.macs), percent(coverage.weight_bytes)
 
 
-def _reasons_table(backends: Iterable[BackendFinding]) -> Table:
-    """Each reason once for a backend, with its layers and the remedy."""
-    from eqnet.cli.output import table
-
-    rows = table("not in int8", ("backend", "layers", "why", "remedy"))
-    for finding in backends:
-        if finding.verdict in ("refused", "failed"):
-            remedy = "see below" if finding.layers else finding.remedy
-            rows.add_row(finding.backend, "the file", plain(finding.reason), plain(remedy))
-        for (reason, remedy), names in _by_reason(finding).items():
-            rows.add_row(finding.backend, plain(named(names)), plain(reason), plain(remedy))
-    return rows
+def _findings(finding: BackendFinding) -> Iterator[tuple[str, dict[str, str | None]]]:
+    """What a backend has against the file, and then each reason with its layers and remedy."""
+    if finding.reason:
+        remedy = None if finding.layers else finding.remedy or None
+        yield f"{finding.backend}: {finding.verdict}", {"why": finding.reason, "remedy": remedy}
+    for (reason, remedy), names in _by_reason(finding).items():
+        said = {"why": reason, "remedy": remedy or None}
+        yield f"{finding.backend}: not in int8: {named(names)}", said
 
 
 def _by_reason(finding: BackendFinding) -> Mapping[tuple[str, str], list[str]]:
@@ -140,7 +136,7 @@ def _layers_table(
         alike.sort(key=lambda item: -len(item[1]))
     for cells, names in alike:
         shown = cells[:-1] if each else cells
-        rows.add_row(plain(named(names)), *map(plain, shown))
+        rows.add_row(plain(named(names, most=1)), *map(plain, shown))
     return rows
 
 
@@ -154,4 +150,5 @@ def _form_cells(layer: LayerForm) -> tuple[str, ...]:
 def _verdict(verdict: str) -> Text:
     from rich.text import Text
 
-    return Text(verdict, style=STYLE.get(verdict, "yellow"))
+    shown = "checked by rules" if verdict == "checked" else verdict
+    return Text(shown, style=STYLE.get(verdict, "yellow"))

@@ -15,13 +15,12 @@ from eqnet_exporters.why_not import COMMON, Why, findings, first_of, incomplete
 PROFILE = "tensorrt_int8"
 PROOF = "its rules for the graph; no engine was built"
 SIGNED = Why(
-    "uint8, or a zero-point other than 0 (allowed: int8 with zero-point 0)",
-    f"symmetric int8 throughout (profile {PROFILE}; quantize_static: QInt8 for both types, "
-    "ActivationSymmetric and WeightSymmetric)",
+    "quantizers in uint8, or with a zero-point other than 0 (allowed: int8 and 0)",
+    f"profile {PROFILE}; quantize_static: QInt8 for both types, ActivationSymmetric=True",
 )
 FLOAT_BIAS = Why(
     "its bias is an integer (allowed: a float constant)",
-    f"leave biases in float (profile {PROFILE}; quantize_static: QuantizeBias=False)",
+    "quantize_static: QuantizeBias=False",
 )
 # What a broken rule's line holds, and how it is told of a layer.
 TOLD = (
@@ -85,12 +84,18 @@ def _why(broken: Broken) -> Why:
 
 
 def _blamed(broken: Sequence[Broken]) -> dict[str, Why]:
-    """The first rule that is broken before or at each layer."""
-    blamed: dict[str, Why] = {}
+    """All that is broken before or at each layer, together."""
+    blamed: dict[str, dict[Why, None]] = {}
     for one in broken:
         for name in _layers_behind(one.node):
-            blamed.setdefault(name, _why(one))
-    return blamed
+            blamed.setdefault(name, {})[_why(one)] = None
+    return {name: _together(list(reasons)) for name, reasons in blamed.items()}
+
+
+def _together(reasons: Sequence[Why]) -> Why:
+    ordered = sorted(reasons)
+    remedies = dict.fromkeys(why.remedy for why in ordered)
+    return Why("; ".join(why.reason for why in ordered), "; ".join(remedies))
 
 
 def _layers_behind(node: ir.Node | None) -> Iterator[str]:
