@@ -15,6 +15,7 @@ from eqnet.spec.version import __version__
 if TYPE_CHECKING:
     from eqnet.runtime import load
     from eqnet.stages.bench import bench
+    from eqnet.stages.compare import compare
     from eqnet.stages.evaluate.evaluate import evaluate
     from eqnet.stages.export.export import export
     from eqnet.stages.inspect import inspect
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "__version__",
     "bench",
+    "compare",
     "evaluate",
     "export",
     "inspect",
@@ -42,6 +44,7 @@ __all__ = [
 # No package of eqnet may have one of these names: importing it would replace the function.
 _HOME = {
     "bench": "eqnet.stages.bench",
+    "compare": "eqnet.stages.compare",
     "evaluate": "eqnet.stages.evaluate.evaluate",
     "export": "eqnet.stages.export.export",
     "inspect": "eqnet.stages.inspect",

@@ -22,8 +22,8 @@ from eqnet.spec.scheme import Granularity, Symmetry
 
 if TYPE_CHECKING:
     from eqnet.backend.artifact import Parity
-    from eqnet.spec.inspection import BackendFinding, LayerForm
     from eqnet.spec.manifest import BuildReport
+    from eqnet.spec.outside.inspection import BackendFinding, LayerForm
     from eqnet.spec.reports import Check, LoweringNote
 
 Array = NDArray[np.float32]
@@ -170,6 +170,22 @@ class Inspects(Protocol):
         verdict "refused" and no error. `eqnet inspect` calls it in a process of its own.
         """
         ...
+
+
+@runtime_checkable
+class OpensPlain(Protocol):
+    """What an exporter may have besides, where `open` sets more than a user would."""
+
+    def open_plain(self, model: Path, *, threads: int) -> Runner:
+        """Load anybody's ONNX file as a user does who sets the number of threads alone."""
+        ...
+
+
+def open_plain(exporter: Exporter, model: Path, *, threads: int) -> Runner:
+    """Load a file that is no artifact, to be timed fairly. Raises as `Exporter.open` does."""
+    if isinstance(exporter, OpensPlain):
+        return exporter.open_plain(model, threads=threads)
+    return exporter.open(model, threads=threads)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import typer
 
 from eqnet.cli.commands import (
     bench,
+    compare,
     demo,
     evaluate,
     export,
@@ -72,6 +73,7 @@ app.command("search", help=page(search.HELP))(search.search)
 app.command("export", help=page(export.HELP))(export.export)
 app.command("verify", help=page(verify.HELP))(verify.verify)
 app.command("bench", help=page(bench.HELP))(bench.bench)
+app.command("compare", help=page(compare.HELP))(compare.compare)
 app.command("report", help=page(report.HELP))(report.report)
 app.command("demo", help=page(demo.HELP))(demo.demo)
 

@@ -12,8 +12,8 @@ from eqnet.backend.machine.isa import Cpu, promises_no_vnni, this_cpu
 from eqnet.backend.protocol import Capabilities, HostLimit, Runner
 from eqnet.backend.refusals import Refusal
 from eqnet.spec.hardware.profile import HardwareProfile
-from eqnet.spec.inspection import BackendFinding, LayerForm
 from eqnet.spec.manifest import MODEL
+from eqnet.spec.outside.inspection import BackendFinding, LayerForm
 from eqnet.spec.reports import LoweringNote
 from eqnet.spec.scheme import Granularity, Symmetry
 from eqnet_exporters.ort import inspect as ort_inspect
@@ -102,6 +102,10 @@ class OnnxRuntimeExporter:
     ) -> list[str]:
         """Layers that ONNX Runtime's optimized graph runs as QLinearConv, QGemm and the like."""
         return ort.int8_layers(folder / MODEL, layers)
+
+    def open_plain(self, model: Path, *, threads: int) -> Runner:
+        """Load any ONNX file with the session's default options, which `inspect` tells of."""
+        return ort.open_plain(model, threads)
 
     def inspect(self, model: Path, layers: Sequence[LayerForm]) -> BackendFinding:
         """What ONNX Runtime's own optimized graph makes of any ONNX file."""

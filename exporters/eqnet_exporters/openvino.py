@@ -21,8 +21,8 @@ from eqnet.backend.protocol import Capabilities, HostLimit, Runner
 from eqnet.backend.refusals import Refusal
 from eqnet.spec.errors import MissingExtraError, OutputError
 from eqnet.spec.hardware.profile import HardwareProfile
-from eqnet.spec.inspection import BackendFinding, LayerForm
 from eqnet.spec.manifest import MODEL
+from eqnet.spec.outside.inspection import BackendFinding, LayerForm
 from eqnet.spec.reports import LoweringNote
 from eqnet.spec.scheme import Granularity, Symmetry
 from eqnet_exporters.ov import inspect as ov_inspect

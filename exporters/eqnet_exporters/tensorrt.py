@@ -21,8 +21,8 @@ from eqnet.backend.files import write_file
 from eqnet.backend.protocol import Capabilities, Runner
 from eqnet.spec.errors import ArtifactError, EqnetError
 from eqnet.spec.hardware.profile import HardwareProfile
-from eqnet.spec.inspection import BackendFinding, LayerForm
 from eqnet.spec.manifest import MODEL, BuildReport
+from eqnet.spec.outside.inspection import BackendFinding, LayerForm
 from eqnet.spec.reports import Check, LoweringNote, Verdict
 from eqnet.spec.scheme import Granularity, Symmetry
 from eqnet_exporters.passes.rewrite import apply, notes_of

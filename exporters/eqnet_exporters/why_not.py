@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from eqnet.spec.errors import EqnetError
-from eqnet.spec.inspection import BITS_OF_INT8, LayerFinding, LayerForm, TensorForm
-from eqnet.spec.printable import printable
+from eqnet.spec.outside.inspection import BITS_OF_INT8, LayerFinding, LayerForm, TensorForm
+from eqnet.spec.outside.printable import printable
 
 SHOWN = 3
 

@@ -14,13 +14,13 @@ from eqnet.backend.graph.layer_forms import layer_forms
 from eqnet.backend.graph.model_file import read_model_file
 from eqnet.backend.machine.isolated import Questions, inspect_here
 from eqnet.spec.errors import ArtifactError
-from eqnet.spec.inspection import BackendFinding, LayerFinding, LayerForm
+from eqnet.spec.outside.inspection import BackendFinding, LayerFinding, LayerForm
 
 BROKEN = """
 import os, signal, time
 from eqnet_exporters.onnxruntime import OnnxRuntimeExporter
 from eqnet.spec.errors import MissingExtraError
-from eqnet.spec.inspection import BackendFinding, LayerFinding
+from eqnet.spec.outside.inspection import BackendFinding, LayerFinding
 
 class Well(OnnxRuntimeExporter):
     name = "well"

@@ -21,7 +21,7 @@ from eqnet.backend.graph.layer_forms import (
 )
 from eqnet.backend.graph.shapes import inferred
 from eqnet.backend.graph.work import macs_of
-from eqnet.spec.inspection import LayerForm
+from eqnet.spec.outside.inspection import LayerForm
 
 SCALES = {"s": np.float32(0.1), "z": np.uint8(0), "w_s": np.float32(0.02), "w_z": np.int8(0)}
 INT8 = np.arange(32, dtype=np.int8).reshape(4, 8)

@@ -14,7 +14,7 @@ from strangers import constants, float_net, model, save
 
 from eqnet.backend.graph.model_file import MOST_BYTES, read_model_file
 from eqnet.spec.errors import ArtifactError
-from eqnet.spec.printable import printable
+from eqnet.spec.outside.printable import printable
 
 
 def refusal(path: Path) -> str:

@@ -11,7 +11,7 @@ from strangers import float_net, quantize_static, save
 
 from eqnet.cli.main import main
 from eqnet.cli.tables.wording import form_text, named, scaled, size
-from eqnet.spec.inspection import TensorForm
+from eqnet.spec.outside.inspection import TensorForm
 
 BACKENDS = ["--backend", "onnxruntime", "--backend", "tensorrt"]
 

@@ -30,7 +30,7 @@ from trt_graphs import broken, neutral
 from eqnet.backend.graph.layer_forms import layer_forms
 from eqnet.backend.graph.model_file import read_model_file
 from eqnet.backend.protocol import Exporter, Inspects
-from eqnet.spec.inspection import BackendFinding, LayerFinding, LayerForm
+from eqnet.spec.outside.inspection import BackendFinding, LayerFinding, LayerForm
 
 BACKENDS: tuple[type[Exporter], ...] = (OnnxRuntimeExporter, OpenVinoExporter, TensorRtExporter)
 ON_X86 = platform.machine() in ("x86_64", "AMD64")

@@ -101,15 +101,18 @@ def quantize_static(
     """Write what onnxruntime's tool makes of a float net, per channel; returns the file's path."""
     from onnxruntime import quantization as tool
 
+    source_net = net or float_net()
+    feed = source_net.graph.input[0].name
+
     class Reader(tool.CalibrationDataReader):  # type: ignore[misc]  # no types
         def __init__(self) -> None:
-            self.batches = iter([{"x": images(4, seed)} for seed in range(3)])
+            self.batches = iter([{feed: images(4, seed)} for seed in range(3)])
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(self.batches, None)
 
     source, target = folder / f"{name}.float", folder / name
-    source.write_bytes((net or float_net()).SerializeToString())
+    source.write_bytes(source_net.SerializeToString())
     tool.quantize_static(
         str(source),
         str(target),

@@ -20,6 +20,7 @@ BOARD = [
     "eqnet.stages.verify",
     "eqnet.stages.bench",
     "eqnet.stages.inspect",
+    "eqnet.stages.compare",
     "eqnet.runtime",
     "eqnet_exporters.onnxruntime",
     "eqnet_exporters.openvino",

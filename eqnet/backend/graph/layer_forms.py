@@ -11,7 +11,7 @@ import onnx_ir as ir
 from eqnet.backend.graph import tensor_forms as tensors
 from eqnet.backend.graph.integer_operators import FUSED_LAYERS, INTEGER_OPERATORS, IntegerOperator
 from eqnet.backend.graph.operators import LAYER_OPS
-from eqnet.spec.inspection import FormName, LayerForm, LayerKind, TensorForm
+from eqnet.spec.outside.inspection import FormName, LayerForm, LayerKind, TensorForm
 
 # What may lie between a weight and its layer without changing its values.
 WEIGHT_MOVERS = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Cast"})

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from onnx.external_data_helper import ExternalDataInfo
 
 from eqnet.spec.errors import ArtifactError, one_line
-from eqnet.spec.printable import printable
+from eqnet.spec.outside.printable import printable
 
 ALLOWED = "an ONNX file, or a folder that 'eqnet export' wrote"
 # A protobuf message holds no more; larger networks keep their weights in files beside it.

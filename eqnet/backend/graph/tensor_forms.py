@@ -9,7 +9,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from eqnet.backend.graph.reading import constant
-from eqnet.spec.inspection import TensorForm, TensorGranularity
+from eqnet.spec.outside.inspection import TensorForm, TensorGranularity
 
 QUANTIZE = ("QuantizeLinear", "DynamicQuantizeLinear")
 # A parameter of more elements is no scale, and is not read.

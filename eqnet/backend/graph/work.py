@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from eqnet.spec.inspection import LayerForm
+from eqnet.spec.outside.inspection import LayerForm
 
 Shape = Sequence[int | None]
 """Sizes of a tensor, None for one that is free; empty where nothing is known."""

@@ -21,8 +21,8 @@ from eqnet.backend.discovery import find_exporter, is_registered
 from eqnet.backend.machine.processes import Process, limit_memory, start
 from eqnet.backend.protocol import Inspects
 from eqnet.spec.errors import EqnetError, MissingExtraError, one_line
-from eqnet.spec.inspection import BackendFinding, LayerForm
-from eqnet.spec.printable import printable
+from eqnet.spec.outside.inspection import BackendFinding, LayerForm
+from eqnet.spec.outside.printable import printable
 
 SECONDS = 300.0
 # A runtime may hold a model's weights several times, beside buffers and the stacks of threads.

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eqnet.spec.printable import printable
+from eqnet.spec.outside.printable import printable
 
 TAIL = 1 << 16  # bytes of what a process said on stderr that are looked at
 

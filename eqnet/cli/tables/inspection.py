@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from eqnet.cli.tables.wording import covered, form_text, named, percent, plain, scaled, size
-from eqnet.spec.inspection import BackendFinding, InspectReport, LayerForm, TensorInfo
+from eqnet.spec.outside.inspection import BackendFinding, InspectReport, LayerForm, TensorInfo
 from eqnet.stages.inspect import int8_coverage
 
 if TYPE_CHECKING:
@@ -103,8 +103,8 @@ def _findings(finding: BackendFinding) -> Iterator[tuple[str, dict[str, str | No
         remedy = None if finding.layers else finding.remedy or None
         yield f"{finding.backend}: {finding.verdict}", {"why": finding.reason, "remedy": remedy}
     for (reason, remedy), names in _by_reason(finding).items():
-        said = {"why": reason, "remedy": remedy or None}
-        yield f"{finding.backend}: not in int8: {named(names)}", said
+        head = f"{finding.backend}: not in int8: {named(names)}"
+        yield head, {"why": reason, "remedy": remedy or None}
 
 
 def _by_reason(finding: BackendFinding) -> Mapping[tuple[str, str], list[str]]:

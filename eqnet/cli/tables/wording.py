@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from eqnet.spec.inspection import Coverage, TensorForm
+from eqnet.spec.outside.inspection import Coverage, TensorForm
 
 if TYPE_CHECKING:
     from rich.text import Text

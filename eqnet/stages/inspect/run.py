@@ -15,9 +15,9 @@ from eqnet.backend.graph.model_file import ModelFile, read_model_file
 from eqnet.backend.machine.isolated import Questions
 from eqnet.backend.protocol import Inspects
 from eqnet.spec.errors import ArtifactError, MissingExtraError, UsageError, one_line, unknown
-from eqnet.spec.inspection import BackendFinding, InspectReport, LayerForm, ModelSurvey
 from eqnet.spec.manifest import MODEL
-from eqnet.spec.printable import printable
+from eqnet.spec.outside.inspection import BackendFinding, InspectReport, LayerForm, ModelSurvey
+from eqnet.spec.outside.printable import printable
 from eqnet.stages.inspect.survey import survey, with_work
 
 # A copy of more than this keeps its weights beside it, as a protobuf message must.

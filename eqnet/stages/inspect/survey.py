@@ -11,8 +11,14 @@ from eqnet.backend.graph.layer_forms import nodes_of, operator_counts, shared_na
 from eqnet.backend.graph.model_file import ModelFile
 from eqnet.backend.graph.tensor_forms import type_name
 from eqnet.backend.graph.work import Shape, macs_of
-from eqnet.spec.inspection import BackendFinding, Coverage, LayerForm, ModelSurvey, TensorInfo
-from eqnet.spec.printable import printable
+from eqnet.spec.outside.inspection import (
+    BackendFinding,
+    Coverage,
+    LayerForm,
+    ModelSurvey,
+    TensorInfo,
+)
+from eqnet.spec.outside.printable import printable
 
 DOMAIN = "ai.onnx"  # which files leave empty
 

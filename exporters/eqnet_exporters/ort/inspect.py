@@ -10,7 +10,7 @@ import onnx
 
 from eqnet.backend.machine.isa import this_cpu
 from eqnet.spec.errors import ArtifactError
-from eqnet.spec.inspection import BackendFinding, LayerForm
+from eqnet.spec.outside.inspection import BackendFinding, LayerForm
 from eqnet_exporters.ort import session as ort
 from eqnet_exporters.why_not import COMMON, Rule, Why, findings, incomplete, said_of
 

@@ -71,13 +71,13 @@ def on_x86() -> bool:
     return platform.machine() in X86
 
 
-def default_options() -> Any:
-    """What a user's session has who sets nothing, in one thread and without its warnings."""
+def default_options(threads: int = 1) -> Any:
+    """What a user's session has who sets the number of threads alone, without its warnings."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     return options
 
 
@@ -146,6 +146,15 @@ def open_model(
     options = session_options(optimize, threads, has_int8_activations(_read(path)))
     if save_optimized is not None:
         options.optimized_model_filepath = str(save_optimized)
+    session = _session(path, options)
+    return OrtRunner(session, session.get_inputs()[0].name)
+
+
+def open_plain(path: Path, threads: int) -> OrtRunner:
+    """Load an ONNX file with default options. Raises ArtifactError if it will not load."""
+    options = default_options(threads)
+    # Threads that spin after a run slow down the model that runs next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     session = _session(path, options)
     return OrtRunner(session, session.get_inputs()[0].name)
 

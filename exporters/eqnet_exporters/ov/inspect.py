@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from eqnet.backend.machine.isa import onednn_cpu
 from eqnet.spec.errors import EqnetError, MissingExtraError
-from eqnet.spec.inspection import BackendFinding, LayerForm
+from eqnet.spec.outside.inspection import BackendFinding, LayerForm
 from eqnet_exporters.ov import run as ov_run
 from eqnet_exporters.ov.layer_names import LayerNames, node_info
 from eqnet_exporters.why_not import COMMON, Rule, Why, findings, incomplete, nonzero, said_of

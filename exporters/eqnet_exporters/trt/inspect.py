@@ -7,8 +7,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from eqnet.spec.inspection import BackendFinding, LayerForm
-from eqnet.spec.printable import printable
+from eqnet.spec.outside.inspection import BackendFinding, LayerForm
+from eqnet.spec.outside.printable import printable
 from eqnet_exporters.trt.rules import Broken, broken_rules
 from eqnet_exporters.why_not import COMMON, Why, findings, first_of, incomplete
 

@@ -16,7 +16,7 @@ from strangers import float_net, quantize_static, save
 
 from eqnet.backend import discovery
 from eqnet.spec.errors import ArtifactError, UsageError
-from eqnet.spec.inspection import BackendFinding, InspectReport
+from eqnet.spec.outside.inspection import BackendFinding, InspectReport
 from eqnet.stages.inspect import inspect, int8_coverage
 
 ORT = ["onnxruntime"]
