@@ -8,11 +8,13 @@ nor a runtime. What runs on a target board (`verify`, `bench`, `load`) never loa
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
 from eqnet.spec.version import __version__
 
+TYPE_CHECKING = False  # as in typing, which takes time to import: the command begins here too
 if TYPE_CHECKING:
+    from typing import Any
+
     from eqnet.runtime import load
     from eqnet.stages.bench import bench
     from eqnet.stages.compare import compare
@@ -24,9 +26,11 @@ if TYPE_CHECKING:
     from eqnet.stages.search.search import search
     from eqnet.stages.train.elastic import train
     from eqnet.stages.train.post_training import post_training
+    from eqnet.stages.train.steps.step import ElasticStep
     from eqnet.stages.verify import verify
 
 __all__ = [
+    "ElasticStep",
     "__version__",
     "bench",
     "compare",
@@ -43,6 +47,7 @@ __all__ = [
 ]
 # No package of eqnet may have one of these names: importing it would replace the function.
 _HOME = {
+    "ElasticStep": "eqnet.stages.train.steps.step",
     "bench": "eqnet.stages.bench",
     "compare": "eqnet.stages.compare",
     "evaluate": "eqnet.stages.evaluate.evaluate",

@@ -16,6 +16,7 @@ from eqnet.backend.discovery import find_exporter
 from eqnet.backend.images import ARRAY_MODES, load_image, pixels_of, pixels_of_array
 from eqnet.backend.preprocess import preprocess
 from eqnet.backend.protocol import Array, Runner, host_limit
+from eqnet.backend.running import CheckedRunner
 from eqnet.spec.errors import HostWarning, UsageError
 from eqnet.spec.manifest import MODEL, Manifest, Preprocessing
 
@@ -38,7 +39,8 @@ class Model:
     def __call__(self, images: ImageInput) -> Array:
         """Logits float32 [N, classes] of one image, of N of them, or of an array.
 
-        See `inputs` for what an image may be. Raises what it raises.
+        See `inputs` for what an image may be. Raises what it raises, and ArtifactError where
+        the runtime fails.
         """
         return self.runner(self.inputs(images))
 
@@ -69,6 +71,8 @@ class Model:
     def _ready(self, array: NDArray[Any]) -> NDArray[np.float32] | None:
         """An array of the network's own shape as its input; None for images yet to be resized."""
         shape = self.manifest.model.input_shape
+        if array.ndim == 4 and not len(array):
+            raise UsageError(f"no images (allowed: {self._allowed()})")
         if array.ndim == 4 and array.shape[1:] == shape and array.dtype == np.uint8:
             return preprocess(array.astype(np.uint8), self.manifest.inputs)
         if array.ndim == 4 and array.shape[1:] == shape and array.dtype == np.float32:
@@ -108,16 +112,23 @@ def _is_picture(array: NDArray[Any]) -> bool:
     return shaped and array.size > 0 and array.dtype == np.uint8
 
 
-def load(artifact: Path | str, *, optimize: bool = True, threads: int | None = None) -> Model:
+def load(
+    artifact: Path | str,
+    *,
+    optimize: bool = True,
+    threads: int | None = None,
+    expect: str | None = None,
+) -> Model:
     """Load an artifact folder into the runtime, precision and device that it was exported for.
 
     `optimize=False` turns the runtime's graph optimizations off; `threads=None` leaves their
-    number to the runtime. Raises ArtifactError if the folder is damaged, and UsageError if this
-    machine cannot execute it. Warns, with `HostWarning`, where this CPU computes the artifact
-    otherwise or by slower kernels than the one that it was exported for.
+    number to the runtime. expect: the digest that the artifact must have, as `eqnet export` and
+    `eqnet verify` print it. Raises ArtifactError if the folder is damaged or of another digest,
+    and UsageError if this machine cannot execute it. Warns, with `HostWarning`, where this CPU
+    computes the artifact otherwise or by slower kernels than the one that it was exported for.
     """
     folder = Path(artifact)
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder, expect=expect)
     check_files(folder, manifest)
     exporter = find_exporter(manifest.backend)
     reason = exporter.unavailable(manifest.profile)
@@ -129,4 +140,5 @@ def load(artifact: Path | str, *, optimize: bool = True, threads: int | None = N
     runner = exporter.open(
         folder / MODEL, optimize=optimize, threads=threads, profile=manifest.profile
     )
-    return Model(manifest, exporter.runtime_version(), runner)
+    checked = CheckedRunner(folder / MODEL, runner, manifest.model.classes)
+    return Model(manifest, exporter.runtime_version(), checked)

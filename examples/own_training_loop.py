@@ -16,10 +16,10 @@ import torch
 from own_network import images_and_labels, trained
 from torch import nn
 
+from eqnet import ElasticStep
 from eqnet.spec.scheme import Form
 from eqnet.stages.train.elastic import make_optimizer
 from eqnet.stages.train.recipe import ElasticRecipe, GpgRecipe
-from eqnet.stages.train.steps.step import ElasticStep
 from eqnet.subnets.build import load_style, uniform
 from eqnet.supernet.first_scales import calibrate
 from eqnet.supernet.supernet import Supernet

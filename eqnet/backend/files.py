@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from eqnet.backend.disk.exchange import put_in_place, sync_content, sync_folder
+from eqnet.backend.disk.temporaries import remove_leftovers, temporary_file, temporary_folder
 from eqnet.spec.errors import OutputError
 
 CHUNK = 1 << 20
@@ -37,23 +37,56 @@ def _refused(path: Path, error: OSError) -> OutputError:
 
 
 def write_file(path: Path, content: bytes | str) -> None:
-    """Write a file under a temporary name beside it, then rename it into place.
+    """Write a file whole or not at all: as `write_files` does. Raises OutputError."""
+    write_files({path: content})
 
-    Missing parent folders are made. Raises OutputError with one line if that is not possible.
+
+def write_files(contents: Mapping[Path, bytes | str]) -> None:
+    """Write files under temporary names beside them, then rename all into place, in order.
+
+    What cannot be written, as on a full disk, is found before any of them has changed. Missing
+    parent folders are made. Of a link the file that it points to is written; what is no plain
+    file, such as ``/dev/stdout``, is written to. Raises OutputError with one line.
     """
-    data = content.encode() if isinstance(content, str) else content
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        temporary = Path(name)
-        with os.fdopen(handle, "wb") as stream:
+    with contextlib.ExitStack() as stack:
+        ready: list[tuple[Path, Path]] = []
+        for path, content in contents.items():
+            data = content.encode() if isinstance(content, str) else content
+            with _refusing(path):
+                target = Path(os.path.realpath(path)) if path.is_symlink() else path
+                if _takes_writes_only(path):
+                    path.write_bytes(data)
+                else:
+                    ready.append((stack.enter_context(_written(target, data)), target))
+        for temporary, target in ready:
+            with _refusing(target):
+                temporary.replace(target)
+                sync_folder(target.parent)
+
+
+def _takes_writes_only(path: Path) -> bool:
+    """Whether a path is a device, a pipe or the like, which no file may replace."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+@contextlib.contextmanager
+def _written(target: Path, data: bytes) -> Iterator[Path]:
+    """A temporary file beside `target` that holds the data for good."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(target)
+    with temporary_file(target) as (temporary, handle):
+        with os.fdopen(handle, "wb", closefd=False) as stream:
             stream.write(data)
-        temporary.chmod(_mode(0o666))
-        temporary.replace(path)
+        os.fchmod(handle, _mode(0o666))
+        os.fsync(handle)
+        yield temporary
+
+
+@contextlib.contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
         raise _refused(path, error) from error
 
 
@@ -66,28 +99,29 @@ def new_folder(
     On an exception the temporary folder is removed and `target` stays as it was. An existing
     folder is replaced only if it is empty or `foreign` finds nothing in it that is not ours
     (it returns what it found), so that a wrong path never costs a user other files. Of a link
-    to a folder the folder is replaced and the link stays. Raises OutputError with one line.
+    to a folder the folder is replaced and the link stays. What processes that were killed left
+    beside `target` is removed, or put back where it stood. Raises OutputError with one line.
     """
-    _check_replaceable(target, foreign)
-    if target.is_symlink():
+    if target.is_symlink() and target.is_dir():
         target = target.resolve()
+    remove_leftovers(target)
+    _check_replaceable(target, foreign)
     absent = [parent for parent in target.parents if not parent.exists()]
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        name = tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    except OSError as error:
-        raise _refused(target, error) from error
-    temporary = Path(name)
-    try:
-        yield temporary
-        _swap(temporary, target)
-    except OSError as error:
-        if error.filename is None or str(error.filename).startswith(name):
-            raise _refused(target, error) from error
-        raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        _remove_empty(absent)
+    with contextlib.ExitStack() as stack:
+        stack.callback(_remove_empty, absent)
+        with _refusing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = stack.enter_context(temporary_folder(target))
+        try:
+            yield temporary
+        except OSError as error:
+            if error.filename is None or str(error.filename).startswith(str(temporary)):
+                raise _refused(target, error) from error
+            raise
+        with _refusing(target):
+            temporary.chmod(_mode(0o777))
+            sync_content(temporary)
+            put_in_place(temporary, target)
 
 
 def _remove_empty(folders: list[Path]) -> None:
@@ -112,18 +146,3 @@ def _check_replaceable(target: Path, foreign: Callable[[Path], str | None]) -> N
             raise OutputError(f"{target}: a file (allowed: a new path or a folder)")
     except OSError as error:
         raise _refused(target, error) from error
-
-
-def _swap(temporary: Path, target: Path) -> None:
-    """Rename `temporary` to `target`; an old folder steps aside and comes back on failure."""
-    aside = temporary.with_suffix(".old")
-    try:
-        temporary.chmod(_mode(0o777))
-        if target.exists():
-            target.rename(aside)
-        temporary.rename(target)
-    except OSError as error:
-        if aside.exists() and not target.exists():
-            aside.rename(target)
-        raise _refused(target, error) from error
-    shutil.rmtree(aside, ignore_errors=True)

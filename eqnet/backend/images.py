@@ -8,6 +8,7 @@ image is read.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Pixels = NDArray[np.uint8]
+Crop = Callable[[tuple[int, int]], tuple[float, float, float, float]]
+"""Which part of an image of W x H pixels becomes the input: left, top, right, bottom."""
 
 # Decoders that an image may ask for. Pillow has others that start programs (EPS).
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
@@ -34,15 +37,16 @@ ARRAY_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 MAX_RESIZED, MAX_BOXES = 1 << 24, 4
 
 
-def load_image(path: Path, rules: Preprocessing) -> Pixels:
+def load_image(path: Path, rules: Preprocessing, crop: Crop | None = None) -> Pixels:
     """Decode one file, uint8 [C, H, W] as `rules` say. Raises DataError naming the file.
 
-    `rules` must have a size; see `Preprocessing.complete`.
+    `rules` must have a size; see `Preprocessing.complete`. crop: the part that is squashed to
+    that size, instead of resizing and cutting out the middle.
     """
     Image = _pillow()
     try:
         with Image.open(path, formats=FORMATS) as image:
-            return pixels_of(image, rules)
+            return pixels_of(image, rules, crop)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     except FileNotFoundError as error:
@@ -51,10 +55,13 @@ def load_image(path: Path, rules: Preprocessing) -> Pixels:
         raise DataError(f"{path}: not a readable image: {one_line(error)}") from error
 
 
-def pixels_of(image: Image, rules: Preprocessing) -> Pixels:
+def pixels_of(image: Image, rules: Preprocessing, crop: Crop | None = None) -> Pixels:
     """A PIL image as uint8 [C, H, W]. Raises DataError for what cannot be scaled to 8 bits."""
     converted = to_channels(image, rules.channels)
-    pixels = np.asarray(resize_and_crop(converted, rules))
+    if crop is None:
+        pixels = np.asarray(resize_and_crop(converted, rules))
+    else:
+        pixels = np.asarray(_squashed(converted, rules, crop(converted.size)))
     if pixels.ndim == 2:
         return pixels[None]
     return pixels.transpose(2, 0, 1)
@@ -127,6 +134,18 @@ def resize_and_crop(image: Image, rules: Preprocessing) -> Image:
     if rules.fit == "contain":
         fill = [round(255 * mean) for mean in rules.mean]
     return _center(image, rules.size, fill)
+
+
+def _squashed(image: Image, rules: Preprocessing, box: tuple[float, ...]) -> Image:
+    """A part of an image (left, top, right, bottom) in the rules' size."""
+    from PIL.Image import Resampling
+
+    if rules.size is None:
+        raise ValueError("rules without a size (see Preprocessing.complete)")
+    height, width = rules.size
+    resampling = Resampling[rules.interpolation.upper()]
+    left, top, right, bottom = box
+    return image.resize((width, height), resampling, box=(left, top, right, bottom))
 
 
 def _resized(size: tuple[int, int], box: tuple[int, int], fit: str) -> tuple[int, int]:

@@ -131,6 +131,18 @@ class Exporter(Protocol):
 
 
 @runtime_checkable
+class OwnFiles(Protocol):
+    """What an exporter may have besides: files of an artifact that it reads beside the model.
+
+    own_files: names, or patterns of names, of what `open`, `int8_layers` or `extra_checks` may
+    read. One that lies in an artifact whose manifest does not list it is never read: such an
+    artifact is refused.
+    """
+
+    own_files: tuple[str, ...]
+
+
+@runtime_checkable
 class ExtraChecks(Protocol):
     """What an exporter may have besides: checks of its own files, which `eqnet verify` adds."""
 

@@ -67,8 +67,11 @@ def with_model_values(
 
 
 def _same(tensor: Tensor, other: Tensor) -> bool:
-    alike = tensor.dtype == other.dtype and tensor.shape == other.shape
-    return alike and torch.equal(tensor, other)
+    return _alike(tensor, other) and torch.equal(tensor, other)
+
+
+def _alike(tensor: Tensor, other: Tensor) -> bool:
+    return tensor.dtype == other.dtype and tensor.shape == other.shape
 
 
 @torch.no_grad()
@@ -85,14 +88,14 @@ def fill_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     targets |= dict(model.named_parameters(remove_duplicate=False))
     for name, tensor in targets.items():
         saved = tensors.get(f"{MODEL}{name}", tensors.get(name))
-        if saved is not None and _can_be_saved(tensor) and tensor.shape == saved.shape:
+        if saved is not None and _can_be_saved(tensor) and _alike(tensor, saved):
             set_values(tensor, saved)
 
 
 def _require_like(targets: dict[str, Tensor], name: str, value: Tensor) -> None:
     if name not in targets:
         raise RebuildError(f"it lacks tensor '{name}'")
-    if targets[name].shape != value.shape or targets[name].dtype != value.dtype:
+    if not _alike(targets[name], value):
         raise RebuildError(f"its tensor '{name}' has another shape or type")
 
 

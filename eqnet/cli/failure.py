@@ -7,12 +7,11 @@ import os
 import sys
 import traceback
 
-import typer
+from eqnet.cli.main import INTERRUPTED
+from eqnet.spec.errors import EqnetError, MissingExtraError, without_controls
 
-from eqnet.spec.errors import EqnetError, MissingExtraError
-
-INTERRUPTED = 130
 BROKEN_PIPE = 141
+TERMINATED = 143
 
 _EXTRA_OF = {
     "torch": "train",
@@ -31,13 +30,13 @@ _EXTRA_OF = {
 
 def exit_code_of(error: BaseException) -> int:
     """Say on stderr, in one line, what went wrong; returns the exit code for it."""
+    if _nobody_reads(error):
+        return _close_stdout()
     if isinstance(error, SystemExit):
         return _code_of(error)
-    if isinstance(error, BrokenPipeError):
-        return _close_stdout()
     if os.environ.get("EQNET_DEBUG") == "1":
         traceback.print_exception(error, file=sys.stderr)
-    if isinstance(error, KeyboardInterrupt | typer.Abort):
+    if isinstance(error, KeyboardInterrupt) or _is_abort(error):
         return _say("interrupted", INTERRUPTED)
     usage = getattr(error, "format_message", None)  # typer's own, whose class differs by version
     if usage is not None:
@@ -50,6 +49,19 @@ def exit_code_of(error: BaseException) -> int:
         return _say(f"error: {error.filename}: {error.strerror}", 1)
     text = f"error: unexpected {type(error).__name__}: {error} (EQNET_DEBUG=1 shows where)"
     return _say(text, 1)
+
+
+def _nobody_reads(error: BaseException) -> bool:
+    """Whether output went into a closed pipe; typer and rich make a SystemExit of that."""
+    if isinstance(error, SystemExit) and error.__context__ is not None:
+        return isinstance(error.__context__, BrokenPipeError)
+    return isinstance(error, BrokenPipeError)
+
+
+def _is_abort(error: BaseException) -> bool:
+    """Whether typer gave up because of a Ctrl-C or the end of what it read."""
+    typer = sys.modules.get("typer")
+    return typer is not None and isinstance(error, typer.Abort)
 
 
 def _code_of(error: SystemExit) -> int:
@@ -73,7 +85,7 @@ def missing_extra(error: ImportError) -> MissingExtraError | None:
 
 
 def _say(text: str, code: int) -> int:
-    print(" ".join(text.split()), file=sys.stderr)
+    print(without_controls(" ".join(text.split())), file=sys.stderr)
     return code
 
 

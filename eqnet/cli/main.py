@@ -1,106 +1,35 @@
-"""The `eqnet` command. Only typer is imported here, so that `eqnet --help` stays fast."""
+"""The `eqnet` command: from a process to its exit code.
+
+Nothing is imported here before a Ctrl-C is caught, so that it never ends in a traceback.
+"""
 
 from __future__ import annotations
 
-import atexit
-import gc
 import sys
-from collections.abc import Sequence
 
-import typer
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-from eqnet.cli.commands import (
-    bench,
-    compare,
-    demo,
-    evaluate,
-    export,
-    inspect,
-    profiles,
-    quantize,
-    report,
-    search,
-    train,
-    verify,
-)
-from eqnet.cli.failure import INTERRUPTED, exit_code_of
-from eqnet.cli.helptext import page
-from eqnet.spec.version import __version__
-
-HELP = """One trained network to every piece of hardware.
-
-An elastic supernet (EQ-Net, arXiv 2308.07650) serves every hardware profile without retraining:
-search the best subnet for a target, export it in the form the target runs fastest, verify it
-in the real runtime, and measure its latency."""
-
-EPILOG = """\b
-[bold]Start here[/bold]
-  eqnet inspect model.onnx                any ONNX file: what runs in int8, and why not
-  eqnet demo                              every built-in profile, end to end
-  eqnet quantize --help                   your own network, end to end
-  eqnet export --profile tensorrt_int8    one artifact, from the bundled net
-  eqnet verify artifacts/tensorrt_int8    check it against PyTorch
-
-\b
-[bold]Exit codes[/bold]
-   0  success                      8  no subnet meets the budget
-   1  unexpected failure           9  output cannot be written
-   2  wrong use of a command      10  an optional package is missing
-   3  wrong profile or recipe     11  verification failed
-   4  wrong supernet or subnet    12  latency regression
-   5  wrong data                 130  interrupted
-   6  wrong artifact             141  the reader of the output went away
-   7  model cannot be captured
-
-Set EQNET_DEBUG=1 to see the traceback of a failure."""
-
-app = typer.Typer(
-    name="eqnet",
-    help=page(HELP),
-    epilog=EPILOG,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.add_typer(profiles.app, name="profiles")
-app.command("inspect", help=page(inspect.HELP))(inspect.inspect)
-app.command("quantize", help=page(quantize.HELP))(quantize.quantize)
-app.command("train", help=page(train.HELP))(train.train)
-app.command("eval", help=page(evaluate.HELP))(evaluate.evaluate)
-app.command("search", help=page(search.HELP))(search.search)
-app.command("export", help=page(export.HELP))(export.export)
-app.command("verify", help=page(verify.HELP))(verify.verify)
-app.command("bench", help=page(bench.HELP))(bench.bench)
-app.command("compare", help=page(compare.HELP))(compare.compare)
-app.command("report", help=page(report.HELP))(report.report)
-app.command("demo", help=page(demo.HELP))(demo.demo)
+INTERRUPTED = 130
 
 
-def _show_version(value: bool) -> None:
-    if value:
-        typer.echo(f"eqnet {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: bool = typer.Option(
-        False, "--version", callback=_show_version, is_eager=True, help="Print the version."
-    ),
-) -> None:
-    del version  # handled by its callback
+class Terminated(SystemExit):
+    """What a signal to end makes of a command, so that its temporary files are removed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. `arguments` defaults to those of the process."""
     try:
+        from eqnet.cli.app import app
+
         result = app(args=arguments, prog_name="eqnet", standalone_mode=False)
         if result == INTERRUPTED:  # what typer makes of a KeyboardInterrupt
-            return exit_code_of(KeyboardInterrupt())
+            raise KeyboardInterrupt
         sys.stdout.flush()  # a closed pipe is found here and not at the interpreter's exit
     except BaseException as error:
+        from eqnet.cli.failure import exit_code_of
+
         return exit_code_of(error)
     if isinstance(result, int):
         return result
@@ -109,6 +38,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run() -> None:
     """Entry point of the `eqnet` script."""
+    try:
+        code = _run()
+    except KeyboardInterrupt:  # before a command has begun, or after its end
+        print("interrupted", file=sys.stderr)
+        code = INTERRUPTED
+    sys.exit(code)
+
+
+def _run() -> int:
+    import atexit
+    import gc
+    import signal
+
+    from eqnet.cli import streams
+
+    streams.prepare()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # not under nohup
+            signal.signal(number, _terminate)
     # The interpreter's last collections go over all that a trace made: 1.3 s of an export.
     atexit.register(gc.freeze)
-    sys.exit(main())
+    code = main()
+    streams.finish()
+    return code
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise Terminated(128 + number)

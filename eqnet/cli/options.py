@@ -5,6 +5,7 @@ The sugar (`w4a4`, `per_tensor:asymmetric`, `avg_weight_bits=4`, `5%`) lives her
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Sequence
@@ -14,14 +15,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eqnet.spec.errors import ArtifactError, OutputError, UsageError, unknown
-from eqnet.spec.hardware.limits import THREADS
+from eqnet.spec.hardware.limits import MAX_SEED, THREADS
 
 if TYPE_CHECKING:
     from eqnet.spec.inputs import Inputs
     from eqnet.spec.scheme import Form, Symmetry
     from eqnet.stages.train.recipe import StaticRecipe
 
-Seed = Annotated[int, typer.Option(min=0, help="Seed of every random choice.")]
+Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of every random choice.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and no table.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 SupernetOption = Annotated[
@@ -277,6 +278,17 @@ def parse_percent(option: str, text: str) -> float:
     return value
 
 
+def parse_digest(option: str, text: str | None) -> str | None:
+    """A sha256 in hexadecimal digits. Raises UsageError for anything else."""
+    from eqnet.spec.seal import DIGITS
+
+    if text is None:
+        return None
+    if re.fullmatch(rf"[0-9a-fA-F]{{{DIGITS}}}", text.strip()):
+        return text.strip().lower()
+    raise UsageError(f"{option}: found '{text[:80]}' (allowed: {DIGITS} hexadecimal digits)")
+
+
 def parse_names(option: str, text: str | None, allowed: Sequence[str]) -> list[str]:
     """`a,b` as a list of allowed names; all of them when not given. Raises UsageError."""
     if text is None:
@@ -321,6 +333,9 @@ def require_writable(path: Path, *, folder: bool) -> None:
         if folder:
             present, allowed = allowed, present
         raise OutputError(f"{path}: is {present} (allowed: {allowed}, or a new name)")
+    if path.exists() and not path.is_file() and not path.is_dir():
+        return  # a device or a pipe, which is written to
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     nearest = path if path.is_dir() else path.absolute().parent
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent

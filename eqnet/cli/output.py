@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from eqnet.spec.errors import without_controls
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
-    from rich.console import Console
+    from rich.console import Console, JustifyMethod, RenderHook
     from rich.table import Table
     from rich.text import Text
 
@@ -39,7 +41,31 @@ def console() -> Console:
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else 200
-    return Console(file=sys.stdout, highlight=False, width=width)
+    shown = Console(file=sys.stdout, highlight=False, width=width)
+    shown.push_render_hook(_no_controls())
+    return shown
+
+
+def _no_controls() -> RenderHook:
+    """Keeps control characters of what is printed from the terminal; rich's own styles stay."""
+    from rich.console import ConsoleOptions, ConsoleRenderable, RenderHook
+    from rich.segment import Segment
+
+    class Printed:
+        def __init__(self, inner: ConsoleRenderable) -> None:
+            self._inner = inner
+
+        def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+            for text, style, control in console.render(self._inner, options):
+                yield Segment(text if control else without_controls(text), style, control)
+
+    class NoControls(RenderHook):
+        def process_renderables(
+            self, renderables: list[ConsoleRenderable]
+        ) -> list[ConsoleRenderable]:
+            return [Printed(renderable) for renderable in renderables]
+
+    return NoControls()
 
 
 def say(text: str) -> None:
@@ -49,7 +75,7 @@ def say(text: str) -> None:
 
 def note(text: str) -> None:
     """Print a line on stderr: what happens, never a result."""
-    print(text, file=sys.stderr)
+    print(without_controls(text), file=sys.stderr)
 
 
 def table(title: str, columns: Iterable[str], numeric: Iterable[str] = ()) -> Table:
@@ -58,20 +84,23 @@ def table(title: str, columns: Iterable[str], numeric: Iterable[str] = ()) -> Ta
     from rich.table import Table
 
     right = set(numeric)
-    empty = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    title_line = _plain(title)
+    empty = Table(title=title_line, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     for name in columns:
-        empty.add_column(name, justify="right" if name in right else "left", overflow="fold")
+        justify: JustifyMethod = "right" if name in right else "left"
+        empty.add_column(_plain(name), justify=justify, overflow="fold")
     return empty
 
 
 def facts(pairs: Mapping[str, str | None]) -> Table:
     """Two columns, name and value; a value of None is left out."""
     from rich.table import Table
+    from rich.text import Text
 
     rows = Table.grid(padding=(0, 2))
     for name, value in pairs.items():
         if value is not None:
-            rows.add_row(f"[dim]{name}[/dim]", _plain(value))
+            rows.add_row(Text(name, style="dim"), _plain(value))
     return rows
 
 

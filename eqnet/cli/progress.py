@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from eqnet.spec.errors import without_controls
+
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
@@ -23,7 +25,7 @@ class Bar:
 
     def start(self, task: str, total: int | None) -> None:
         """Begin a bar; an unknown total pulses."""
-        self._task = self._rich.add_task(task, total=total, info="")
+        self._task = self._rich.add_task(without_controls(task), total=total, info="")
 
     def advance(self, n: int = 1, **info: float | str) -> None:
         """Move the bar and show `info` after it."""
@@ -72,7 +74,7 @@ class Lines:
         self._write(text)
 
     def _write(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        print(without_controls(text), file=sys.stderr, flush=True)
 
 
 def describe_values(info: dict[str, float | str]) -> str:
@@ -81,7 +83,7 @@ def describe_values(info: dict[str, float | str]) -> str:
     for name, value in info.items():
         shown = f"{value:.4g}" if isinstance(value, float) else str(value)
         parts.append(f"{name}={shown}")
-    return " ".join(parts)
+    return without_controls(" ".join(parts))
 
 
 @contextmanager

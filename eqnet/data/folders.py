@@ -189,9 +189,11 @@ def _problem_of(names: Sequence[str]) -> str | None:
     """What is wrong with a list of classes, or None."""
     if not names:
         return "it is empty"
+    seen: set[str] = set()
     for name in names:
-        if names.count(name) > 1:
+        if name in seen:
             return f"'{name}' is there twice"
+        seen.add(name)
     return None
 
 
@@ -221,7 +223,8 @@ def _left_out(part: _Part, classes: Sequence[str]) -> list[str]:
     """What a folder holds that is not read."""
     folder, files = part
     notes = []
-    empty = [name for name in files.empty if name not in classes]
+    known = set(classes)
+    empty = [name for name in files.empty if name not in known]
     if files.classes and empty:
         notes.append(f"no classes, since without images in {folder.name}/: {_few(empty)}")
     if files.classes and files.flat:

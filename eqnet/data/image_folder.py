@@ -6,7 +6,6 @@ import copy
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from eqnet.backend.images import load_image
 from eqnet.data.folders import LAYOUT, UNKNOWN, Entry, Listing, list_images
 from eqnet.data.images import Dataset, Images, Labels, Pixels
+from eqnet.data.random_crop import load_random_crop
 from eqnet.spec.errors import DataError
 from eqnet.spec.manifest import Preprocessing
 
@@ -33,13 +33,19 @@ class FolderImages(Images):
     def __init__(self, name: str, entries: Sequence[Entry], rules: Preprocessing) -> None:
         """`entries` in the order in which they are to be read; `rules` have a size."""
         super().__init__(name)
-        self._entries = tuple(entries)
-        self._load = partial(load_image, rules=rules)
+        self._entries, self._rules = tuple(entries), rules
         self._shape = input_shape_of(rules)
+        self._seed: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         """How many images."""
         return len(self._entries)
+
+    def random_crops(self, seed: tuple[int, ...]) -> Images:
+        """As `Images.random_crops` says."""
+        other = copy.copy(self)
+        other._seed = seed
+        return other
 
     def read(self, start: int, stop: int) -> tuple[Pixels, Labels]:
         """Decode images `start` to `stop`. Raises DataError naming a file that is damaged."""
@@ -47,9 +53,15 @@ class FolderImages(Images):
         pixels = np.empty((len(chosen), *self._shape), np.uint8)
         # Pillow releases the interpreter's lock while it decodes and resizes.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for row, image in enumerate(pool.map(self._load, (entry.path for entry in chosen))):
+            for row, image in enumerate(pool.map(self._load, range(start, start + len(chosen)))):
                 pixels[row] = image
         return pixels, np.array([entry.label for entry in chosen], np.int64)
+
+    def _load(self, index: int) -> Pixels:
+        path = self._entries[index].path
+        if self._seed is None:
+            return load_image(path, self._rules)
+        return load_random_crop(path, (*self._seed, index), self._rules)
 
 
 class ImageFolder(Dataset):

@@ -37,6 +37,13 @@ class Images(ABC):
     def read(self, start: int, stop: int) -> tuple[Pixels, Labels]:
         """Images `start` to `stop` (exclusive, at most the length), in the fixed order."""
 
+    def random_crops(self, seed: tuple[int, ...]) -> Images | None:
+        """The same images, each a random part of what its file holds, by `seed` alone.
+
+        None for images that are stored in the size in which they are read.
+        """
+        return None
+
     def batches(self, size: int) -> Iterator[tuple[Pixels, Labels]]:
         """All images in order, `size` at a time; the last batch may be smaller."""
         if size < 1:

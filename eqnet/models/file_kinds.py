@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Literal
 
-from eqnet.spec.errors import CheckpointError
+from eqnet.spec.errors import CheckpointError, one_line
 
 FileKind = Literal["safetensors", "pytorch"]
 ALLOWED = "safetensors, or a PyTorch file of tensors alone, such as a state dict"
@@ -43,6 +45,17 @@ SHARD = re.compile(r"\.(data-\d+-of-\d+|index)$")
 ONNX = re.compile(rb"\x08[\x01-\x20][\x12\x1a\x22\x3a\x42]", re.DOTALL)
 # Signs that a text does not have: all below the space but tabs and ends of lines and pages.
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f]")
+# What zipfile raises for archives that are damaged, encrypted or compressed in an unknown way.
+ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    OSError,
+    ValueError,
+    IndexError,
+    struct.error,
+    RuntimeError,
+)
 ZIPPED = (
     ("constants.pkl", "a TorchScript archive, which is code (allowed: its model's state dict)"),
     ("model.json", "a PyTorch export archive, which is code (allowed: its model's state dict)"),
@@ -129,10 +142,8 @@ def _zip(path: Path) -> FileKind:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: damaged or cut off zip archive, as a PyTorch file is one (allowed: {ALLOWED})"
-        ) from error
+    except ZIP_ERRORS as error:
+        raise _damaged(path) from error
     for end, what in ZIPPED:
         if any(name.endswith(end) for name in names):
             raise _refused(path, what)
@@ -142,6 +153,26 @@ def _zip(path: Path) -> FileKind:
     if names:
         content = f" of '{names[0]}' and other files"
     raise _refused(path, f"a zip archive{content} (unpack it)")
+
+
+def require_whole(path: Path) -> None:
+    """Compare every file of a zip archive with its checksum, which PyTorch does not.
+
+    Raises CheckpointError for the first that differs.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            name = archive.testzip()
+    except ZIP_ERRORS as error:
+        raise _damaged(path) from error
+    if name is not None:
+        raise CheckpointError(f"{path}: damaged: '{one_line(name, 80)}' in it has another checksum")
+
+
+def _damaged(path: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: damaged or cut off zip archive, as a PyTorch file is one (allowed: {ALLOWED})"
+    )
 
 
 def _folder(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eqnet.models.file_kinds import ALLOWED, kind_of
+from eqnet.models.file_kinds import ALLOWED, kind_of, require_whole
 from eqnet.models.outside import outside_tensors, set_values
 from eqnet.models.stand_ins import stand_ins
 from eqnet.models.weight_layouts import ChosenLayout, Layout
@@ -133,6 +134,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_pytorch(path: Path) -> Any:
     """The content of a file; an object of any class but those of tensors is a stand-in."""
+    if zipfile.is_zipfile(path):
+        require_whole(path)
     classes: dict[str, type] = {}
     while True:
         allowed: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = []

@@ -116,9 +116,11 @@ def _load(partial: Path, identity: str) -> dict[str, Tensor]:
         with safe_open(partial, framework="pt") as file:
             if (file.metadata() or {}).get(IDENTITY) != identity:
                 return {}
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError):
         return {}
+    sound = all(bool(torch.isfinite(value.float()).all()) for value in tensors.values())
+    return tensors if sound else {}
 
 
 def _state(quantizer: WeightQuantizer, layer: str) -> dict[str, Tensor]:

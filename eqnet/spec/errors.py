@@ -6,6 +6,7 @@ Every message is one line: what is wrong, where, and what is allowed.
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 MOST = 300  # characters of somebody else's message
@@ -16,10 +17,24 @@ def one_line(said: object, most: int = MOST) -> str:
 
     An exception without a message is told by its type.
     """
-    text = " ".join(str(said).split())
+    text = without_controls(" ".join(str(said).split()))
     if not text and isinstance(said, BaseException):
         text = type(said).__name__
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def without_controls(text: str) -> str:
+    """A text in which control characters, but for tabs and ends of lines, are question marks.
+
+    Escape sequences move the cursor, rename the window and fake output.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join("?" if _controls(character) else character for character in text)
+
+
+def _controls(character: str) -> bool:
+    return character not in "\t\n" and unicodedata.category(character) == "Cc"
 
 
 class EqnetError(Exception):
@@ -94,13 +109,19 @@ class RegressionError(EqnetError):
     exit_code = 12
 
 
+class TrainingError(EqnetError):
+    """Training whose loss is no number any more."""
+
+    exit_code = 13
+
+
 class HostWarning(UserWarning):
     """This machine's CPU computes otherwise, or slower, than what an artifact was made for."""
 
 
 def unknown(kind: str, name: str, allowed: Iterable[str]) -> str:
     """One line that says `name` is no `kind`, suggests the nearest and lists what is allowed."""
-    names = sorted(allowed)
+    names, name = sorted(allowed), one_line(name, MOST)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"; did you mean '{near[0]}'?" if near else ""
     return f"unknown {kind} '{name}'{hint} (allowed: {', '.join(names) or 'none'})"

@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from eqnet.spec.errors import one_line
+
 
 def first_problem(error: ValidationError) -> str:
     """The first problem of a validation, as `key: message (found: value)`."""
@@ -16,10 +18,14 @@ def first_problem(error: ValidationError) -> str:
         return f"{where}.{_choice(problem['ctx'])}"
     if problem["type"] in ("extra_forbidden", "missing", "value_error"):
         return f"{where}: {message}"
-    value = repr(problem["input"])
-    if len(value) >= 60:
-        value = value[:57] + "..."
-    return f"{where}: {message} (found: {value})"
+    return f"{where}: {message} (found: {_shown(problem['input'])})"
+
+
+def _shown(value: Any) -> str:
+    try:
+        return one_line(repr(value), 60)
+    except ValueError:  # Python does not write integers of thousands of digits
+        return "an integer of too many digits"
 
 
 def _choice(context: dict[str, Any]) -> str:

@@ -22,6 +22,8 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "ham
 Fit = Literal["cover", "squash", "contain"]
 MAX_SIDE = 4096
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
+InputShape = tuple[Annotated[int, Field(ge=1, le=64)], Side, Side]
+Classes = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class Preprocessing(Frozen):
@@ -98,8 +100,8 @@ class ModelInfo(Frozen):
     """The network behind the artifact. classes: width of its logits; 1 tells two classes."""
 
     source: str
-    input_shape: tuple[int, int, int] = Field(description="C, H, W of one image")
-    classes: int
+    input_shape: InputShape = Field(description="C, H, W of one image")
+    classes: Classes
     float_accuracy: float | None = Field(
         default=None, description="of the float model it began as, in [0, 1], on the parity images"
     )
@@ -161,6 +163,9 @@ class Manifest(Frozen):
     )
     versions: dict[str, str]
     files: dict[str, str] = Field(description="file name -> sha256")
+    digest: str = Field(
+        default="", description="sha256 of all the rest, put there when it is written"
+    )
 
     @property
     def inputs(self) -> Preprocessing:

@@ -45,6 +45,9 @@ class VerifyReport(Frozen):
 
     schema_version: Literal[1] = 1
     artifact: str
+    digest: str | None = Field(
+        default=None, description="of the manifest, by which the artifact is known"
+    )
     profile: str
     backend: str
     runtime: str = Field(description="name and version of what executed the graph")

@@ -9,9 +9,10 @@ from typing import Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from eqnet.spec.errors import CheckpointError
+from eqnet.spec.errors import CheckpointError, one_line
 from eqnet.spec.fields import first_problem
 from eqnet.spec.scheme import BITS, STORAGE_BITS, Form, Frozen, Scales
+from eqnet.spec.texts import parse_json
 
 SCHEMA_VERSION: Literal[1] = 1
 REMAINDER: Literal["remainder"] = "remainder"
@@ -100,8 +101,10 @@ def _default(name: str) -> object:
 def load_subnet(path: Path) -> SubnetSpec:
     """Read a subnet file. Raises CheckpointError with one line if it is not one."""
     try:
-        return SubnetSpec.model_validate_json(path.read_bytes())
+        return SubnetSpec.model_validate(parse_json(path.read_bytes()))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot read the subnet: {error.strerror}") from error
     except ValidationError as error:
         raise CheckpointError(f"{path}: not a subnet file: {first_problem(error)}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not a subnet file: {one_line(error)}") from error

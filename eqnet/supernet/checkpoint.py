@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, ValidationError, model_validator
@@ -17,6 +16,7 @@ from eqnet.backend.files import write_file
 from eqnet.capture.channel_scale import expect_channel_scales
 from eqnet.capture.rebuild import (
     CHECK,
+    CHECK_IMAGES,
     MODEL,
     RebuildError,
     check_images,
@@ -28,16 +28,20 @@ from eqnet.models.loader import LIBRARIES, load_model
 from eqnet.models.outside import seeded, set_values
 from eqnet.models.weights import valid
 from eqnet.spec.collection import uncollected
-from eqnet.spec.errors import CaptureError, CheckpointError, UsageError
+from eqnet.spec.errors import CaptureError, CheckpointError, UsageError, one_line
 from eqnet.spec.fields import first_problem
-from eqnet.spec.manifest import Preprocessing
+from eqnet.spec.hardware.limits import MAX_SEED
+from eqnet.spec.manifest import Classes, InputShape, Preprocessing
 from eqnet.spec.scheme import Frozen
+from eqnet.spec.texts import parse_json
 from eqnet.supernet.float_checks import MAX_DIFFERENCE, relative_difference
+from eqnet.supernet.settle import Method
 from eqnet.supernet.supernet import Supernet
 
 SCHEMA_VERSION = 1
 SUPERNET_FILE = "supernet.safetensors"
 CALIBRATION = "calibration.pixels"
+ORIGIN = "origin."
 ROUNDING = "weight_quantizer.rounding"
 HEADER_KEY = "eqnet"
 
@@ -54,14 +58,14 @@ class Header(Frozen):
 
     schema_version: Literal[1] = 1
     model: str
-    input_shape: tuple[int, int, int]
-    classes: int
+    input_shape: InputShape
+    classes: Classes
     dataset: str
     data_root: str | None = None
     preprocessing: Preprocessing | None = None
-    method: Literal["elastic", "post_training"]
+    method: Method
     styles: tuple[str, ...] = ()
-    seed: int
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
     float_accuracy: float | None = None
     test_images: str | None = None
     float_parity_accuracy: float | None = None
@@ -104,6 +108,8 @@ def _tensors_of(supernet: Supernet) -> dict[str, Tensor]:
     everything[CHECK] = supernet.float_logits(images.to(_device(supernet)))
     if supernet.calibration is not None:
         everything[CALIBRATION] = supernet.calibration
+    for name, value in (supernet.origin or {}).items():
+        everything[f"{ORIGIN}{name}"] = value
     for name, value in everything.items():
         tensor = value.detach().cpu().contiguous()
         memory = tensor.untyped_storage().data_ptr()
@@ -144,7 +150,7 @@ def parse_header(path: Path, metadata: dict[str, str]) -> Header:
     if HEADER_KEY not in metadata:
         raise CheckpointError(f"{path}: not an eqnet supernet: the header '{HEADER_KEY}' is absent")
     try:
-        content = json.loads(metadata[HEADER_KEY])
+        content = parse_json(metadata[HEADER_KEY])
         version = content.get("schema_version") if isinstance(content, dict) else None
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise CheckpointError(
@@ -153,8 +159,8 @@ def parse_header(path: Path, metadata: dict[str, str]) -> Header:
         return Header.model_validate(content)
     except ValidationError as error:
         raise CheckpointError(f"{path}: header: {first_problem(error)}") from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: header is not JSON: {error}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path}: header is not JSON: {one_line(error)}") from error
 
 
 @uncollected()
@@ -170,7 +176,8 @@ def load_supernet(
     metadata, tensors = read_tensors(path)
     header = parse_header(path, metadata)
     supernet = _restore(path, header, tensors, allow_code)
-    supernet.graph.to(device).eval()
+    supernet.to(device)
+    supernet.graph.eval()
     return supernet, header, checkpoint_sha256(path)
 
 
@@ -189,16 +196,40 @@ def require_restorable(supernet: Supernet, header: Header) -> None:
 def _restore(path: Path, header: Header, tensors: dict[str, Tensor], allow_code: bool) -> Supernet:
     """The supernet that was saved as `tensors`. Raises CheckpointError if it is another."""
     check = tensors.get(CHECK)
+    if check is not None:
+        wanted = (CHECK_IMAGES, header.classes)
+        if check.dtype is not torch.float32 or tuple(check.shape) != wanted:
+            raise CheckpointError(
+                f"{path}: tensor '{CHECK}' is {_plain(check.dtype)} {list(check.shape)} "
+                f"(allowed: float32 {list(wanted)}, by the header's classes)"
+            )
     supernet = _build(path, header, tensors, allow_code)
-    beside = (MODEL, CHECK, CALIBRATION)
+    beside = (MODEL, CHECK, CALIBRATION, ORIGIN)
     read = {name: tensor for name, tensor in tensors.items() if not name.startswith(beside)}
     expect_channel_scales(supernet.graph, read)
     _expect_rounding(supernet, read)
     _fill(path, supernet, read, header.model)
     supernet.calibration = _pixels(path, tensors.get(CALIBRATION), header)
+    supernet.origin = _origin(path, supernet, tensors, header.model)
     if check is not None:
         _require_same_logits(path, supernet, check, header.model)
     return supernet
+
+
+def _origin(
+    path: Path, supernet: Supernet, tensors: dict[str, Tensor], model: str
+) -> dict[str, Tensor] | None:
+    """The float network's values, where training changed them."""
+    stored = {}
+    for name, tensor in tensors.items():
+        if name.startswith(ORIGIN):
+            stored[name.removeprefix(ORIGIN)] = tensor
+    if not stored:
+        return None
+    supernet.keep_origin()
+    targets = supernet.origin or {}
+    _check(path, targets, stored, model)
+    return stored
 
 
 def _pixels(path: Path, pixels: Tensor | None, header: Header) -> Tensor | None:
@@ -208,7 +239,7 @@ def _pixels(path: Path, pixels: Tensor | None, header: Header) -> Tensor | None:
     shape = tuple(pixels.shape[1:])
     if pixels.dtype is not torch.uint8 or shape != header.input_shape or not len(pixels):
         raise CheckpointError(
-            f"{path}: tensor '{CALIBRATION}' is {str(pixels.dtype).removeprefix('torch.')} "
+            f"{path}: tensor '{CALIBRATION}' is {_plain(pixels.dtype)} "
             f"{list(pixels.shape)} (allowed: uint8 [N, {', '.join(map(str, header.input_shape))}])"
         )
     return pixels
@@ -263,18 +294,38 @@ def _build(path: Path, header: Header, tensors: dict[str, Tensor], allow_code: b
         raise CheckpointError(f"{path}: header: {error}") from error
 
 
+def require_like(path: Path, name: str, value: Tensor, target: Tensor) -> None:
+    """A tensor of a file can stand for `target`: of its type and shape, and of numbers alone.
+
+    Raises CheckpointError.
+    """
+    for what, found, allowed in (
+        ("type", _plain(value.dtype), _plain(target.dtype)),
+        ("shape", list(value.shape), list(target.shape)),
+    ):
+        if found != allowed:
+            raise CheckpointError(
+                f"{path}: tensor '{name}' has {what} {found} (allowed: {allowed})"
+            )
+    if not bool(valid(value, target).all()):
+        raise CheckpointError(f"{path}: tensor '{name}' holds NaN or infinity")
+
+
+def _plain(kind: torch.dtype) -> str:
+    return str(kind).removeprefix("torch.")
+
+
 def _fill(path: Path, supernet: Supernet, tensors: dict[str, Tensor], model: str) -> None:
     targets = graph_tensors(supernet.graph)
+    _check(path, targets, tensors, model)
+    for name, value in tensors.items():
+        set_values(targets[name], value)
+
+
+def _check(path: Path, targets: dict[str, Tensor], tensors: dict[str, Tensor], model: str) -> None:
+    """The tensors stand for those of `targets`, all of them. Raises CheckpointError."""
     for name in sorted(set(targets) ^ set(tensors)):
         side = "lacks" if name in targets else "has the unknown"
         raise CheckpointError(f"{path}: not a supernet of {model}: it {side} tensor '{name}'")
     for name, value in tensors.items():
-        if targets[name].shape != value.shape:
-            raise CheckpointError(
-                f"{path}: tensor '{name}' has shape {list(value.shape)} "
-                f"(allowed: {list(targets[name].shape)})"
-            )
-        if not bool(valid(value, targets[name]).all()):
-            raise CheckpointError(f"{path}: tensor '{name}' holds NaN or infinity")
-    for name, value in tensors.items():
-        set_values(targets[name], value)
+        require_like(path, name, value, targets[name])

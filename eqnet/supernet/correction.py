@@ -13,7 +13,7 @@ their quantizers cut off, would otherwise decide the gain for all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -53,22 +53,54 @@ FloatMoments = list[dict[str, FloatBatch]]
 
 def float_moments(supernet: Supernet, batches: Iterable[Tensor]) -> FloatMoments:
     """What the float network gives on each batch, float32 [N, C, H, W]; applies no subnet."""
+    return [float_batch(supernet, batch)[1] for batch in batches]
+
+
+@torch.no_grad()
+def float_batch(supernet: Supernet, images: Tensor) -> tuple[Tensor, dict[str, FloatBatch]]:
+    """Logits [N, K] of the float network, and what every layer gives in it; applies no subnet.
+
+    images: float32 [N, C, H, W].
+    """
     supernet.apply_float()
-    moments: FloatMoments = []
+    moments = {}
 
     def watch(name: str) -> Hook:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            axis = _axis(supernet, name)
             weights = image_weights(output)
-            moments[-1][name] = FloatBatch(moments_of(output, axis, weights), weights)
+            moments[name] = FloatBatch(moments_of(output, _axis(supernet, name), weights), weights)
 
         return hook
 
-    with _hooked(supernet, watch), torch.no_grad():
-        for batch in batches:
-            moments.append({})
-            supernet.graph(batch)
-    return moments
+    with _hooked(supernet, watch):
+        return supernet.original(images), moments
+
+
+def corrected(
+    supernet: Supernet, images: Tensor, target: Mapping[str, FloatBatch]
+) -> tuple[Tensor, dict[str, Moments]]:
+    """Logits [N, K] of the subnet in force, each layer corrected by this batch's own shift.
+
+    So each layer sees corrected inputs. images: float32 [N, C, H, W], which `target` is of.
+    Returns also the moments of every layer before its correction, which has no gradient.
+    """
+    moments: dict[str, Moments] = {}
+
+    def watch(name: str) -> Hook:
+        layer, axis = supernet.layer(name), _axis(supernet, name)
+
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            with torch.no_grad():
+                moments[name] = moments_of(output, axis, target[name].weights)
+                with_gain = layer.weight_quantizer.snapped is None
+                gain, shift = gain_and_shift(target[name].moments, moments[name], with_gain)
+            shape = along(axis, output.dim())
+            return output * gain.float().view(shape) + shift.float().view(shape)
+
+        return hook
+
+    with _hooked(supernet, watch):
+        return supernet.graph(images), moments
 
 
 @torch.no_grad()
@@ -76,39 +108,23 @@ def correct(supernet: Supernet, batches: Iterable[Tensor], targets: FloatMoments
     """Correct every layer of the subnet in force, one after the other in one pass.
 
     batches: the images, batch by batch, that `targets` are of. While a batch passes, each layer is
-    corrected by that batch's own shift, so that the next one sees corrected inputs; what stays
-    is the correction by the shift over all batches. Where scales are powers of two only means are
-    corrected: a gain would take the scales off their grid.
+    corrected by that batch's own shift; what stays is the correction by the shift over all
+    batches. Where scales are powers of two only means are corrected: a gain would take the scales
+    off their grid.
     """
     supernet.correct({})
     supernet.graph.eval()
-    actual: list[dict[str, Moments]] = []
-
-    def watch(name: str) -> Hook:
-        layer, axis = supernet.layer(name), _axis(supernet, name)
-
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            target = targets[len(actual) - 1][name]
-            actual[-1][name] = moments_of(output, axis, target.weights)
-            with_gain = layer.weight_quantizer.snapped is None
-            gain, shift = gain_and_shift(target.moments, actual[-1][name], with_gain)
-            shape = along(axis, output.dim())
-            return output * gain.float().view(shape) + shift.float().view(shape)
-
-        return hook
-
-    with _hooked(supernet, watch):
-        for batch in batches:
-            actual.append({})
-            supernet.graph(batch)
+    actual = []
+    for batch, target in zip(batches, targets, strict=True):
+        actual.append(corrected(supernet, batch, target)[1])
     corrections = {}
     for layer in supernet.info.layers:
         with_gain = supernet.layer(layer.name).weight_quantizer.snapped is None
         wanted = [batch[layer.name] for batch in targets]
         weights = torch.stack([batch.weights.sum() for batch in wanted])
-        target = _over_batches([batch.moments for batch in wanted], weights)
+        pooled = _over_batches([batch.moments for batch in wanted], weights)
         moments = _over_batches([batch[layer.name] for batch in actual], weights)
-        corrections[layer.name] = gain_and_shift(target, moments, with_gain)
+        corrections[layer.name] = gain_and_shift(pooled, moments, with_gain)
     supernet.correct(corrections)
 
 

@@ -17,7 +17,7 @@ from eqnet.spec.errors import DataError
 from eqnet.spec.reports import Judge
 from eqnet.spec.subnet import SubnetSpec
 from eqnet.supernet.checkpoint import Header, bundled_supernet, load_supernet
-from eqnet.supernet.measure import Batches, batch_size, logits
+from eqnet.supernet.measure import Batches, batch_size
 from eqnet.supernet.settle import Calibration
 from eqnet.supernet.supernet import Supernet
 
@@ -103,15 +103,17 @@ class Session:
         """Apply a subnet, with its own batch norm statistics or its own correction."""
         calibration.settle(self.supernet, spec)
 
+    @torch.no_grad()
     def float_logits(self, images: Batches) -> NDArray[np.float32] | None:
         """Logits float32 [N, K] of the float model that the supernet began as.
 
-        None for a supernet whose weights were trained further. Leaves the network in float.
+        None for a supernet that was trained and did not keep it. Leaves the network in float.
         """
-        if self.header.method != "post_training":
+        if self.supernet.origin is None and self.header.method != "post_training":
             return None
         self.supernet.apply_float()
-        return logits(self.supernet.graph, images).cpu().numpy()
+        found = [self.supernet.original(batch) for batch in images.inputs()]
+        return torch.cat(found).cpu().numpy()
 
 
 def open_session(

@@ -12,15 +12,17 @@ from eqnet.supernet.correction import FloatMoments, correct, float_moments
 from eqnet.supernet.measure import Batches, accuracy
 from eqnet.supernet.supernet import Supernet
 
-Method = Literal["elastic", "post_training"]
+Method = Literal["elastic", "fine_tuned", "post_training"]
+"""How a supernet was made: trained under each batch's statistics, trained with those that a
+pretrained network came with, or not trained."""
 
 
 class Calibration:
     """A fixed set of images, so that a result does not depend on what was measured before.
 
-    A trained supernet's weights learned under every subnet's own batch statistics: those are
-    collected anew for the subnet. A post-training network keeps its statistics, and is corrected
-    by what quantization shifts (design, section 4.5).
+    An elastic supernet's weights learned under every subnet's own batch statistics: those are
+    collected anew for the subnet. Other networks keep their statistics, and are corrected by
+    what quantization shifts (design, section 4.5).
     """
 
     def __init__(self, images: Batches, method: Method) -> None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, fx, nn
+from torch.func import functional_call
 
 from eqnet.capture.capture import capture
 from eqnet.capture.rebuild import plain_values
@@ -29,6 +30,8 @@ class Supernet:
     def __init__(self, model: nn.Module, input_shape: tuple[int, int, int]) -> None:
         # Pixels, uint8 [N, C, H, W], that a post-training network's subnets are settled on.
         self.calibration: Tensor | None = None
+        # Where training changed the weights: the float network's, by the graph's names.
+        self.origin: dict[str, Tensor] | None = None
         self.plain: dict[str, Tensor] = plain_values(model)
         graph, info = capture(model, input_shape)
         self.graph: fx.GraphModule = graph
@@ -101,12 +104,41 @@ class Supernet:
         for tensor in self._tensors.values():
             tensor.carrier_bits = tensor.narrow_bits = None
 
-    @torch.no_grad()
-    def float_logits(self, images: Tensor) -> Tensor:
-        """Logits [N, K] of the float network as it is, float32; the subnet in force stays so.
+    def to(self, device: torch.device | str) -> None:
+        """Move all that it computes with."""
+        self.graph.to(device)
+        if self.origin is not None:
+            self.origin = {name: tensor.to(device) for name, tensor in self.origin.items()}
+
+    def keep_origin(self) -> None:
+        """Remember the float network as it is now, before training changes its weights."""
+        self.origin = {}
+        for name, tensor in (*self.graph.named_parameters(), *self.graph.named_buffers()):
+            if ".weight_quantizer." not in name and not name.startswith(f"{QUANTIZERS}."):
+                self.origin[name] = tensor.detach().clone()
+
+    def original(self, images: Tensor) -> Tensor:
+        """Logits [N, K] of the float network that this began as; `apply_float` comes first.
 
         images: float32 [N, C, H, W].
         """
+        values = self.origin or {}
+        logits: Tensor = functional_call(self.graph, values, (images,))
+        return logits
+
+    @torch.no_grad()
+    def float_logits(self, images: Tensor) -> Tensor:
+        """Logits [N, K] of the network as it is, in float32; the subnet in force stays so.
+
+        images: float32 [N, C, H, W].
+        """
+        with self._in_float():
+            logits: Tensor = self.graph(images)
+            return logits.float()
+
+    @contextmanager
+    def _in_float(self) -> Iterator[None]:
+        """Within: evaluation in float, without corrections."""
         weights = [(weight, weight.bits) for weight in self._layers.values()]
         corrections = [(self.layer(name), *self._correction(name)) for name in self._layers]
         tensors = [(each, each.carrier_bits, each.narrow_bits) for each in self._tensors.values()]
@@ -115,8 +147,8 @@ class Supernet:
         try:
             # Convolutions of cuDNN may compute in TF32, the rest of CUDA does not unless told.
             with torch.backends.cudnn.flags(enabled=False):
-                logits: Tensor = self.graph.eval()(images)
-            return logits.float()
+                self.graph.eval()
+                yield
         finally:
             self.graph.train(training)
             for layer, gain, shift in corrections:

@@ -44,6 +44,7 @@ class OpenVinoExporter:
     """Intel CPUs through OpenVINO, and the GPUs and NPUs that OpenVINO finds."""
 
     name = "openvino"
+    own_files = (IR_XML, IR_BIN)
     capabilities = Capabilities(
         weight_granularities=frozenset(Granularity),
         weight_symmetries=frozenset({Symmetry.SYMMETRIC}),

@@ -55,6 +55,7 @@ class TensorRtExporter:
     """NVIDIA GPUs through TensorRT (`tensorrt`) or TensorRT for RTX (`tensorrt_rtx`)."""
 
     name = "tensorrt"
+    own_files = (FLOAT16_MODEL, "*.engine", BUILD_LOG, BUILD_SUMS)
     capabilities = Capabilities(
         weight_granularities=frozenset(Granularity),
         weight_symmetries=frozenset({Symmetry.SYMMETRIC}),

@@ -263,7 +263,7 @@ def test_a_manifest_of_an_older_eqnet_is_read(tmp_path):
     del content["parity"]["against_float"]
     for name in ("float_agreement", "float_accuracy_drop"):
         del content["profile"]["parity"][name]
-    (folder / MANIFEST).write_text(json.dumps(content))
+    rewrite(folder, **content)
     assert verify(folder, threads=1).verdict == "passed"
 
 

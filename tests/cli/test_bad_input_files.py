@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -138,3 +139,17 @@ def test_an_interrupted_export_leaves_nothing(tmp_path, artifact, unchanged, mon
     monkeypatch.setattr(export_module, "write_parity", interrupt)
     assert main([*EXPORT, "--force", "--out", str(artifact)]) == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_an_artifact_of_another_digest_than_expected(refused, artifact):
+    other = "0123456789abcdef" * 4
+    refused(["verify", artifact, "--expect", other, "-q"], 6, "digest", other)
+    refused(["verify", artifact, "--expect", other[:12], "-q"], 2, "--expect", "64")
+    refused(["verify", artifact, "--expect", "", "-q"], 2, "--expect", "64")
+
+
+def test_verify_prints_the_digest_that_it_expects(artifact, capsys):
+    assert main(["verify", str(artifact), "--json", "-q"]) == 0
+    digest = json.loads(capsys.readouterr().out)["digest"]
+    assert main(["verify", str(artifact), "--expect", digest, "-q"]) == 0
+    assert digest in capsys.readouterr().out

@@ -170,6 +170,14 @@ def test_require_writable_leaves_nothing_behind(tmp_path: Path) -> None:
         require_writable(tmp_path, folder=False)
 
 
+def test_a_link_or_a_device_is_writable_where_it_leads(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to("file/below")
+    with pytest.raises(OutputError):
+        require_writable(tmp_path / "link", folder=False)
+    require_writable(Path("/dev/null"), folder=False)
+
+
 def test_report_as_json_and_as_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [str(path) for path in five_artifacts(tmp_path / "a")[:2]]
     page = tmp_path / "r.html"

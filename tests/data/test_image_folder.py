@@ -11,6 +11,7 @@ from PIL import Image
 
 from eqnet.backend.images import load_image
 from eqnet.data import Images, open_dataset
+from eqnet.data.folders import _problem_of
 from eqnet.spec.errors import DataError
 from eqnet.spec.manifest import Preprocessing
 
@@ -350,3 +351,23 @@ def test_stored_images_take_no_other_shape() -> None:
     assert data.preprocessing != half
     with pytest.raises(DataError, match=r"1 x 32 x 32 \(allowed: 1 x 28 x 28, as its images"):
         data.with_inputs(rules(32, 32, channels=1))
+
+
+class Counted(str):
+    """A name that counts how often it is compared."""
+
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        Counted.compared += 1
+        return super().__eq__(other)
+
+    __hash__ = str.__hash__
+
+
+def test_a_long_list_of_classes_is_gone_through_once():
+    names = [Counted(f"class {index}") for index in range(2000)]
+    Counted.compared = 0
+    assert _problem_of(names) is None
+    assert Counted.compared < 2 * len(names)
+    assert _problem_of([*names, Counted("class 7")]) == "'class 7' is there twice"

@@ -460,3 +460,34 @@ def test_a_folder_and_a_shard_are_called_what_they_are(tmp_path):
     refused(Net(), tmp_path, "TensorFlow SavedModel")
     (tmp_path / "m.ckpt.data-00000-of-00001").write_bytes(bytes(range(1, 99)))
     refused(Net(), tmp_path / "m.ckpt.data-00000-of-00001", "a TensorFlow checkpoint")
+
+
+def test_flipped_bits_of_a_pytorch_file_are_found(tmp_path):
+    path = write(tmp_path / "w.pth", STATE)
+    content = path.read_bytes()
+    rng = np.random.default_rng(0)
+    with zipfile.ZipFile(path) as archive:
+        places = [(item.header_offset, item.file_size) for item in archive.infolist()]
+    for start, size in places:
+        end = start + size + 30
+        for place in rng.integers(start + 30, end, 3):
+            flipped = bytearray(content)
+            flipped[place] ^= 1 << int(rng.integers(8))
+            path.write_bytes(flipped)
+            model = Net()
+            try:
+                load_weights(model, path)
+            except CheckpointError as error:
+                assert "\n" not in str(error)  # noqa: PT017
+            else:  # a byte that says nothing, such as padding
+                for name, value in model.state_dict().items():
+                    assert torch.equal(value, STATE[name]), (name, place)
+
+
+def test_a_flipped_weight_is_one_line_that_names_its_part(tmp_path):
+    path = write(tmp_path / "w.pth", STATE)
+    content = bytearray(path.read_bytes())
+    place = content.index(STATE["head.fc.weight"].numpy().tobytes())
+    content[place + 3] ^= 1
+    path.write_bytes(content)
+    refused(Net(), path, "has another checksum")

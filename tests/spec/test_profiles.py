@@ -200,6 +200,17 @@ def test_a_missing_key(tmp_path):
         ("a: &x [1]\nb: *x\n", "not valid YAML: line 2: aliases are not allowed"),
         ("[" * 5000, "not valid YAML"),
         ("\0", "not valid YAML"),
+        ("a: !!int ''", "not valid YAML"),
+        ("a: !!float ''", "not valid YAML"),
+        ("a: !!bool maybe", "not valid YAML"),
+        ("a: !!timestamp never", "not valid YAML"),
+        ("a: !!timestamp 2020-99-99", "not valid YAML"),
+        ("a: 0x" + "f" * 6000, "line 1: an integer beyond 64 bits"),
+        ("a: [1" + "0" * 400 + "]", "line 1: an integer beyond 64 bits"),
+        ("a: " + "1" * 6000, "not valid YAML"),
+        ("extends: " + "x" * 5000, "extends: found 'xxx"),
+        ('extends: "a\\0b"', "extends: found"),
+        ("extends: [openvino_asym]", "extends: found '['openvino_asym']'"),
     ],
 )
 def test_what_is_no_plain_mapping(tmp_path, text, said):
@@ -215,7 +226,12 @@ def test_an_alias_bomb_stops_at_its_first_alias(tmp_path):
 
 def test_a_huge_file_is_not_parsed(tmp_path):
     path = write(tmp_path, "#" * (MAX_BYTES + 1))
-    assert problem(path) == f"{path}: {MAX_BYTES + 1} bytes (allowed: at most {MAX_BYTES})"
+    assert problem(path) == f"{path}: too large (allowed: at most {MAX_BYTES} bytes)"
+
+
+def test_a_file_without_end_is_not_read_to_its_end(tmp_path):
+    (tmp_path / "mine.yaml").symlink_to("/dev/zero")
+    assert "too large" in problem(str(tmp_path / "mine.yaml"))
 
 
 def test_a_missing_file(tmp_path):

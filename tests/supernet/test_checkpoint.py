@@ -106,9 +106,13 @@ HEADERS = {
     "another model": (with_header(model="torchvision:resnet18"), "not a supernet of torchvision"),
     "no model": (with_header(model="eqnet:resnet21"), "unknown eqnet model 'resnet21'"),
     "no source": (with_header(model="torchvision:nothing"), "unknown torchvision model"),
-    "other classes": (with_header(classes=7), "(allowed: [7"),
-    "no classes": (with_header(classes=0), "0 classes"),
-    "impossible shape": (with_header(input_shape=[1, -3, 12]), "input of shape"),
+    "other classes": (with_header(classes=7), "(allowed: float32 [2, 7]"),
+    "no classes": (with_header(classes=0), "classes: Input should be greater"),
+    "impossible shape": (with_header(input_shape=[1, -3, 12]), "input_shape.1: "),
+    "many classes": (with_header(classes=10**8), "classes: Input should be less"),
+    "more classes": (with_header(classes=10**6), "(allowed: float32 [2, 1000000]"),
+    "huge seed": (with_header(seed=2**63 - 1), "seed: "),
+    "huge integer": (with_header(seed=10**400), "an integer of 401 digits"),
 }
 
 
@@ -132,6 +136,14 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "lacking": ({"drop": "stem.conv.weight"}, "lacks tensor 'stem.conv.weight'"),
     "foreign": ({"change": {"alien": torch.zeros(1)}}, "unknown tensor 'alien'"),
     "shape": ({"change": {"fc.bias": torch.zeros(9)}}, "'fc.bias' has shape [9]"),
+    "bfloat16": (
+        {"change": {"fc.bias": torch.zeros(4, dtype=torch.bfloat16)}},
+        "'fc.bias' has type bfloat16 (allowed: float32)",
+    ),
+    "float8": (
+        {"change": {"fc.bias": torch.zeros(4).to(torch.float8_e4m3fn)}},
+        "'fc.bias' has type float8_e4m3fn",
+    ),
     "nan": ({"change": {"fc.bias": torch.full((4,), torch.nan)}}, "'fc.bias' holds NaN"),
 }
 

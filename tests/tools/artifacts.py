@@ -12,6 +12,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 from safetensors.numpy import save_file
 
+from eqnet.backend.artifact import write_manifest
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.files import sha256_file
 from eqnet.backend.graph.reading import layers_of
@@ -28,6 +29,7 @@ from eqnet.spec.manifest import (
     ParitySet,
     Preprocessing,
 )
+from eqnet.spec.seal import sealed
 from eqnet.spec.subnet import SubnetSpec
 
 PREPROCESSING = Preprocessing(mean=(0.5, 0.4, 0.6), std=(0.25, 0.3, 0.2))
@@ -125,14 +127,13 @@ def write_artifact(
         versions={},
         files={name: sha256_file(folder / name) for name in (MODEL, REFERENCE, PARITY)},
     )
-    (folder / MANIFEST).write_text(manifest.model_dump_json())
-    return manifest
+    return write_manifest(folder, manifest)
 
 
 def rewrite(folder: Path, **changes: object) -> None:
-    """Change top-level keys of the manifest."""
+    """Change top-level keys of the manifest and its digest, as a careful forger would."""
     content = json.loads((folder / MANIFEST).read_text())
-    (folder / MANIFEST).write_text(json.dumps({**content, **changes}))
+    (folder / MANIFEST).write_text(json.dumps(sealed({**content, **changes})))
 
 
 def replace_file(folder: Path, name: str, write: Callable[[Path], object]) -> None:

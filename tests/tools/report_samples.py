@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+from eqnet.backend.artifact import write_manifest
 from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.manifest import Manifest, ModelInfo, ParitySet, Preprocessing
 from eqnet.spec.reports import (
@@ -152,7 +153,8 @@ def write_artifact(
 ) -> Path:
     """Write the JSON files of an artifact folder."""
     folder.mkdir(parents=True)
-    for name, content in (("manifest", made), ("verify", verify), ("bench", bench)):
+    write_manifest(folder, made)
+    for name, content in (("verify", verify), ("bench", bench)):
         if content is not None:
             (folder / f"{name}.json").write_text(content.model_dump_json())
     return folder

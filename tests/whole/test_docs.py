@@ -12,7 +12,7 @@ import pytest
 from eqnet.backend.discovery import exporter_names, find_exporter
 from eqnet.backend.protocol import Exporter
 from eqnet.backend.refusals import accepted_refusals
-from eqnet.cli.main import app
+from eqnet.cli.app import app
 from eqnet.spec.errors import ProfileError
 from eqnet.spec.hardware.costs import CostModel
 from eqnet.spec.hardware.load import load_profile

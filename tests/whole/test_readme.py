@@ -17,8 +17,9 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from eqnet.backend.preprocess import preprocess
-from eqnet.cli.failure import BROKEN_PIPE, INTERRUPTED
-from eqnet.cli.main import app
+from eqnet.cli.app import app
+from eqnet.cli.failure import BROKEN_PIPE, TERMINATED
+from eqnet.cli.main import INTERRUPTED
 from eqnet.data import open_dataset
 from eqnet.runtime import load
 from eqnet.spec import errors
@@ -117,7 +118,7 @@ def test_the_exit_codes_of_the_readme_are_all_there_are():
     section = text_of(README).partition("## Exit codes")[2].partition("\n## ")[0]
     listed = {int(code) for code in re.findall(r"^\| (\d+) \|", section, re.M)}
     known = {value.exit_code for value in classes_of_errors()}
-    assert listed == known | {0, INTERRUPTED, BROKEN_PIPE}
+    assert listed == known | {0, INTERRUPTED, BROKEN_PIPE, TERMINATED}
 
 
 def test_the_profiles_of_the_readme_are_the_built_in_ones():

@@ -8,7 +8,7 @@ computes, so that hardware and simulators can be held to it bit by bit.
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eqnet.backend.artifact import check_file, read_manifest
 from eqnet.backend.lowbit.integer_ops import (
     Ints,
     Wide,
@@ -27,12 +28,24 @@ from eqnet.backend.lowbit.integer_ops import (
     windows,
 )
 from eqnet.backend.lowbit.packed import PackedTensor, read_packed
-from eqnet.spec.errors import ArtifactError, UsageError
+from eqnet.spec.errors import ArtifactError, UsageError, one_line
+from eqnet.spec.manifest import MANIFEST, MAX_SIDE
+from eqnet.spec.texts import parse_json
 
 INTEGER, PACKED = "integer.json", "weights.eqpack"
 FORMAT, VERSION = "eqnet-integer", 1
 MAX_SHIFT, MAX_MULTIPLIER = 62, (1 << 31) - 1
 UNIT = [1, 1]
+INT32 = (-(1 << 31), (1 << 31) - 1)
+# Of each op's own keys. A network pads by less than its windows reach; more would take memory.
+OPTIONS = {
+    "kernel": (1, MAX_SIDE),
+    "strides": (1, MAX_SIDE),
+    "dilations": (1, MAX_SIDE),
+    "pads": (0, 64),
+    "group": (1, 1 << 20),
+    "bias_shift": (0, 31),
+}
 
 
 @dataclass(frozen=True)
@@ -103,9 +116,9 @@ class IntegerProgram:
         for step in self.steps:
             try:
                 result = OPS[step.op](step, [values[name] for name in step.inputs], self.grids)
-            except (KeyError, ValueError, IndexError) as error:
+            except (LookupError, ValueError, ArithmeticError, TypeError, MemoryError) as error:
                 raise ArtifactError(
-                    f"{self.path}: op '{step.name}' cannot run: {' '.join(str(error).split())}"
+                    f"{self.path}: op '{step.name}' cannot run: {one_line(error)}"
                 ) from error
             require_integers(result, step.output)
             values[step.output] = result
@@ -188,17 +201,15 @@ OPS: dict[str, Kernel] = {
 def load_integer(artifact: Path | str) -> IntegerProgram:
     """Read ``integer.json`` and ``weights.eqpack`` of an artifact folder.
 
-    Raises ArtifactError with one line if a file is missing, damaged or of a later version.
+    Where the folder has a manifest both are held to it. Raises ArtifactError with one line if a
+    file is missing, changed, damaged or of a later version.
     """
     path = Path(artifact) / INTEGER
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise ArtifactError(
-            f"{path}: cannot read: {error.strerror} (allowed: an artifact with an integer program)"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path}: not valid JSON: {' '.join(str(error).split())}") from error
+    if (path.parent / MANIFEST).exists():
+        manifest = read_manifest(path.parent)
+        for name in (INTEGER, PACKED):
+            check_file(path.parent, manifest, name)
+    content = _read_json(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ArtifactError(f"{path}: not an integer program (allowed: format '{FORMAT}')")
     if content.get("version") != VERSION:
@@ -212,10 +223,23 @@ def load_integer(artifact: Path | str) -> IntegerProgram:
         raise ArtifactError(f"{path}: not a sound program: {error}") from error
 
 
+def _read_json(path: Path) -> Any:
+    try:
+        return parse_json(path.read_bytes())
+    except OSError as error:
+        raise ArtifactError(
+            f"{path}: cannot read: {error.strerror} (allowed: an artifact with an integer program)"
+        ) from error
+    except ValueError as error:
+        raise ArtifactError(f"{path}: not valid JSON: {one_line(error)}") from error
+
+
 def _program(path: Path, content: Any, weights: dict[str, PackedTensor]) -> IntegerProgram:
     grids = {str(name): _grid(entry) for name, entry in content["tensors"].items()}
     steps = [_step(op, grids, weights) for op in content["ops"]]
-    shape = tuple(int(size) for size in content["input"]["shape"])
+    shape = tuple(
+        _whole({"name": "input"}, "shape", content["input"]["shape"], 1, MAX_SIDE).tolist()
+    )
     source, result = content["input"]["tensor"], content["output"]["tensor"]
     tensors = {source, *(step.output for step in steps)}
     if result not in tensors or source not in grids:
@@ -224,8 +248,15 @@ def _program(path: Path, content: Any, weights: dict[str, PackedTensor]) -> Inte
 
 
 def _grid(entry: Any) -> Grid:
-    scale, zero_point = float(entry["scale"]), int(entry["zero_point"])
-    return Grid(scale, zero_point, int(entry["lo"]), int(entry["hi"]))
+    scale, zero_point, lo, hi = (entry[key] for key in ("scale", "zero_point", "lo", "hi"))
+    if not 0 < float(scale) < math.inf:
+        raise ValueError(f"scale {scale} (allowed: above 0)")
+    low, high = INT32
+    if not all(type(value) is int and low <= value <= high for value in (zero_point, lo, hi)):
+        raise ValueError("zero_point, lo, hi (allowed: integers of 32 bits)")
+    if lo > hi:
+        raise ValueError(f"lo {lo} above hi {hi}")
+    return Grid(float(scale), zero_point, lo, hi)
 
 
 def _step(op: Any, grids: dict[str, Grid], weights: dict[str, PackedTensor]) -> Step:
@@ -239,6 +270,9 @@ def _step(op: Any, grids: dict[str, Grid], weights: dict[str, PackedTensor]) -> 
     for row in op.get("multiplier", []):
         multipliers.append(_whole(op, "multipliers", row, 0, MAX_MULTIPLIER))
     shift = _whole(op, "shifts", op.get("shift", []), 1, MAX_SHIFT)
+    for key, (low, high) in OPTIONS.items():
+        values = op.get(key, [])
+        _whole(op, key, values if isinstance(values, list) else [values], low, high)
     weight, name, bias = _weight(op, weights), str(op["name"]), None
     if op.get("bias") is not None:
         bias = weights[op["bias"]].values.astype(np.int32)

@@ -8,9 +8,9 @@ of that reaches the process that asks.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +18,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from eqnet.backend.discovery import find_exporter, is_registered
+from eqnet.backend.disk.temporaries import scratch_folder
 from eqnet.backend.machine.processes import Process, limit_memory, start
 from eqnet.backend.protocol import Inspects
 from eqnet.spec.errors import EqnetError, MissingExtraError, one_line
@@ -41,16 +42,17 @@ class Questions:
     def __init__(self, model: Path, size: int, seconds: float = SECONDS) -> None:
         self._model, self._size = model, size
         self._end = time.monotonic() + seconds
-        self._folder = tempfile.TemporaryDirectory(prefix="eqnet-inspect-")
         self._running: dict[str, Process] = {}
+        self._resources = contextlib.ExitStack()
 
     def __enter__(self) -> Questions:
+        self._scratch = self._resources.enter_context(scratch_folder())
         return self
 
     def __exit__(self, *_: object) -> None:
         for process in self._running.values():
             process.end()
-        self._folder.cleanup()
+        self._resources.close()
 
     def ask_shapes(self, names: Iterable[str]) -> None:
         """Start to infer the shapes of the tensors of these names."""
@@ -84,8 +86,8 @@ class Questions:
         return _without(name, "failed", problem)
 
     def _start(self, key: str, module: str, first: list[str], content: str) -> None:
-        scratch, most = Path(self._folder.name), BASE_BYTES + TIMES_SIZE * self._size
-        given, out = scratch / f"{key}.in.json", scratch / f"{key}.out.json"
+        most = BASE_BYTES + TIMES_SIZE * self._size
+        given, out = self._scratch / f"{key}.in.json", self._scratch / f"{key}.out.json"
         given.write_text(content, encoding="utf-8")
         arguments = [*first, str(self._model), str(given), str(out), str(most)]
         self._running[key] = start(module, arguments, out)

@@ -168,6 +168,7 @@ def _print(manifest: Manifest, folder: Path) -> None:
                 "accuracy": accuracy,
                 "against float": against_float(manifest.parity.against_float),
                 "files": ", ".join(sorted(manifest.files)),
+                "digest": manifest.digest,
                 **built,
                 "next": f"eqnet verify {folder}",
             }

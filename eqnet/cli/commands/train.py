@@ -27,15 +27,15 @@ from eqnet.cli.options import (
 from eqnet.spec.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from eqnet.spec.progress import Progress
     from eqnet.stages.train.recipe import StaticRecipe
 
 HELP = """Make an elastic supernet: train one by a recipe, or find the scales of your own model.
 
 --recipe trains all bit-widths and forms at once, or with --static one of them alone, to compare
-with. --post-training takes any float classifier
-and a few hundred images, which need no labels, and is done in minutes. Images are prepared as
-timm's or torchvision's configuration of the network says; --size and the like say otherwise.
+with: a network of the recipe's, or yours with its weights; images without labels are learned from
+by distillation alone. --post-training takes any float classifier and a few hundred images, which
+need no labels, and is done in minutes. Images are prepared as timm's or torchvision's
+configuration of the network says; --size and the like say otherwise.
 
 \b
 Examples:
@@ -44,24 +44,16 @@ Examples:
     --resume
   eqnet train --recipe recipes/fashion_mnist_resnet20.yaml --out runs/w4 \\
     --static w4a4:per_tensor:symmetric
+  eqnet train --recipe recipes/fine_tuning.yaml --model torchvision:resnet18 \\
+    --weights resnet18.pth --data photos --out runs/tuned
   eqnet train --post-training --model torchvision:resnet18 \\
     --weights resnet18.pth --data photos --out runs/mine
   eqnet train --post-training --model my_package.nets:tiny --allow-code \\
     --weights tiny.pth --data scans --channels 1 --size 96x128 \\
     --mean 0.5 --std 0.5 --out runs/scans"""
 
-_RECIPE_ONLY: tuple[str, ...] = ("resume", "static")
-_INPUTS = ("size", "resize", "crop", "mean", "std", "channels", "interpolation")
-_POST_ONLY: tuple[str, ...] = (
-    "model",
-    "weights",
-    "reconstruct",
-    "weights_key",
-    "dataset",
-    "images",
-    "allow_code",
-    *_INPUTS,
-)
+_RECIPE_ONLY: tuple[str, ...] = ("resume", "static", "epochs", "batch")
+_POST_ONLY: tuple[str, ...] = ("reconstruct", "images")
 
 
 def train(
@@ -109,6 +101,12 @@ def train(
             show_default="all of them",
         ),
     ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Of elastic training.", show_default="the recipe's")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=2, help="Of elastic training.", show_default="the recipe's")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from --out.")] = False,
     device: Annotated[
         str | None, typer.Option(help="auto, cpu or cuda.", show_default="auto")
@@ -135,16 +133,12 @@ def train(
     }
     set_by_user = {
         "model": model is not None,
-        "weights": weights is not None,
-        "weights_key": weights_key is not None,
-        "dataset": dataset is not None,
         "images": images is not None,
         "reconstruct": reconstruct is not None,
-        "allow_code": allow_code,
         "resume": resume,
         "static": static is not None,
-        "device": device is not None,
-        **{name: value is not None for name, value in options.items()},
+        "epochs": epochs is not None,
+        "batch": batch is not None,
     }
     _check_mode(recipe, post_training, set_by_user)
     if data is not None and not data.exists():
@@ -153,32 +147,35 @@ def train(
     alone = None if static is None else parse_static(static)
     require_writable(out, folder=True)
     with progress(quiet) as listener:
+        shared = {
+            "model": model,
+            "weights": weights,
+            "weights_key": weights_key,
+            "data": data,
+            "dataset": dataset,
+            "inputs": inputs,
+            "device": device or "auto",
+            "allow_code": allow_code,
+            "progress": listener,
+        }
         if recipe is not None:
             summary = _by_recipe(
                 recipe,
                 out,
-                data=data,
                 seed=seed,
+                epochs=epochs,
+                batch=batch,
                 static=alone,
                 resume=resume,
-                device=device or "auto",
-                progress=listener,
+                **shared,
             )
         else:
             summary = _post_training(
-                model=model,
-                weights=weights,
-                weights_key=weights_key,
-                data=data,
-                dataset=dataset,
-                inputs=inputs,
                 out=out,
                 images=images or 256,
                 reconstruct=reconstruct is not False,
                 seed=seed or 0,
-                device=device or "auto",
-                allow_code=allow_code,
-                progress=listener,
+                **shared,
             )
     _print(summary, out, as_json)
 
@@ -199,46 +196,29 @@ def _check_mode(recipe: Path | None, post_training: bool, set_by_user: dict[str,
 
 
 def _by_recipe(
-    recipe: Path,
-    out: Path,
-    *,
-    data: Path | None,
-    seed: int | None,
-    static: StaticRecipe | None,
-    resume: bool,
-    device: str,
-    progress: Progress,
+    recipe: Path, out: Path, *, seed: int | None, static: StaticRecipe | None, **options: Any
 ) -> dict[str, Any]:
     from eqnet.stages.search.predictor import make_predictor
-    from eqnet.stages.train.elastic import pick_device
+    from eqnet.stages.train.devices import pick_device
     from eqnet.stages.train.elastic import train as elastic
     from eqnet.stages.train.recipe import load_recipe
 
-    summary = elastic(
-        recipe,
-        out,
-        data=data,
-        seed=seed,
-        static=static,
-        resume=resume,
-        device=device,
-        progress=progress,
-    )
-    if static is not None:  # there is one subnet, so nothing to predict
-        return summary
+    summary = elastic(recipe, out, seed=seed, static=static, **options)
     plan = load_recipe(recipe)
-    if seed is None:
-        seed = plan.seed
+    alone = static or plan.elastic.static
+    if alone is not None or plan.cqap is None:  # one subnet has nothing to predict
+        return summary
     predictor = make_predictor(
         out,
-        data=data,
+        data=options["data"] or plan.data,
         subnets=plan.cqap.subnets,
         images=plan.cqap.images,
         epochs=plan.cqap.epochs,
         members=plan.cqap.seeds,
-        seed=seed,
-        device=pick_device(device),
-        progress=progress,
+        seed=plan.seed if seed is None else seed,
+        device=pick_device(options["device"]),
+        allow_code=options["allow_code"],
+        progress=options["progress"],
     )
     return {**summary, "predictor": predictor, "kendall_tau": predictor["kendall_tau"]}
 

@@ -23,7 +23,8 @@ against it. Prints the report, then exits with 11 if a check failed.
 \b
 Examples:
   eqnet verify artifacts/tensorrt_int8
-  eqnet verify artifacts/openvino_asym --data /usr/share/datasets/fashion-mnist --json"""
+  eqnet verify artifacts/openvino_asym --data /usr/share/datasets/fashion-mnist --json
+  eqnet verify artifacts/tensorrt_int8 --expect $DIGEST"""
 
 
 def verify(
@@ -45,6 +46,13 @@ def verify(
             show_default="the runtime's own choice",
         ),
     ] = None,
+    expect: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIGEST",
+            help="Refuse an artifact of another digest than this, which export printed.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="File for the report.", show_default="ARTIFACT/verify.json"),
@@ -54,12 +62,13 @@ def verify(
 ) -> None:
     """Verify one artifact."""
     from eqnet.backend.files import write_file
-    from eqnet.cli.options import require_artifact, require_folder, require_writable
+    from eqnet.cli.options import parse_digest, require_artifact, require_folder, require_writable
     from eqnet.cli.output import print_json, to_json
     from eqnet.cli.progress import progress
     from eqnet.spec.errors import DataError, VerificationError
     from eqnet.spec.progress import Stages
 
+    expected = parse_digest("--expect", expect)
     require_artifact(artifact)
     require_folder("--data", data, DataError)
     target = out or artifact / "verify.json"
@@ -68,7 +77,7 @@ def verify(
 
     with progress(quiet) as listener:
         stages = Stages(listener)
-        report = run(artifact, data=data, threads=threads, progress=stages)
+        report = run(artifact, data=data, threads=threads, expect=expected, progress=stages)
         stages.close()
     write_file(target, to_json(report))
     if as_json:
@@ -108,6 +117,7 @@ def _print(report: VerifyReport, target: Path) -> None:
         rows["test accuracy"] = f"{accuracy} on {report.test_images} images"
     if report.int8_layers is not None:
         rows["int8"] = f"{report.int8_layers} of {report.layers} layers"
+    rows["digest"] = report.digest
     rows["report"] = str(target)
     out.print(facts(rows))
     for name, answer in (

@@ -6,7 +6,6 @@ A profile names one (`HardwareProfile.cost`). A new cost model is a new class he
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,10 +13,11 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
-from eqnet.spec.errors import ProfileError
+from eqnet.spec.errors import ProfileError, one_line
 from eqnet.spec.network import LayerInfo, NetworkInfo
 from eqnet.spec.scheme import Frozen
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
+from eqnet.spec.texts import parse_json
 
 # Bits of a weight that stays in float, by what the profile keeps it in.
 REMAINDER_BITS = {"float32": 32, "float16": 16, "bfloat16": 16}
@@ -174,14 +174,14 @@ def size_kib(info: NetworkInfo, spec: SubnetSpec, wide: int) -> float:
 def load_table(path: Path, info: NetworkInfo) -> Table:
     """Read a lookup table. Raises ProfileError with one line if it cannot be read or is none."""
     try:
-        content: Any = json.loads(path.read_bytes())
+        content: Any = parse_json(path.read_bytes())
     except OSError as error:
         raise ProfileError(
             f"{path}: cannot read the lookup table: {error.strerror} "
             "(allowed: a JSON file, by its path from the profile)"
         ) from error
-    except (ValueError, RecursionError) as error:
-        raise ProfileError(f"{path}: not a lookup table: {error}") from error
+    except ValueError as error:
+        raise ProfileError(f"{path}: not a lookup table: {one_line(error)}") from error
     if not isinstance(content, dict):
         raise ProfileError(f"{path}: found {type(content).__name__} (allowed: an object by layer)")
     for layer in info.layers:

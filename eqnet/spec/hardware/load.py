@@ -12,9 +12,13 @@ from pydantic import ValidationError
 from eqnet.spec.errors import ProfileError, one_line, unknown
 from eqnet.spec.fields import first_problem
 from eqnet.spec.hardware.profile import SCHEMA_VERSION, HardwareProfile
+from eqnet.spec.texts import LARGEST, read_bounded
 
 MAX_BYTES = 64 * 1024
 MAX_EXTENDS = 8
+MAX_NAME = 200
+# What PyYAML raises for a value that is not what its tag says, beside errors of its own.
+ODD_VALUES = (ValueError, LookupError, AttributeError, TypeError, RecursionError)
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -38,18 +42,25 @@ class _PlainLoader(yaml.SafeLoader):
                 first.add((key.tag, key.value))
         return node
 
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        value = super().construct_object(node, deep)
+        if isinstance(value, int) and abs(value) > LARGEST:
+            line = node.start_mark.line + 1
+            raise yaml.YAMLError(f"line {line}: an integer beyond 64 bits")
+        return value
+
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a small YAML mapping. Raises ProfileError with one line."""
     try:
-        raw = path.read_bytes()
+        raw = read_bounded(path, MAX_BYTES)
     except OSError as error:
         raise ProfileError(f"{path}: cannot read: {error.strerror}") from error
-    if len(raw) > MAX_BYTES:
-        raise ProfileError(f"{path}: {len(raw)} bytes (allowed: at most {MAX_BYTES})")
+    if raw is None:
+        raise ProfileError(f"{path}: too large (allowed: at most {MAX_BYTES} bytes)")
     try:
         content = yaml.load(raw, Loader=_PlainLoader)  # noqa: S506  (a SafeLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, *ODD_VALUES) as error:
         raise ProfileError(f"{path}: not valid YAML: {_yaml_line(error)}") from error
     if not isinstance(content, dict):
         raise ProfileError(f"{path}: found {type(content).__name__} (allowed: a mapping of keys)")
@@ -100,10 +111,15 @@ def _resolve(path: Path, depth: int, home: Path) -> dict[str, Any]:
         return content
     if depth == 0:
         raise ProfileError(f"{path}: extends: more than {MAX_EXTENDS} levels, or a circle")
+    if not isinstance(base, str) or not 0 < len(base) <= MAX_NAME or not base.isprintable():
+        found = one_line(str(base), 60)
+        raise ProfileError(
+            f"{path}: extends: found '{found}' (allowed: a name of at most {MAX_NAME} characters)"
+        )
     beside = path.parent / f"{base}.yaml"
     parent = beside if beside.is_file() else profiles_dir() / f"{base}.yaml"
     if not parent.is_file():
-        raise ProfileError(f"{path}: extends: {unknown('profile', str(base), builtin_profiles())}")
+        raise ProfileError(f"{path}: extends: {unknown('profile', base, builtin_profiles())}")
     return _merge(_resolve(parent, depth - 1, home), content)
 
 

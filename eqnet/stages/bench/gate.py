@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from eqnet.backend.machine.host import same_machine
-from eqnet.spec.errors import UsageError
+from eqnet.spec.errors import UsageError, one_line
 from eqnet.spec.fields import first_problem
 from eqnet.spec.hardware.limits import REPEATS
 from eqnet.spec.hardware.profile import BenchRules
 from eqnet.spec.manifest import Manifest
 from eqnet.spec.reports import BenchReport
+from eqnet.spec.texts import parse_json
 from eqnet.stages.bench.measure import float_precision
 
 SIGNIFICANCE = 0.01
@@ -39,11 +40,13 @@ def read_baseline(
     subnet of the same network is comparable: that is what a baseline is for.
     """
     try:
-        report = BenchReport.model_validate_json(path.read_bytes())
+        report = BenchReport.model_validate(parse_json(path.read_bytes()))
     except OSError as error:
         raise UsageError(f"{path}: cannot read the baseline: {error.strerror}") from error
     except ValidationError as error:
         raise UsageError(f"{path}: not a bench report: {first_problem(error)}") from error
+    except ValueError as error:
+        raise UsageError(f"{path}: not a bench report: {one_line(error)}") from error
     if report.ratio is None or report.quantized is None or report.float32 is None:
         raise UsageError(f"{path}: holds no measurement ({report.reason or report.verdict})")
     _require_measurements(path, report.quantized.samples, report.float32.samples)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,11 +11,13 @@ import numpy as np
 import onnx_ir as ir
 
 from eqnet.backend.artifact import read_parity
+from eqnet.backend.disk.temporaries import scratch_folder
 from eqnet.backend.graph.reading import strip_qdq
 from eqnet.backend.judge import clear_agreement
 from eqnet.backend.machine.timing import in_turns
 from eqnet.backend.preprocess import preprocess
 from eqnet.backend.protocol import Array, Exporter
+from eqnet.backend.running import CheckedRunner, runtime_errors
 from eqnet.spec.hardware.profile import BenchRules, HardwareProfile
 from eqnet.spec.manifest import MODEL, REFERENCE, Manifest
 from eqnet.spec.progress import Progress
@@ -44,14 +45,15 @@ def time_pairs(setup: Setup, rng: np.random.Generator) -> tuple[list[float], lis
     every call. Both get the same batch of stored parity images.
     """
     images = batch_of(setup, rng)
-    with tempfile.TemporaryDirectory(prefix="eqnet-bench-") as temporary:
-        twin = Path(temporary) / "float.onnx"
+    with scratch_folder() as scratch:
+        twin = scratch / "float.onnx"
         ir.save(strip_qdq(ir.load(setup.folder / REFERENCE)), twin)
         threads, profile = setup.rules.threads, setup.manifest.profile
         quantized = setup.exporter.open(setup.folder / MODEL, threads=threads, profile=profile)
         plain = profile.model_copy(update={"remainder": float_precision(profile)})
         float32 = setup.exporter.open(twin, threads=threads, profile=plain)
-        return _paired([partial(quantized, images), partial(float32, images)], setup)
+        with runtime_errors(setup.folder / MODEL):
+            return _paired([partial(quantized, images), partial(float32, images)], setup)
 
 
 def float_precision(profile: HardwareProfile) -> FloatPrecision:
@@ -66,9 +68,9 @@ def deployed_agreement(setup: Setup) -> float:
     """Share of the stored images with PyTorch's class in the artifact as deployed, as `verify`
     counts them: what a rounding tie may turn is passed over."""
     parity = read_parity(setup.folder, setup.manifest)
-    run = setup.exporter.open(
-        setup.folder / MODEL, threads=setup.rules.threads, profile=setup.manifest.profile
-    )
+    path, classes = setup.folder / MODEL, setup.manifest.model.classes
+    opened = setup.exporter.open(path, threads=setup.rules.threads, profile=setup.manifest.profile)
+    run = CheckedRunner(path, opened, classes)
     logits = []
     for start in range(0, len(parity.pixels), AT_ONCE):
         pixels = parity.pixels[start : start + AT_ONCE]

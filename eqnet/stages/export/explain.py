@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from eqnet.backend.artifact import read_manifest
+from eqnet.backend.artifact import check_file, read_manifest
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.protocol import Explains
 from eqnet.spec.manifest import REFERENCE
@@ -19,6 +19,7 @@ def explain(folder: Path) -> list[LoweringNote]:
     Empty for an exporter that gives no account. Raises ArtifactError for a damaged artifact.
     """
     manifest = read_manifest(folder)
+    check_file(folder, manifest, REFERENCE)
     exporter = find_exporter(manifest.backend)
     if not isinstance(exporter, Explains):
         return []

@@ -9,9 +9,9 @@ from pathlib import Path
 import onnx_ir as ir
 import torch
 
-from eqnet.backend.artifact import foreign_content, read_manifest
+from eqnet.backend.artifact import foreign_content, read_manifest, write_manifest
 from eqnet.backend.discovery import exporter_of
-from eqnet.backend.files import new_folder, sha256_file, write_file
+from eqnet.backend.files import new_folder, sha256_file
 from eqnet.backend.protocol import BuildReports, Exporter
 from eqnet.backend.refusals import accepted_refusals, keeps_int8
 from eqnet.qdq.to_onnx import to_onnx
@@ -121,7 +121,7 @@ def export_in(
         ir.save(exporter.lower(reference, profile), folder / MODEL)
         exporter.finish(folder, profile)
         manifest = _manifest(session, profile, exporter, chosen, parity, folder)
-        write_file(folder / MANIFEST, manifest.model_dump_json(indent=2))
+        manifest = write_manifest(folder, manifest)
     progress.advance()
     progress.finish()
     return manifest

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import onnx_ir as ir
 
-from eqnet.backend.artifact import read_manifest
+from eqnet.backend.artifact import check_file, read_manifest
 from eqnet.backend.discovery import exporter_names, find_exporter
+from eqnet.backend.disk.temporaries import scratch_folder
 from eqnet.backend.graph.layer_forms import layer_ends, layer_forms, name_layers
 from eqnet.backend.graph.model_file import ModelFile, read_model_file
 from eqnet.backend.machine.isolated import Questions
@@ -33,20 +33,21 @@ def inspect(model: Path, *, backends: Sequence[str] | None = None) -> InspectRep
 
     Each backend is asked in a process of its own. One that is not installed is "skipped" in the
     report, one that breaks down on the file "failed". Nothing is executed on data, and the file
-    is not changed. Raises ArtifactError for what is no ONNX file, and UsageError for an unknown
-    backend.
+    is not changed. Raises ArtifactError for what is no ONNX file or a changed artifact, and
+    UsageError for an unknown backend.
     """
     names = _backends(backends)
     profile = None
     if model.is_dir():
-        profile = read_manifest(model).profile.name
-        model = model / MODEL
+        manifest = read_manifest(model)
+        check_file(model, manifest, MODEL)
+        profile, model = manifest.profile.name, model / MODEL
     file = read_model_file(model)
     layers, ends, renamed = _layers(file)
-    with tempfile.TemporaryDirectory(prefix="eqnet-inspect-") as scratch:
+    with scratch_folder() as scratch:
         path = model
         if renamed:  # a backend tells layers by names, which some lack
-            path = Path(scratch) / MODEL
+            path = scratch / MODEL
             _copy(file, path)
         with Questions(path, file.size) as questions:
             questions.ask_shapes(name for pair in ends for name in pair)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,12 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from eqnet.spec.errors import ArtifactError
+from eqnet.backend.artifact import read_manifest
+from eqnet.spec.errors import ArtifactError, one_line
 from eqnet.spec.fields import first_problem
 from eqnet.spec.manifest import MANIFEST, Manifest
 from eqnet.spec.reports import BenchReport, SearchReport, VerifyReport
+from eqnet.spec.texts import parse_json
 
 VERIFY = "verify.json"
 BENCH = "bench.json"
@@ -80,7 +81,7 @@ def load_artifact(folder: Path) -> Artifact:
     """Read an artifact's manifest and reports; the model itself is not opened."""
     return Artifact(
         folder=folder,
-        manifest=read_model(folder / MANIFEST, Manifest),
+        manifest=read_manifest(folder),
         verify=_read_if_there(folder / VERIFY, VerifyReport),
         bench=_read_if_there(folder / BENCH, BenchReport),
     )
@@ -95,11 +96,13 @@ def _read_if_there(path: Path, model: type[_Model]) -> _Model | None:
 def read_model(path: Path, model: type[_Model]) -> _Model:
     """Read one result file. Raises ArtifactError with one line."""
     try:
-        return model.model_validate_json(path.read_bytes())
+        return model.model_validate(parse_json(path.read_bytes()))
     except OSError as error:
         raise ArtifactError(f"{path}: cannot read: {error.strerror}") from error
     except ValidationError as error:
         raise ArtifactError(f"{path}: not a valid {path.name}: {first_problem(error)}") from error
+    except ValueError as error:
+        raise ArtifactError(f"{path}: not a valid {path.name}: {one_line(error)}") from error
 
 
 def read_training(path: Path) -> Training:
@@ -131,8 +134,8 @@ def _axis(rows: Sequence[dict[str, object]]) -> str:
 
 def _log_row(path: Path, number: int, line: str) -> dict[str, object]:
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        row = parse_json(line)
+    except ValueError as error:
         raise ArtifactError(f"{path}: line {number}: not JSON") from error
     if not isinstance(row, dict):
         raise ArtifactError(f"{path}: line {number}: found {type(row).__name__} (allowed: object)")

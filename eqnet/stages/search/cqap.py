@@ -24,7 +24,7 @@ from eqnet.spec.fields import first_problem
 from eqnet.spec.progress import Progress
 from eqnet.spec.scheme import Frozen
 from eqnet.stages.search.labels import MeasuredSubnets
-from eqnet.supernet.checkpoint import read_tensors
+from eqnet.supernet.checkpoint import read_tensors, require_like
 
 CQAP_FILE = "cqap.safetensors"
 WIDTH = 200
@@ -184,6 +184,8 @@ def load_cqap(folder: Path, supernet: str, features: int) -> Cqap:
             f"{path}: made for another supernet ({header.supernet[:12]}, allowed: "
             f"{supernet[:12]}; remove it to have one made)"
         )
+    for name, value in tensors.items():
+        require_like(path, name, value, torch.zeros(value.shape, dtype=torch.float16))
     members = nn.ModuleList(_member(features) for _ in range(header.members))
     try:
         members.load_state_dict({name: value.float() for name, value in tensors.items()})

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
@@ -19,7 +20,7 @@ from eqnet.spec.scheme import BITS, Form, all_forms
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
 from eqnet.stages.search.features import encode
 from eqnet.subnets.build import PlacementStyle, build_spec, choose_bits, groups_of
-from eqnet.supernet.checkpoint import read_tensors
+from eqnet.supernet.checkpoint import read_tensors, require_like
 from eqnet.supernet.measure import Batches
 from eqnet.supernet.settle import Calibration, measure
 from eqnet.supernet.supernet import Supernet
@@ -111,6 +112,10 @@ def _load(path: Path, features: NDArray[np.float32], source: str) -> list[float]
         raise CheckpointError(f"{path}: not labels of a predictor (remove it to measure anew)")
     if metadata.get(SOURCE_KEY) != source:
         return []
+    for name, value in tensors.items():
+        require_like(path, name, value, torch.zeros(value.shape))
+    if not bool(((tensors["accuracy"] >= 0) & (tensors["accuracy"] <= 1)).all()):
+        raise CheckpointError(f"{path}: accuracies outside of 0 to 1 (remove it to measure anew)")
     measured, accuracy = tensors["features"].numpy(), tensors["accuracy"].reshape(-1).tolist()
     common = min(len(accuracy), len(features))
     if len(measured) != len(accuracy) or not np.array_equal(measured[:common], features[:common]):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
+from eqnet.backend.disk.temporaries import scratch_folder
 from eqnet.backend.machine.timing import in_turns
 from eqnet.backend.protocol import Exporter
 from eqnet.qdq.to_onnx import to_onnx
@@ -42,10 +41,10 @@ def measure_latency(
     shape = supernet.info.input_shape
     inputs = np.random.default_rng(0).standard_normal((profile.bench.batch, *shape))
     progress.start("measuring latency", len(specs) + 1)
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch_folder() as scratch:
         runs = []
         for index, spec in enumerate(specs):
-            path = Path(scratch) / f"{index}.onnx"
+            path = scratch / f"{index}.onnx"
             reference = to_onnx(extract(supernet, spec), shape)
             ir.save(exporter.lower(reference, profile), path)
             runner = exporter.open(path, threads=profile.bench.threads, profile=profile)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from eqnet.backend.discovery import exporter_of
-from eqnet.backend.files import write_file
+from eqnet.backend.files import write_files
 from eqnet.backend.refusals import accepted_refusals
 from eqnet.spec.errors import InfeasibleError, ProfileError
 from eqnet.spec.hardware.costs import REMAINDER_BITS, Cost, CostSite
@@ -86,8 +86,8 @@ def search(
         slow=tuple(str(refusal) for refusal in slow),
         **_rank_quality(predictor),
     )
-    write_file(out / "search.json", report.model_dump_json(indent=2))
-    write_file(out / "subnet.json", report.best.model_dump_json(indent=2))
+    subnet, whole = report.best.model_dump_json(indent=2), report.model_dump_json(indent=2)
+    write_files({out / "subnet.json": subnet, out / "search.json": whole})
     return report
 
 

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
 import json
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from eqnet.backend.files import write_file
-from eqnet.data import Dataset, Images, open_dataset
-from eqnet.models.loader import load_model
-from eqnet.spec.errors import CheckpointError, UsageError
+from eqnet.ptq.equalize import equalize
+from eqnet.spec.errors import CheckpointError, DataError, TrainingError, UsageError
+from eqnet.spec.inputs import Inputs
 from eqnet.spec.progress import Progress, Silent
+from eqnet.stages.train.devices import pick_device
 from eqnet.stages.train.feed import Feed, require_batch
 from eqnet.stages.train.float_training import fit_float
-from eqnet.stages.train.recipe import ElasticRecipe, Recipe, StaticRecipe, load_recipe
+from eqnet.stages.train.post_training import kept_pixels, rescaling_note
+from eqnet.stages.train.recipe import (
+    ElasticRecipe,
+    GpgRecipe,
+    Recipe,
+    StaticRecipe,
+    load_recipe,
+)
 from eqnet.stages.train.resume import (
     LOG_FILE,
     finished,
@@ -28,55 +38,101 @@ from eqnet.stages.train.resume import (
     require_own_state,
     save_float,
 )
+from eqnet.stages.train.start import Network, Start
 from eqnet.stages.train.state import STATE_FILE, load_state, save_state
 from eqnet.stages.train.steps.cuda_graphs import GraphedStep
 from eqnet.stages.train.steps.step import ElasticStep, StaticStep
 from eqnet.subnets.build import load_style
 from eqnet.supernet.checkpoint import SUPERNET_FILE, Header, save_supernet
 from eqnet.supernet.first_scales import calibrate
-from eqnet.supernet.measure import Batches, accuracy
 from eqnet.supernet.supernet import Supernet
+
+# Values of the images that scales are searched on: 256 of 224 x 224 pixels, 10,000 of 28 x 28.
+MAX_CALIBRATION_VALUES = 256 * 3 * 224 * 224
+DISTILLED = "the images have no labels of this network's: it learns from the float model alone"
 
 
 def train(
     recipe: Path,
     out: Path,
     *,
+    model: str | None = None,
+    weights: Path | None = None,
+    weights_key: str | None = None,
     data: Path | None = None,
+    dataset: str | None = None,
+    inputs: Inputs | None = None,
     seed: int | None = None,
+    epochs: int | None = None,
+    batch: int | None = None,
     static: StaticRecipe | None = None,
     resume: bool = False,
     device: str = "auto",
+    allow_code: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train the supernet of a recipe into the folder `out`; returns a summary.
 
-    data: dataset folder (None: where the system has it). seed: instead of the recipe's.
+    model, weights, weights_key, data, dataset, inputs, allow_code: as of
+    `eqnet.stages.train.start.Network`, each instead of the recipe's. A network with weights is
+    not trained in float. Images without labels of the network's classes are learned from by
+    distillation alone. seed, epochs, batch: instead of the recipe's; epochs and batch are those
+    of elastic training.
     static: train for this form at this bit-width alone; other subnets of `out` mean nothing.
     resume: go on from `out` after an interruption; the result is the same as without one on
     the same machine, and a supernet that this recipe has finished there is kept as it is.
     device: "auto", "cpu" or "cuda".
     Raises ProfileError, UsageError, DataError, CheckpointError, CaptureError or OutputError.
     """
+    stated = {
+        "model": model,
+        "weights": weights,
+        "weights_key": weights_key,
+        "data": data,
+        "dataset": dataset,
+        "inputs": inputs if inputs and inputs.named() else None,
+        "seed": seed,
+    }
     plan = load_recipe(recipe)
-    if seed is not None:
-        plan = plan.model_copy(update={"seed": seed})
-    if static is not None:
-        elastic = plan.elastic.model_copy(update={"static": static})
-        plan = plan.model_copy(update={"elastic": elastic})
-    run = _Run(plan, out, pick_device(device), open_dataset(plan.dataset, data), resume, progress)
-    return run.go()
+    if weights is not None:
+        plan = plan.model_copy(update={"weights_sha256": None})
+    plan = _with_weights(plan.model_copy(update=_said(stated)))
+    changed = {"epochs": epochs, "batch": batch, "static": static}
+    elastic = plan.elastic.model_copy(update=_said(changed))
+    plan = plan.model_copy(update={"elastic": elastic})
+    return _Run(plan, out, pick_device(device), allow_code, resume, progress).go()
 
 
-def pick_device(name: str) -> torch.device:
-    """The device of that name. Raises UsageError where it does not exist."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("device 'cuda': no CUDA device found (allowed here: auto, cpu)")
-    if name not in ("cpu", "cuda"):
-        raise UsageError(f"unknown device '{name}' (allowed: auto, cpu, cuda)")
-    return torch.device(name)
+def _said(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _with_weights(plan: Recipe) -> Recipe:
+    """The plan with the hash of its weights, which take the place of float training.
+
+    Raises UsageError where it has no model.
+    """
+    if plan.model is None:
+        raise UsageError("the recipe names no model (allowed: model in it, or --model)")
+    if plan.weights is None:
+        return plan
+    return plan.model_copy(
+        update={
+            "weights_sha256": _checked_hash(plan.weights, plan.weights_sha256),
+            "float_model": plan.float_model.model_copy(update={"epochs": 0}),
+        }
+    )
+
+
+def _checked_hash(weights: Path, wanted: str | None) -> str:
+    try:
+        with weights.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{weights}: cannot read: {error.strerror}") from error
+    if wanted not in (None, found):
+        raise CheckpointError(f"{weights}: sha256 is {found} (allowed: {wanted}, by the recipe)")
+    return found
 
 
 def make_optimizer(supernet: Supernet, recipe: ElasticRecipe) -> torch.optim.Adam:
@@ -110,14 +166,16 @@ class _Run:
         plan: Recipe,
         out: Path,
         device: torch.device,
-        dataset: Dataset,
+        allow_code: bool,
         resume: bool,
         progress: Progress | None,
     ) -> None:
-        self.plan, self.out, self.device, self.dataset = plan, out, device, dataset
+        self.plan, self.out, self.device, self.allow_code = plan, out, device, allow_code
         self.resume, self.progress = resume, progress or Silent()
+        self.recipe = plan.elastic
         self.log: list[dict[str, Any]] = []
-        torch.manual_seed(plan.seed)
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
 
     def go(self) -> dict[str, Any]:
         """Train, save, and summarize."""
@@ -127,77 +185,120 @@ class _Run:
         else:
             with contextlib.suppress(CheckpointError):  # told if it is there, needed by nothing
                 self.log = read_log(self.out, self.plan.elastic.epochs)
-        return {
+        summary: dict[str, Any] = {
             "supernet": str(self.out / SUPERNET_FILE),
             "float_accuracy": header.float_accuracy,
             "log": self.log[-1:],
+            "notes": self.notes,
         }
+        if self.warnings:
+            summary["warning"] = "; ".join(self.warnings)
+        return summary
 
     def _train(self) -> Header:
-        for batch in (self.plan.float_model.batch, self.plan.elastic.batch):
-            require_batch(self.dataset.train(), batch)
-        classes, channels = len(self.dataset.classes), self.dataset.input_shape[0]
-        model = load_model(self.plan.model, classes=classes, in_channels=channels)
-        model.to(self.device)
-        self._float(model)
-        teacher = copy.deepcopy(model)
-        supernet = Supernet(model.cpu(), self.dataset.input_shape)
+        start = self._start()
+        self._float(start)
+        teacher = copy.deepcopy(start.net)
+        header = start.header("elastic", self.progress, self.device.type)
+        start.warn_of_labels(header)
+        start.net.cpu()
+        supernet = start.capture()
         supernet.graph.to(self.device)
-        calibration = self._batches(self.dataset.calibration())
-        calibrate(supernet, calibration.inputs(), self.progress)
-        self._elastic(supernet, teacher, calibration)
-        header = self._header(teacher)
+        calibration = self._calibration(start)
+        if self.recipe.batch_norm == "own":
+            rescaled = equalize(supernet, calibration)
+            if rescaled:
+                start.notes.append(rescaling_note(rescaled))
+            supernet.calibration = kept_pixels(start.dataset.calibration())
+        self.notes, self.warnings = start.notes, start.warnings
+        supernet.keep_origin()
+        calibrate(supernet, calibration, self.progress)
+        self._elastic(supernet, teacher, start)
+        if self.recipe.batch_norm == "batch":
+            supernet.recalibrate(calibration)
+        header = self._header(header)
         save_supernet(self.out, supernet, header)
         (self.out / STATE_FILE).unlink(missing_ok=True)
         return header
 
-    def _header(self, float_model: nn.Module) -> Header:
-        test, parity = self.dataset.test(), self.dataset.parity()
-        return Header(
-            model=self.plan.model,
-            input_shape=self.dataset.input_shape,
-            classes=len(self.dataset.classes),
-            dataset=self.plan.dataset,
-            preprocessing=self.dataset.preprocessing,
-            method="elastic",
-            styles=self.plan.elastic.styles,
-            seed=self.plan.seed,
-            float_accuracy=accuracy(float_model, self._batches(test)),
-            test_images=test.name,
-            float_parity_accuracy=accuracy(float_model, self._batches(parity)),
-            recipe=self.plan.model_dump(mode="json"),
+    def _start(self) -> Start:
+        """The network as it was given or initialized, and its images."""
+        plan = self.plan
+        assert plan.model is not None
+        network = Network(
+            plan.model,
+            plan.weights,
+            plan.weights_key,
+            plan.data,
+            plan.dataset,
+            plan.inputs,
+            allow_code=self.allow_code,
+        )
+        start = Start(network, plan.seed)
+        images = start.dataset.train()
+        labelled = start.labelled and bool((images.take(1)[1] >= 0).all())
+        if plan.float_model.epochs:
+            require_batch(images, plan.float_model.batch)
+            if not labelled:
+                raise DataError(
+                    f"{images.name}: no labels of the network's classes to train a float model by "
+                    "(allowed: labelled images, or a network with weights)"
+                )
+            start.random = False
+        else:
+            start.warn_of_weights()
+        require_batch(images, plan.elastic.batch)
+        if not labelled:
+            start.notes.append(DISTILLED)
+            gpg = GpgRecipe(guidance=1.0, teacher=1.0)
+            self.recipe = plan.elastic.model_copy(update={"gpg": gpg})
+        return start
+
+    def _header(self, header: Header) -> Header:
+        """The header of the trained supernet."""
+        method = "elastic" if self.recipe.batch_norm == "batch" else "fine_tuned"
+        return header.model_copy(
+            update={
+                "method": method,
+                "styles": self.recipe.styles,
+                "recipe": self.plan.identity(),
+            }
         )
 
-    def _batches(self, images: Images) -> Batches:
-        pixels, labels = images.take(len(images))
-        return Batches.of(pixels, labels, self.dataset.preprocessing, self.device)
+    def _calibration(self, start: Start) -> list[Tensor]:
+        images = start.dataset.calibration()
+        channels, height, width = start.dataset.input_shape
+        count = max(1, MAX_CALIBRATION_VALUES // (channels * height * width))
+        return [part.to(self.device) for part in start.inputs(images, count)]
 
-    def _feed(self, batch: int) -> Feed:
+    def _feed(self, start: Start, batch: int) -> Feed:
         return Feed(
-            self.dataset.train(),
-            self.dataset.preprocessing,
+            start.dataset.train(),
+            start.dataset.preprocessing,
             batch=batch,
             seed=self.plan.seed,
             augment=self.plan.augment,
             device=self.device,
         )
 
-    def _float(self, model: nn.Module) -> None:
+    def _float(self, start: Start) -> None:
+        model = start.net.to(self.device)
         restored = self.resume and load_float(self.out, model, self.plan)
         if self.resume:
             require_own_state(self.out, self.plan)
         # Only now: the folder of another run must stay as it was.
         write_file(self.out / "recipe.json", self.plan.model_dump_json(indent=2))
-        if not restored:
+        if not restored and self.plan.float_model.epochs:
+            torch.manual_seed(self.plan.seed)
             recipe = self.plan.float_model
-            fit_float(model, self._feed(recipe.batch), recipe, self.progress)
+            fit_float(model, self._feed(start, recipe.batch), recipe, self.progress)
             save_float(self.out, model, self.plan)
 
-    def _elastic(self, supernet: Supernet, teacher: nn.Module, calibration: Batches) -> None:
-        recipe = self.plan.elastic
-        feed = self._feed(recipe.batch)
+    def _elastic(self, supernet: Supernet, teacher: nn.Module, start: Start) -> None:
+        recipe = self.recipe
+        feed = self._feed(start, recipe.batch)
         optimizer = make_optimizer(supernet, recipe)
-        identity = self.plan.model_dump_json()
+        identity = json.dumps(self.plan.identity())
         done = 0
         if self.resume and (self.out / STATE_FILE).is_file():
             done = load_state(self.out / STATE_FILE, supernet, optimizer, identity)
@@ -217,12 +318,12 @@ class _Run:
             self.progress.advance(1, **losses)
         self.progress.finish()
         supernet.apply_float()
-        supernet.recalibrate(calibration.inputs())
 
     def _step_of(self, recipe: ElasticRecipe) -> type[ElasticStep]:
         if recipe.static is not None:
             return StaticStep
-        return GraphedStep if self.device.type == "cuda" else ElasticStep
+        graphed = self.device.type == "cuda" and recipe.batch_norm == "batch"
+        return GraphedStep if graphed else ElasticStep
 
     def _epoch(
         self,
@@ -238,17 +339,40 @@ class _Run:
         torch.manual_seed(self.plan.seed * 1_000_003 + epoch)
         parameters = list(supernet.graph.parameters())
         total = torch.zeros(len(step.losses), device=self.device)
-        supernet.graph.train()
+        supernet.graph.train(self.recipe.batch_norm == "batch")
         step.begin_epoch(rng)
-        for images, labels in feed.epoch(epoch):
+        for number, (images, labels) in enumerate(feed.epoch(epoch), 1):
             optimizer.zero_grad(set_to_none=True)
-            total += step.backward(images, labels, rng)
-            nn.utils.clip_grad_value_(parameters, self.plan.elastic.gradient_clip)
+            losses = step.backward(images, labels, rng)
+            if number % self._look == 0 or number == len(feed):
+                self._require_finite(step, losses, images, f"epoch {epoch + 1}, step {number}")
+            total += losses
+            nn.utils.clip_grad_value_(parameters, self.recipe.gradient_clip)
             optimizer.step()
             schedule.step()
             supernet.project()
         means = (total / max(1, len(feed))).tolist()
         return dict(zip(step.losses, means, strict=True))
+
+    @property
+    def _look(self) -> int:
+        """Steps from one look at the losses to the next: a GPU would wait for each."""
+        return 100 if self.device.type == "cuda" else 1
+
+    def _require_finite(
+        self, step: ElasticStep, losses: Tensor, images: Tensor, place: str
+    ) -> None:
+        problem = step.problem_of(losses, images)
+        if problem is None:
+            return
+        kept = (
+            ""
+            if not (self.out / STATE_FILE).is_file()
+            else "; --resume goes on from the epoch before"
+        )
+        raise TrainingError(
+            f"{place}: {problem} is not finite (allowed: numbers; try lower learning rates{kept})"
+        )
 
 
 def _cosine(step: int, total: int) -> float:

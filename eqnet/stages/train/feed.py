@@ -1,8 +1,9 @@
-"""Training images, shuffled and augmented on the device, the same for the same seed and epoch."""
+"""Training images, shuffled and augmented, the same for the same seed and epoch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from eqnet.spec.manifest import Preprocessing
 
 RESIDENT_BYTES = 4 << 30
 BLOCK_BATCHES = 8
+
+Labelled = tuple[Tensor, Tensor]
+"""Pixels uint8 [N, C, H, W] and labels int64 [N]."""
 
 
 def require_batch(images: Images, batch: int) -> None:
@@ -28,8 +32,10 @@ def require_batch(images: Images, batch: int) -> None:
 class Feed:
     """Batches (images float32 [B, C, H, W], labels int64 [B]) of a training split.
 
-    A split of up to 4 GiB lies on the device as a whole and is shuffled freely; a larger one
-    is read in blocks, whose order and content are shuffled. Raises DataError where the images
+    Images that are decoded for it are read in blocks, whose order and content are shuffled, the
+    next one while the network is at this one; augmented, each is a random part of its image
+    every time. Images of one stored size lie on the device as a whole up to 4 GiB and are
+    shuffled freely; augmented, they are shifted and mirrored. Raises DataError where the images
     do not fill one batch.
     """
 
@@ -49,40 +55,59 @@ class Feed:
         shape = (1, -1, 1, 1)
         self._mean = torch.tensor(rule.mean, device=device).view(shape)
         self._std = torch.tensor(rule.std, device=device).view(shape)
-        pixels, _ = images.take(1)
+        self._crops = augment and images.random_crops((seed,)) is not None
         self._block = batch * BLOCK_BATCHES
-        self._resident: tuple[Tensor, Tensor] | None = None
-        if pixels.nbytes * len(images) <= RESIDENT_BYTES:
+        self._resident: Labelled | None = None
+        pixels, _ = images.take(1)
+        if pixels.nbytes * len(images) <= RESIDENT_BYTES and not self._crops:
             self._block = len(images)
-            self._resident = self._read(0)
+            self._resident = self._read(images, 0)
 
     def __len__(self) -> int:
         """Batches in one epoch; an incomplete last batch of a block is left out."""
         whole, rest = divmod(len(self.images), self._block)
         return whole * (self._block // self.batch) + rest // self.batch
 
-    def _read(self, start: int) -> tuple[Tensor, Tensor]:
-        pixels, labels = self.images.read(start, min(start + self._block, len(self.images)))
+    def _read(self, images: Images, start: int) -> Labelled:
+        pixels, labels = images.read(start, min(start + self._block, len(images)))
         return torch.from_numpy(pixels).to(self.device), torch.from_numpy(labels).to(self.device)
 
-    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, number: int) -> Iterator[Labelled]:
         """The batches of one epoch; depends on the seed and the epoch's number alone."""
         generator = torch.Generator(self.device)
         generator.manual_seed(self.seed * 1_000_003 + number)
-        starts = torch.arange(0, len(self.images), self._block)
-        order = torch.randperm(len(starts), generator=generator, device=self.device).cpu()
-        for start in starts[order].tolist():
-            pixels, labels = self._resident or self._read(start)
+        for pixels, labels in self._blocks(number, generator):
             yield from self._batches(pixels, labels, generator)
+
+    def _blocks(self, number: int, generator: torch.Generator) -> Iterator[Labelled]:
+        if self._resident is not None:
+            yield self._resident
+            return
+        images = self.images
+        if self._crops:
+            images = images.random_crops((self.seed, number)) or images
+        starts = torch.arange(0, len(images), self._block)
+        order = torch.randperm(len(starts), generator=generator, device=self.device).cpu()
+        yield from self._ahead(images, starts[order].tolist())
+
+    def _ahead(self, images: Images, starts: Sequence[int]) -> Iterator[Labelled]:
+        """The blocks that begin there, each read while the one before it is used."""
+        with ThreadPoolExecutor(1) as reader:
+            reading = reader.submit(self._read, images, starts[0])
+            for start in starts[1:]:
+                block = reading.result()
+                reading = reader.submit(self._read, images, start)
+                yield block
+            yield reading.result()
 
     def _batches(
         self, pixels: Tensor, labels: Tensor, generator: torch.Generator
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[Labelled]:
         order = torch.randperm(len(labels), generator=generator, device=self.device)
         for chosen in order.split(self.batch):
             if len(chosen) < self.batch:
                 return
             batch = pixels[chosen]
-            if self.augment:
+            if self.augment and not self._crops:
                 batch = random_shift_flip(batch, generator=generator)
             yield batch.float().div_(255.0).sub_(self._mean).div_(self._std), labels[chosen]

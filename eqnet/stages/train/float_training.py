@@ -6,13 +6,17 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from eqnet.spec.errors import TrainingError
 from eqnet.spec.progress import Progress
 from eqnet.stages.train.feed import Feed
 from eqnet.stages.train.recipe import FloatRecipe
 
 
 def fit_float(model: nn.Module, feed: Feed, recipe: FloatRecipe, progress: Progress) -> None:
-    """Train `model` in place with SGD, Nesterov momentum and a cosine schedule."""
+    """Train `model` in place with SGD, Nesterov momentum and a cosine schedule.
+
+    Raises TrainingError where the loss of an epoch is no number.
+    """
     steps = max(1, recipe.epochs * len(feed))
     optimizer = torch.optim.SGD(
         model.parameters(),
@@ -33,6 +37,11 @@ def fit_float(model: nn.Module, feed: Feed, recipe: FloatRecipe, progress: Progr
             optimizer.step()
             schedule.step()
             total += loss.detach()
+        if not bool(torch.isfinite(total)):
+            raise TrainingError(
+                f"float training, epoch {epoch + 1}: the loss is not finite (allowed: numbers; try "
+                "a lower float_model.learning_rate)"
+            )
         progress.advance(loss=float(total) / max(1, len(feed)))
     progress.finish()
     model.eval()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from eqnet.spec.errors import ProfileError, unknown
+from eqnet.spec.errors import ProfileError, UsageError, unknown
 from eqnet.spec.fields import first_problem
 from eqnet.spec.hardware.load import read_yaml
+from eqnet.spec.inputs import Inputs
 from eqnet.spec.scheme import BITS, Form, Frozen
 from eqnet.stages.train.steps.losses import TERMS
 
@@ -18,7 +19,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class FloatRecipe(Frozen):
-    """The float model: SGD with momentum, cosine schedule."""
+    """The float model: SGD with momentum, cosine schedule; 0 epochs for weights that are given."""
 
     epochs: Annotated[int, Field(ge=0)] = 40
     batch: Annotated[int, Field(ge=2)] = 128
@@ -62,6 +63,9 @@ class ElasticRecipe(Frozen):
     """The elastic supernet: Adam, cosine schedule, one optimizer step for the three groups.
 
     styles: built-in profiles whose placement is sampled, or "paper" (Conv and Linear inputs).
+    batch_norm: "batch" normalizes by each batch, and a subnet's statistics are collected for it,
+    as in the paper; "own" keeps the statistics that a pretrained network came with, and corrects
+    in every batch, as for the subnet later, what quantization shifts.
     static: train for this form alone, with everything else the same (LSQ, arXiv 1902.08153).
     """
 
@@ -75,6 +79,7 @@ class ElasticRecipe(Frozen):
     styles: tuple[str, ...] = ("onnxruntime_x86", "openvino_asym", "tensorrt_int8", "paper")
     wdr: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=lambda: dict(WDR))
     gpg: GpgRecipe = GpgRecipe()
+    batch_norm: Literal["batch", "own"] = "batch"
     static: StaticRecipe | None = None
 
     @field_validator("wdr")
@@ -97,21 +102,46 @@ class CqapRecipe(Frozen):
 
 
 class Recipe(Frozen):
-    """One training run, from nothing to a supernet with its predictor."""
+    """One training run, from a float network to a supernet with its predictor.
+
+    model, weights, weights_key, data, dataset, inputs: the network and its images, as of
+    `eqnet.stages.train.start.Network`; what a recipe leaves open the caller says. weights_sha256:
+    what the file of weights must hold. cqap: null for none; a search then measures subnets.
+    """
 
     schema_version: Literal[1]
-    model: str
-    dataset: str = "fashion_mnist"
+    model: str | None = None
+    weights: Path | None = None
+    weights_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    weights_key: str | None = None
+    data: Path | None = None
+    dataset: str | None = None
+    inputs: Inputs = Inputs()
     seed: int = 0
     augment: bool = True
     float_model: FloatRecipe = FloatRecipe()
     elastic: ElasticRecipe = ElasticRecipe()
-    cqap: CqapRecipe = CqapRecipe()
+    cqap: CqapRecipe | None = CqapRecipe()
+
+    def identity(self) -> dict[str, Any]:
+        """All that the result depends on; not where files lie."""
+        return self.model_dump(mode="json", exclude={"weights", "data"})
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read a recipe. Raises ProfileError naming the file, the key, and what is allowed."""
+    """Read a recipe; its paths are from its folder.
+
+    Raises ProfileError naming the file, the key, and what is allowed.
+    """
     try:
-        return Recipe.model_validate(read_yaml(path))
+        recipe = Recipe.model_validate(read_yaml(path))
     except ValidationError as error:
         raise ProfileError(f"{path}: {first_problem(error)}") from error
+    except UsageError as error:
+        raise ProfileError(f"{path}: inputs: {error}") from error
+    found = {}
+    for name in ("weights", "data"):
+        stated = getattr(recipe, name)
+        if stated is not None:
+            found[name] = path.parent / stated
+    return recipe.model_copy(update=found)

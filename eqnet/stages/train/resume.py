@@ -13,12 +13,27 @@ from eqnet.backend.files import write_file
 from eqnet.spec.errors import CheckpointError, one_line
 from eqnet.stages.train.recipe import Recipe
 from eqnet.stages.train.state import STATE_FILE, require_same
-from eqnet.supernet.checkpoint import SUPERNET_FILE, Header, parse_header, read_tensors
+from eqnet.supernet.checkpoint import (
+    SUPERNET_FILE,
+    Header,
+    parse_header,
+    read_tensors,
+    require_like,
+)
 
 FLOAT_FILE = "float.safetensors"
 LOG_FILE = "train.jsonl"
 IDENTITY_KEY = "identity"
-FLOAT_FIELDS = {"model", "dataset", "seed", "augment", "float_model"}
+FLOAT_FIELDS = {
+    "model",
+    "weights_sha256",
+    "weights_key",
+    "dataset",
+    "inputs",
+    "seed",
+    "augment",
+    "float_model",
+}
 
 
 def float_identity(plan: Recipe) -> str:
@@ -42,6 +57,9 @@ def load_float(folder: Path, model: nn.Module, plan: Recipe) -> bool:
         return False
     metadata, tensors = read_tensors(path)
     require_same(path, metadata.get(IDENTITY_KEY), float_identity(plan))
+    targets = model.state_dict()
+    for name in tensors.keys() & targets.keys():
+        require_like(path, name, tensors[name], targets[name])
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
@@ -56,7 +74,7 @@ def require_own_state(folder: Path, plan: Recipe) -> None:
     """A state of elastic training, if there is one, is of this run. Raises CheckpointError."""
     path = folder / STATE_FILE
     if path.is_file():
-        require_same(path, read_tensors(path)[0].get("recipe"), plan.model_dump_json())
+        require_same(path, read_tensors(path)[0].get("recipe"), json.dumps(plan.identity()))
 
 
 def finished(folder: Path, plan: Recipe) -> Header | None:
@@ -68,7 +86,7 @@ def finished(folder: Path, plan: Recipe) -> Header | None:
     if not path.is_file():
         return None
     header = parse_header(path, read_tensors(path)[0])
-    return header if header.recipe == plan.model_dump(mode="json") else None
+    return header if header.recipe == plan.identity() else None
 
 
 def read_log(folder: Path, epochs: int) -> list[dict[str, Any]]:

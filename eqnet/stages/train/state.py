@@ -11,11 +11,12 @@ from torch import Tensor
 
 from eqnet.backend.files import write_file
 from eqnet.spec.errors import CheckpointError, one_line
-from eqnet.supernet.checkpoint import read_tensors
+from eqnet.supernet.checkpoint import read_tensors, require_like
 from eqnet.supernet.supernet import Supernet
 
 STATE_FILE = "resume.safetensors"
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+STEP, SQUARES = "step", "exp_avg_sq"
+MOMENTS = (STEP, "exp_avg", SQUARES)
 
 
 def save_state(
@@ -64,6 +65,10 @@ def _restore(
     recipe: str,
 ) -> int:
     require_same(path, metadata.get("recipe"), recipe)
+    epoch = int(metadata["epoch"])
+    if epoch < 1:
+        raise CheckpointError(f"{path}: epoch {epoch} (allowed: 1 or more)")
+    _require_sound(path, tensors, supernet)
     supernet.graph.load_state_dict(
         {k.removeprefix("net."): v for k, v in tensors.items() if k.startswith("net.")}
     )
@@ -71,7 +76,21 @@ def _restore(
         state = _moments(tensors, name, parameter)
         if state:
             optimizer.state[parameter] = state
-    return int(metadata["epoch"])
+    return epoch
+
+
+def _require_sound(path: Path, tensors: dict[str, Tensor], supernet: Supernet) -> None:
+    """Every tensor is like the one that it stands for. Raises CheckpointError."""
+    targets = {f"net.{name}": value for name, value in supernet.graph.state_dict().items()}
+    for name, parameter in supernet.graph.named_parameters():
+        for moment in MOMENTS:
+            like = torch.zeros((), dtype=torch.float32) if moment == STEP else parameter
+            targets[f"{moment}.{name}"] = like
+    for name, value in tensors.items():
+        if name in targets:
+            require_like(path, name, value, targets[name])
+        if name.startswith((f"{STEP}.", f"{SQUARES}.")) and bool((value < 0).any()):
+            raise CheckpointError(f"{path}: tensor '{name}' holds numbers below 0")
 
 
 def _moments(tensors: dict[str, Tensor], name: str, parameter: Tensor) -> dict[str, Tensor]:

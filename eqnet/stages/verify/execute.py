@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from eqnet.backend.decisions import decide
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.preprocess import preprocess
-from eqnet.backend.protocol import Array, Exporter, Runner
-from eqnet.spec.errors import ArtifactError, EqnetError, one_line
+from eqnet.backend.protocol import Array, Exporter
+from eqnet.backend.running import CheckedRunner
 from eqnet.spec.manifest import Manifest
 
 BATCH = 64
@@ -52,8 +52,7 @@ def choose_target(manifest: Manifest) -> Deployment:
 class Execution:
     """Runs pixels through a graph in batches, with the manifest's preprocessing."""
 
-    path: Path
-    runner: Runner
+    runner: CheckedRunner
     manifest: Manifest
 
     def __call__(self, pixels: NDArray[np.uint8]) -> Array:
@@ -61,18 +60,7 @@ class Execution:
 
         Raises ArtifactError if the runtime fails or gives another shape.
         """
-        try:
-            logits = self.runner(preprocess(pixels, self.manifest.preprocessing))
-        except EqnetError:
-            raise
-        except Exception as error:  # each runtime has its own exceptions
-            raise ArtifactError(f"{self.path}: the runtime failed: {one_line(error)}") from error
-        wanted = (len(pixels), self.manifest.model.classes)
-        if logits.shape != wanted:
-            raise ArtifactError(
-                f"{self.path}: gives {list(logits.shape)} (allowed: {list(wanted)})"
-            )
-        return logits
+        return self.runner(preprocess(pixels, self.manifest.preprocessing))
 
 
 def open_graph(
@@ -80,7 +68,7 @@ def open_graph(
 ) -> Execution:
     """Load a graph of the artifact for execution, as its profile says."""
     runner = executor.open(path, optimize=optimize, threads=threads, profile=manifest.profile)
-    return Execution(path, runner, manifest)
+    return Execution(CheckedRunner(path, runner, manifest.model.classes), manifest)
 
 
 def run_batches(

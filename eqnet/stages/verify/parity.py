@@ -45,6 +45,7 @@ def verify(
     *,
     data: Path | None = None,
     threads: int | None = None,
+    expect: str | None = None,
     progress: BatchProgress | None = None,
 ) -> VerifyReport:
     """Check an artifact folder against its own manifest, on this machine.
@@ -54,14 +55,15 @@ def verify(
     the logits of PyTorch's subnet; then the runtime is asked which layers ran in int8. That is
     the report's `export_verdict`. Its `quantization_verdict` compares the same run with the
     float model: top-1 agreement, and accuracy where labels are known. `data` is a dataset
-    folder: its whole test set is classified too.
+    folder: its whole test set is classified too. `expect` is the digest that the artifact must
+    have: the manifest's own tells damage, this one also what was changed on purpose.
 
     A backend that cannot execute here is stood in for by ONNX Runtime on the same graph; the
-    verdict is then at best "skipped". Raises ArtifactError (missing, changed or corrupt file),
-    UsageError or DataError; a demand that is not met is a failed check, not an exception.
-    Writes nothing.
+    verdict is then at best "skipped". Raises ArtifactError (missing, changed or corrupt file,
+    another digest), UsageError or DataError; a demand that is not met is a failed check, not an
+    exception. Writes nothing.
     """
-    manifest = read_manifest(artifact)
+    manifest = read_manifest(artifact, expect=expect)
     checked = check_files(artifact, manifest)
     parity = read_parity(artifact, manifest)
     target = choose_target(manifest)
@@ -83,6 +85,7 @@ def verify(
         results.append(check)
     return VerifyReport(
         artifact=artifact.name or artifact.resolve().name,
+        digest=manifest.digest,
         profile=manifest.profile.name,
         backend=manifest.backend,
         runtime=target.runtime,

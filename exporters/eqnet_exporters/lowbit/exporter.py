@@ -13,13 +13,14 @@ from pathlib import Path
 
 from eqnet.backend.artifact import Parity
 from eqnet.backend.capabilities import capability_refusals
+from eqnet.backend.lowbit.integer import INTEGER, PACKED
 from eqnet.backend.protocol import Capabilities, HostLimit
 from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.manifest import BuildReport
 from eqnet.spec.reports import Check
 from eqnet.spec.scheme import BITS, Granularity, Symmetry
 from eqnet_exporters.lowbit.checks import file_checks
-from eqnet_exporters.lowbit.files import describe, write_files
+from eqnet_exporters.lowbit.files import PACKED_ONNX, QONNX, describe, write_files
 from eqnet_exporters.onnxruntime import OnnxRuntimeExporter
 
 
@@ -27,6 +28,7 @@ class LowBitExporter(OnnxRuntimeExporter):
     """The ONNX Runtime exporter with the bits and forms of a custom accelerator."""
 
     name = "lowbit"
+    own_files = (QONNX, PACKED_ONNX, PACKED, INTEGER)
     capabilities = Capabilities(
         weight_granularities=frozenset(Granularity),
         weight_symmetries=frozenset(Symmetry),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
 
+from eqnet.backend.disk.temporaries import scratch_folder
 from eqnet.backend.machine.isa import this_cpu
 from eqnet.spec.errors import ArtifactError
 from eqnet.spec.outside.inspection import BackendFinding, LayerForm
@@ -70,8 +70,8 @@ def _optimized(path: Path, *, int8_activations: bool) -> list[onnx.NodeProto]:
     options = ort.default_options()
     if int8_activations:
         options.add_session_config_entry(ort.INT8_ALLOWED, "1")
-    with tempfile.TemporaryDirectory() as folder:
-        return ort.optimized_nodes(path, options, Path(folder))
+    with scratch_folder() as folder:
+        return ort.optimized_nodes(path, options, folder)
 
 
 def _with_entry(path: Path, layers: Sequence[LayerForm], int8: set[str]) -> set[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import platform
 import re
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from eqnet.backend.disk.temporaries import scratch_folder
 from eqnet.backend.machine.isa import this_cpu
 from eqnet.backend.protocol import Array, HostLimit
 from eqnet.spec.errors import ArtifactError, MissingExtraError, one_line
@@ -204,6 +204,6 @@ def int8_layers(path: Path, layers: Iterable[str]) -> list[str]:
     Raises ArtifactError if the graph does not load.
     """
     options = session_options(True, 1, has_int8_activations(_read(path)))
-    with tempfile.TemporaryDirectory() as folder:
-        proved = int8_names(optimized_nodes(path, options, Path(folder)))
+    with scratch_folder() as folder:
+        proved = int8_names(optimized_nodes(path, options, folder))
     return [layer for layer in layers if layer in proved]

@@ -6,14 +6,14 @@ names both.
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
 from eqnet.backend.protocol import Runner
-from eqnet.spec.errors import ArtifactError, EqnetError
+from eqnet.spec.errors import ArtifactError, EqnetError, one_line
 from eqnet.spec.manifest import MODEL
+from eqnet.spec.texts import parse_json
 from eqnet_exporters.trt import build as trt_build
 from eqnet_exporters.trt.cuda import Cuda
 from eqnet_exporters.trt.run import TensorRtRunner
@@ -51,7 +51,7 @@ def load_shipped(trt: Any, cuda: Cuda, model: Path) -> Runner | None:
             return TensorRtRunner(trt, engine.read_bytes(), cuda)
         except (OSError, EqnetError) as error:
             reason = f"{engine.name}: {error}"
-    LOG.warning("%s: building a new engine for this GPU: %s", model.parent, reason)
+    LOG.warning("%s: building a new engine for this GPU: %s", model.parent, one_line(reason))
     return None
 
 
@@ -70,8 +70,8 @@ def _read(path: Path) -> tuple[str, dict[str, str]]:
 def read_sums(path: Path) -> dict[str, Any]:
     """The content of a ``build.json``. Raises ArtifactError for one that is damaged."""
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        content = parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: not a record of engines: {error!r}") from error
     if not isinstance(content, dict):
         raise ArtifactError(f"{path}: not a record of engines: {type(content).__name__}")

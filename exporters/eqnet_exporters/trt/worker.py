@@ -12,11 +12,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from eqnet.backend.disk.temporaries import scratch_folder
 from eqnet.spec.errors import EqnetError, one_line
 from eqnet_exporters.trt import build as trt_build
 from eqnet_exporters.trt.build import Engine, EngineBatches
@@ -32,14 +32,14 @@ def build_all(
     onnx = model.read_bytes()
     others = _for_the_worker(targets, len(onnx))
     engines: dict[str, Engine] = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        worker = _start(model, Path(scratch), batches, others) if others else None
+    with scratch_folder() as scratch:
+        worker = _start(model, scratch, batches, others) if others else None
         try:
             for target in targets:
                 if target not in others:
                     engines[target] = trt_build.build(trt, onnx, target=target, batches=batches)
             if worker is not None:
-                engines |= _collect(worker, Path(scratch), others)
+                engines |= _collect(worker, scratch, others)
         finally:
             if worker is not None:
                 worker.kill()

@@ -236,6 +236,25 @@ DAMAGE = {
         lambda c: ranged(c, shift=[0]),
         "op 'conv1': shifts (allowed: integers of 1 to 62)",
     ),
+    "huge pads": (
+        lambda c: ranged(c, pads=[10**9, 0, 0, 0]),
+        "op 'conv1': pads (allowed: integers of 0 to 64)",
+    ),
+    "no strides": (lambda c: ranged(c, strides=[0, 1]), "strides (allowed"),
+    "half a stride": (lambda c: ranged(c, strides=[0.5, 1]), "strides (allowed"),
+    "huge bias shift": (lambda c: ranged(c, bias_shift=64), "bias_shift (allowed"),
+    "huge input": (
+        lambda c: {**c, "input": {**c["input"], "shape": [3, 10**8, 10**8]}},
+        "op 'input': shape (allowed",
+    ),
+    "huge integer": (
+        lambda c: json.dumps(c).replace('"version": 1', '"version": ' + "1" * 400),
+        "an integer of 400 digits",
+    ),
+    "wide grid": (
+        lambda c: {**c, "tensors": {n: {**g, "hi": 2**40} for n, g in c["tensors"].items()}},
+        "integers of 32 bits",
+    ),
     "float": (lambda c: {**c, "tensors": {"a": 1.5}}, "not a sound program"),
 }
 

@@ -6,6 +6,7 @@ import json
 import shutil
 
 import pytest
+from artifacts import rewrite
 
 from eqnet.spec.errors import OutputError
 from eqnet.spec.manifest import MANIFEST
@@ -30,7 +31,7 @@ def written(monkeypatch):
 def foreign(folder) -> None:
     content = json.loads((folder / MANIFEST).read_text())
     content["subnet"]["supernet"] = "0" * 64
-    (folder / MANIFEST).write_text(json.dumps(content))
+    rewrite(folder, **content)
 
 
 def test_the_same_supernet_and_profile_replace_their_artifact(folder, written):

@@ -213,7 +213,7 @@ def test_folder_of_search_folders(tmp_path: Path) -> None:
 def test_wrong_manifest_is_one_line(tmp_path: Path, content: str) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "manifest.json").write_text(content, encoding="latin-1")
-    with pytest.raises(ArtifactError, match="not a valid manifest") as caught:
+    with pytest.raises(ArtifactError, match=r"manifest\.json: (not|schema)") as caught:
         load([tmp_path / "a"])
     assert "\n" not in str(caught.value)
 

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 from nets import SIGNED_ZERO, small_supernet, style
-from safetensors.numpy import save_file
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+from safetensors.torch import save_file as save_torch
 from search_tools import IDENTITY, session_of
 
 from eqnet.spec.errors import CheckpointError
@@ -191,3 +193,26 @@ def test_damaged_labels_are_one_line(measure, damage):
         measure()
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -0.5, 1.5])
+def test_labels_of_impossible_accuracies_are_refused(measure, value):
+    measure()
+    path = measure.folder / "a"
+    tensors = load_file(path)
+    tensors["accuracy"][0] = value
+    with safe_open(path, "np") as file:
+        save_file(tensors, path, file.metadata())
+    with pytest.raises(CheckpointError, match=str(path)):
+        measure()
+
+
+def test_labels_of_another_type_are_refused(measure):
+    measure()
+    path = measure.folder / "a"
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name).to(torch.bfloat16) for name in file.keys()}  # noqa: SIM118
+    save_torch(tensors, path, metadata)
+    with pytest.raises(CheckpointError, match="bfloat16"):
+        measure()

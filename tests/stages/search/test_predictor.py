@@ -119,6 +119,16 @@ def test_a_truncated_predictor_is_one_line(supernet, fitted, tmp_path, kept):
     refused(tmp_path, "damaged or not safetensors", feature_size(supernet.info))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_predictor_of_no_numbers_is_one_line(supernet, fitted, tmp_path, value):
+    path = save_cqap(tmp_path, fitted)
+    tensors = load_file(path)
+    name = sorted(tensors)[0]
+    tensors[name] = np.full_like(tensors[name], value)
+    save_file(tensors, path, {"eqnet": fitted.header.model_dump_json()})
+    refused(tmp_path, "holds NaN or infinity", feature_size(supernet.info))
+
+
 def counted_tau(a, b):
     """Tau-b by its definition: agreeing less disagreeing pairs, over untied pairs."""
     agree = disagree = only_a = only_b = 0

@@ -13,13 +13,10 @@ from recipe_tools import InterruptedRunError, StopAfter, write_recipe
 from safetensors.torch import load_file, save_file
 
 from eqnet.cli.options import parse_static
-from eqnet.spec.errors import CheckpointError, ProfileError, UsageError
+from eqnet.spec.errors import CheckpointError, ProfileError, TrainingError, UsageError
 from eqnet.spec.scheme import Form, Granularity, Symmetry
-from eqnet.stages.train.elastic import (
-    make_optimizer,
-    pick_device,
-    train,
-)
+from eqnet.stages.train.devices import pick_device
+from eqnet.stages.train.elastic import make_optimizer, train
 from eqnet.stages.train.recipe import ElasticRecipe, GpgRecipe, StaticRecipe, load_recipe
 from eqnet.stages.train.resume import LOG_FILE
 from eqnet.stages.train.state import STATE_FILE, load_state, save_state
@@ -198,6 +195,55 @@ def test_recorded_steps_give_the_gradients_of_plain_ones():
     for name, parameter in net.graph.named_parameters():
         if parameter.grad is not None:
             torch.testing.assert_close(grads[name], parameter.grad, rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (
+            lambda net: net.layer("conv1").weight.data.view(-1)[0].fill_(float("nan")),
+            "'conv1.weight'",
+        ),
+        (lambda net: net.graph.get_submodule("bn2").running_var.fill_(-1.0), "layer 'bn2'"),
+    ],
+)
+def test_a_loss_that_is_no_number_names_its_subnet_and_layer(step, spoil, told):
+    step.supernet.graph.eval()
+    labels = torch.tensor([0, 1, 2, 3])
+    fine = step.backward(images(4), labels, random.Random(2))
+    assert step.problem_of(fine, images(4)) is None
+    spoil(step.supernet)
+    broken = step.backward(images(4), labels, random.Random(2))
+    problem = step.problem_of(broken, images(4))
+    assert problem.startswith("loss of the subnet 'high' (")
+    assert "8 bits" in problem
+    assert told in problem
+
+
+def test_a_run_that_diverges_ends_in_one_line_and_keeps_its_last_epoch(
+    recipe, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    with pytest.raises(InterruptedRunError):
+        train(recipe, out, device="cpu", progress=StopAfter(1))
+    whole = (out / STATE_FILE).read_bytes()
+    plain = ElasticStep.backward
+
+    def backward(self, *arguments):
+        return plain(self, *arguments) * float("nan")
+
+    monkeypatch.setattr(ElasticStep, "backward", backward)
+    with pytest.raises(
+        TrainingError, match=r"epoch 2, step 1: loss of the subnet 'high'.*--resume"
+    ):
+        train(recipe, out, device="cpu", resume=True)
+    assert (out / STATE_FILE).read_bytes() == whole
+
+
+def test_float_training_that_diverges_ends_in_one_line(recipe, tmp_path):
+    recipe.write_text(recipe.read_text().replace("learning_rate: 0.02", "learning_rate: 1.0e+30"))
+    with pytest.raises(TrainingError, match="float training, epoch 1: the loss is not finite"):
+        train(recipe, tmp_path / "out", device="cpu")
 
 
 def test_a_static_step_moves_one_form_alone_and_a_float_one_none(step):

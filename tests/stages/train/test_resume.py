@@ -6,6 +6,7 @@ import pytest
 import torch
 from nets import TinyData
 from recipe_tools import InterruptedRunError, StopAfter, write_recipe
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from eqnet.cli.main import main
@@ -168,3 +169,58 @@ def test_a_feed_holds_at_least_one_batch():
     assert len(list(feed(10).epoch(0))) == len(feed(10)) == 1
     with pytest.raises(DataError, match="tiny train, 9 images"):
         feed(9)
+
+
+def resave(path, change, epoch=None):
+    """Change a tensor of a file, and the epoch that it says."""
+    tensors = load_file(path)
+    with safe_open(path, "pt") as file:
+        metadata = dict(file.metadata())
+    change(tensors)
+    save_file(tensors, path, metadata if epoch is None else {**metadata, "epoch": epoch})
+
+
+def some(tensors, prefix):
+    return next(name for name in sorted(tensors) if name.startswith(prefix))
+
+
+SPOILED = {
+    "NaN weight": ("net.", lambda value: torch.full_like(value, torch.nan)),
+    "NaN moment": ("exp_avg.", lambda value: torch.full_like(value, torch.nan)),
+    "negative squares": ("exp_avg_sq.", lambda value: value - 1),
+    "infinite step": ("step.", lambda value: torch.full_like(value, torch.inf)),
+    "other shape": ("exp_avg.", lambda value: torch.zeros(3)),
+    "bfloat16": ("exp_avg.", lambda value: value.to(torch.bfloat16)),
+}
+
+
+@pytest.mark.parametrize("damage", [*SPOILED, "epoch -5", "epoch 0", "epoch many"])
+def test_a_state_that_no_training_leaves_is_refused(recipe, interrupted, damage):
+    path, epoch = interrupted / STATE_FILE, None
+    if damage in SPOILED:
+        prefix, spoil = SPOILED[damage]
+
+        def change(tensors):
+            name = some(tensors, prefix)
+            tensors[name] = spoil(tensors[name])
+    else:
+        epoch = damage.removeprefix("epoch ")
+
+        def change(tensors):
+            pass
+
+    resave(path, change, epoch)
+    before = content(interrupted)
+    with pytest.raises(CheckpointError) as caught:
+        train(recipe, interrupted, device="cpu", resume=True)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert content(interrupted) == before
+
+
+@pytest.mark.parametrize("spoil", [lambda v: v * torch.nan, lambda v: v.to(torch.float64)])
+def test_a_float_model_of_no_numbers_is_refused(recipe, interrupted, spoil):
+    path = interrupted / FLOAT_FILE
+    resave(path, lambda tensors: tensors.update({"head.weight": spoil(tensors["head.weight"])}))
+    with pytest.raises(CheckpointError, match=rf"{FLOAT_FILE}: tensor 'head.weight'"):
+        train(recipe, interrupted, device="cpu", resume=True)

@@ -47,15 +47,17 @@ def weight_distribution_loss(weights: Sequence[Tensor], factors: Mapping[str, fl
 def guided_loss(logits: Tensor, labels: Tensor, guide: Tensor | None, guidance: float) -> Tensor:
     """GPG's loss of one group: lambda KL(student, guide) + (1 - lambda) CE.
 
-    logits, guide: float32 [N, K]; the guide is detached. Without a guide, cross entropy alone.
+    logits, guide: float32 [N, K]; the guide is detached. labels: int64 [N]. Without a guide,
+    cross entropy alone; with lambda 1 the guide alone, and labels are not read.
     """
-    loss = functional.cross_entropy(logits, labels)
     if guide is None:
-        return loss
+        return functional.cross_entropy(logits, labels)
     divergence = functional.kl_div(
         functional.log_softmax(logits, dim=1),
         functional.log_softmax(guide.detach(), dim=1),
         reduction="batchmean",
         log_target=True,
     )
-    return guidance * divergence + (1.0 - guidance) * loss
+    if guidance == 1.0:
+        return divergence
+    return guidance * divergence + (1.0 - guidance) * functional.cross_entropy(logits, labels)

@@ -1,0 +1,1 @@
+"""What keeps files whole: temporaries that a killed process leaves, renames, power loss."""
