@@ -14,6 +14,8 @@ import pytest
 from eqnet_exporters.onnxruntime import OnnxRuntimeExporter
 from eqnet_exporters.openvino import OpenVinoExporter
 from eqnet_exporters.tensorrt import TensorRtExporter
+from eqnet_exporters.trt import build as trt_build
+from eqnet_exporters.trt import log as trt_log
 from eqnet_exporters.trt.lower import to_signed_zero
 from graphs import Builder, residual_net
 from onnx import helper
@@ -148,6 +150,14 @@ class TestOnnxRuntime:
         assert finding.precision == "float"
         assert "only its weights are integers" in finding.reason
 
+    def test_a_large_file_is_optimized_with_its_weights_beside_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        path = quantize_static(tmp_path)
+        small = ask(OnnxRuntimeExporter(), path)
+        monkeypatch.setattr("eqnet_exporters.ort.session.LARGE", 0)
+        assert ask(OnnxRuntimeExporter(), path) == small
+
     def test_operators_that_it_does_not_know_are_refused(self, tmp_path: Path):
         node = helper.make_node("Whatever", ["x"], ["y"], "w", domain="own.domain")
         path = save(model([node], [], domains=("own.domain",)), tmp_path / "net.onnx")
@@ -228,6 +238,12 @@ class TestTensorRt:
         finding = ask(TensorRtExporter(), path)
         assert finding.verdict == "checked", finding
         assert len(int8_of(finding)) == 3
+        trt = trt_build.find_tensorrt_or_none()
+        if trt is None or not trt_build.builds_without_gpu(trt):
+            pytest.skip("no TensorRT that builds for SM89 here, to be asked the same")
+        engine = trt_build.build(trt, path.read_bytes(), target="SM89")
+        types = trt_log.compute_types(engine.log, int8_of(finding))
+        assert set(types.values()) == {"Int8"}
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -60,8 +60,8 @@ class Questions:
 
     def shapes(self) -> Mapping[str, Sequence[int | None]]:
         """The shapes that were found, for a batch of one; None for a free size."""
-        process = self._running["shapes"]
-        if process.wait(self._end) is not None:
+        process = self._running.get("shapes")
+        if process is None or process.wait(self._end) is not None:
             return {}
         return Shapes.validate_json(process.out.read_bytes())
 
@@ -86,6 +86,8 @@ class Questions:
         return _without(name, "failed", problem)
 
     def _start(self, key: str, module: str, first: list[str], content: str) -> None:
+        if not sys.executable:  # an interpreter inside of another program
+            return
         most = BASE_BYTES + TIMES_SIZE * self._size
         given, out = self._scratch / f"{key}.in.json", self._scratch / f"{key}.out.json"
         given.write_text(content, encoding="utf-8")

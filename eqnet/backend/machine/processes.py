@@ -51,12 +51,16 @@ class Process:
 
 
 def start(module: str, arguments: Sequence[str], out: Path) -> Process:
-    """Run ``python -m module arguments`` with this process's modules, silently."""
+    """Run ``python -m module arguments`` with this process's modules, silently.
+
+    Modules are found where this process finds them, and in the current folder only if it is among
+    those: a stranger's file may lie beside a stranger's ``numpy.py``.
+    """
     said = out.with_name(f"{out.name}.said")
-    paths = os.pathsep.join(path for path in sys.path if path)
+    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
     with said.open("wb") as errors:
         running = subprocess.Popen(  # noqa: S603  # this interpreter, arguments of our own
-            [sys.executable, "-m", module, *arguments],
+            [sys.executable, "-P", "-m", module, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=errors,

@@ -71,6 +71,15 @@ def _asymmetric_weights(layer: LayerForm) -> Why | None:
     )
 
 
+def _product(layer: LayerForm) -> Why | None:
+    if layer.kind != "product":
+        return None
+    return Why(
+        "a product of two activations, for which OpenVINO chose a float primitive, as in attention",
+        "leave both operands without quantizers, which then only cost time",
+    )
+
+
 def _transposed(layer: LayerForm) -> Why | None:
     if layer.kind != "transposed":
         return None
@@ -91,7 +100,13 @@ def _integer_operator(layer: LayerForm) -> Why | None:
     )
 
 
-RULES: tuple[Rule, ...] = (_integer_operator, *COMMON, _asymmetric_weights, _transposed)
+RULES: tuple[Rule, ...] = (
+    _integer_operator,
+    *COMMON,
+    _product,
+    _asymmetric_weights,
+    _transposed,
+)
 
 
 def _notes(layers: Sequence[LayerForm]) -> tuple[str, ...]:

@@ -192,6 +192,22 @@ def test_a_damaged_tensor_is_told_in_one_line(tmp_path: Path):
     assert report.backends[0].verdict == "refused"
 
 
+def test_modules_beside_the_file_are_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    save(float_net(), tmp_path / "net.onnx")
+    for name in ("numpy", "onnx", "onnxruntime"):
+        (tmp_path / f"{name}.py").write_text(f"open('{name}.marker', 'w').close()\n")
+    code = """
+from pathlib import Path
+from eqnet.stages.inspect import inspect
+print(inspect(Path("net.onnx"), backends=["onnxruntime"]).backends[0].verdict)
+"""
+    monkeypatch.setenv("PYTHONPATH", ":".join(part for part in sys.path if part))
+    command = [sys.executable, "-P", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.stdout.strip() == "loaded", done.stderr
+    assert list(tmp_path.glob("*.marker")) == []
+
+
 def test_it_needs_no_torch_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = save(float_net(), tmp_path / "net.onnx")
     scratch = tmp_path / "scratch"
