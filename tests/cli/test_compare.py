@@ -92,7 +92,7 @@ def test_markdown_of_every_cell():
     )
     assert lines[3] == "| b | tensorrt | 10 bytes | - | - | - | - | - | - |"
     assert lines[-1] == "- b: no GPU"
-    assert "1.50 points of accuracy below the reference" in lines[-2]
+    assert r"accuracy -1.50 points \[-2.50, -0.50\] against the reference" in lines[-2]
 
 
 def test_markdown_is_printed(pair: list[str], capsys: pytest.CaptureFixture[str]):

@@ -29,8 +29,8 @@ def test_tables_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         "loaded 3 of 3 100.0 % 100.0 %",
         "tensorrt refused - - -",
         "conv1 Conv int8 sym by channel 0",
-        "tensorrt: not in int8: 3: conv1, depth, ... why its bias is an integer",
-        "remedy quantize_static: QuantizeBias=False; profile tensorrt_int8",
+        "tensorrt: not in int8: 3: conv1, depth, ... why quantizers in uint8",
+        "remedy profile tensorrt_int8; quantize_static: QInt8 for both types",
     ):
         assert part in text, printed.out
 

@@ -224,6 +224,28 @@ class TestTensorRt:
         assert reason in only(finding, layer).reason
         assert only(finding, "block.conv2").precision == "int8"
 
+    def test_operators_of_other_domains_are_refused(self, tmp_path: Path):
+        proto = float_net()
+        proto.graph.node[0].input[0] = "xq"
+        quant = helper.make_node(
+            "Quant", ["x", "s", "z", "b"], ["xq"], "q", domain="qonnx.custom_op.general", signed=0
+        )
+        proto.graph.node.insert(0, quant)
+        proto.graph.initializer.extend(
+            constants(s=np.float32(0.1), z=np.float32(0), b=np.float32(4))
+        )
+        proto.opset_import.append(helper.make_opsetid("qonnx.custom_op.general", 1))
+        path = save(proto, tmp_path / "net.onnx")
+        layer = layers_of(path)[0]
+        assert (layer.form, layer.input.type, layer.input.stored) == (
+            "activations only",
+            "uint4",
+            False,
+        )
+        finding = ask(TensorRtExporter(), path)
+        assert finding.verdict == "refused"
+        assert finding.reason == "operator qonnx.custom_op.general:Quant"
+
     def test_quantize_static_as_it_comes_is_refused(self, tmp_path: Path):
         finding = ask(TensorRtExporter(), quantize_static(tmp_path))
         assert finding.verdict == "refused"

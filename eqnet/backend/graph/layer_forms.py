@@ -127,6 +127,8 @@ def _layer(node: ir.Node) -> LayerForm:
 
 def _form(weight: TensorForm | None, activation: TensorForm | None) -> FormName:
     if weight is not None and activation is not None:
+        if not (weight.stored and activation.stored):
+            return "qonnx"
         return "dynamic" if activation.dynamic else "qdq"
     if weight is not None:
         return "weights only"

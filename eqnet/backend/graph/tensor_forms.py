@@ -167,7 +167,8 @@ def quant_form(node: ir.Node) -> TensorForm:
     if bits_array is not None and bits_array.size == 1:
         bits = int(np.clip(np.nan_to_num(float(bits_array.item())), 0, 64))
     kind = "int" if node.attributes.get_int("signed", 1) else "uint"
-    return quantized_form(f"{kind}{bits}", input_of(node, 1), input_of(node, 2), axis=0)
+    form = quantized_form(f"{kind}{bits}", input_of(node, 1), input_of(node, 2), axis=0)
+    return form.model_copy(update={"stored": False})
 
 
 def quantizer_before(value: ir.Value | None) -> tuple[ir.Node | None, ir.Node | None]:

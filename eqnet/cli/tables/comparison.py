@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from eqnet.cli.tables.wording import percent, plain, size
+from eqnet.spec.comparison import FloatComparison
 from eqnet.spec.outside.side_by_side import ComparedModel, CompareReport
 
 COLUMNS = ("model", "runs in", "size", "int8", "ms", "vs first", "agree", "dB", "accuracy")
@@ -67,6 +68,14 @@ def _cells(model: ComparedModel) -> tuple[str, ...]:
     return (model.name, where, size(model.bytes), *numbers)
 
 
+def _accuracy_line(name: str, compared: FloatComparison) -> Iterator[str]:
+    drop, interval = compared.accuracy_drop, compared.accuracy_drop_interval
+    if drop is not None and interval is not None:
+        low, high = (-end for end in reversed(interval))
+        gained = f"{-drop:+.2f} points [{low:+.2f}, {high:+.2f}]"
+        yield f"{name}: accuracy {gained} against the reference, on {compared.labelled} images"
+
+
 def _lines(report: CompareReport) -> Iterator[str]:
     if report.reference is not None:
         yield (
@@ -77,11 +86,7 @@ def _lines(report: CompareReport) -> Iterator[str]:
         yield "agree, accuracy: no images (an artifact among the models, or --data)"
     for model in report.models:
         compared = model.against_reference
-        if compared is not None and compared.accuracy_drop is not None:
-            low, high = compared.accuracy_drop_interval or (float("nan"), float("nan"))
-            yield (
-                f"{model.name}: {compared.accuracy_drop:.2f} points of accuracy below the "
-                f"reference [{low:.2f}, {high:.2f}]"
-            )
+        if compared is not None and model.name != report.reference:
+            yield from _accuracy_line(model.name, compared)
         for reason in model.reasons:
             yield f"{model.name}: {reason}"

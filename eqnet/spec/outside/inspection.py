@@ -12,7 +12,9 @@ BITS_OF_INT8 = 8
 
 TensorGranularity = Literal["per_tensor", "per_channel", "per_block"]
 LayerKind = Literal["conv", "depthwise", "transposed", "linear", "product"]
-FormName = Literal["float", "qdq", "qoperator", "dynamic", "weights only", "activations only"]
+FormName = Literal[
+    "float", "qdq", "qonnx", "qoperator", "dynamic", "weights only", "activations only"
+]
 Precision = Literal["int8", "float", "unknown"]
 BackendVerdict = Literal["loaded", "checked", "refused", "failed", "skipped"]
 
@@ -32,6 +34,9 @@ class TensorForm(Frozen):
         default=None, description="where all are the same; None where they differ or are computed"
     )
     dynamic: bool = Field(default=False, description="its scale is computed from the tensor")
+    stored: bool = Field(
+        default=True, description="False for QONNX's Quant, whose integers are in no tensor"
+    )
 
     @property
     def lowest(self) -> int:
@@ -75,7 +80,7 @@ class LayerForm(Frozen):
     @property
     def is_quantized(self) -> bool:
         """Whether both operands are integers in the file."""
-        return self.form in ("qdq", "qoperator", "dynamic")
+        return self.form in ("qdq", "qonnx", "qoperator", "dynamic")
 
 
 class LayerFinding(Frozen):

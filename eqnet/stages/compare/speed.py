@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from eqnet.backend.machine.isa import foreign_isa
 from eqnet.backend.machine.timing import in_turns, paired_ratio, summarize_samples
 from eqnet.backend.preprocess import preprocess
-from eqnet.backend.protocol import Array
+from eqnet.backend.protocol import Array, cpu_of, host_limit
 from eqnet.spec.errors import EqnetError
 from eqnet.spec.progress import Progress
 from eqnet.spec.reports import Latency
@@ -74,11 +74,23 @@ def _call_of(
             inputs = preprocess(pixels[chosen], candidate.manifest.preprocessing)
         try:
             candidate.call(inputs)
+            candidate.reasons.extend(_not_the_targets(candidate))
             return partial(candidate.runner, inputs)
         except EqnetError as error:
             reason = str(error)
     candidate.reasons.append(f"no latency: {reason}")
     return None
+
+
+def _not_the_targets(candidate: Candidate) -> Iterator[str]:
+    """Why an artifact's latency here is not that on its target."""
+    if candidate.manifest is None:
+        return
+    exporter, profile = candidate.exporter, candidate.manifest.profile
+    limit = host_limit(exporter, profile)
+    other = limit.reason if limit else cpu_of(exporter).other_kernels(profile.isa)
+    if other:
+        yield f"not the target's latency: {other}"
 
 
 def _untimed(candidate: Candidate, batch: int) -> str | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from eqnet.backend.graph.layer_forms import is_layer, nodes_of
 from eqnet.spec.outside.inspection import BackendFinding, LayerForm
 from eqnet.spec.outside.printable import printable
 from eqnet_exporters.trt.rules import Broken, broken_rules
@@ -36,6 +37,11 @@ TOLD = (
     ("opset", Why("an opset that TensorRT does not read", "convert the file to one of 9 to 25")),
 )
 OTHERWISE = Why("by TensorRT's rules it stays in float", "")
+DOMAINS = ("", "ai.onnx", "trt", "trt.plugins")
+FOREIGN = Why(
+    "operators that are not ONNX's, which TensorRT knows only from a plugin",
+    "export without them, or register the plugin",
+)
 INTEGER_OPERATORS = Why(
     "TensorRT's parser takes quantizers as QuantizeLinear and DequantizeLinear alone",
     f"the QDQ form instead of QOperator (profile {PROFILE})",
@@ -51,11 +57,13 @@ def inspect(path: Path, layers: Sequence[LayerForm]) -> BackendFinding:
     def breaks_a_rule(layer: LayerForm) -> Why | None:
         return blamed.get(layer.name)
 
-    rules = (_integer_operator, breaks_a_rule, incomplete(PROFILE), *COMMON, _transposed)
+    rules = (_integer_operator, _qonnx, breaks_a_rule, incomplete(PROFILE), *COMMON, _transposed)
     taken = {layer.name for layer in layers if layer.form == "qdq" and not first_of(layer, rules)}
     made = findings(layers, taken, rules, OTHERWISE)
     operators = [layer for layer in layers if _integer_operator(layer) is not None]
+    foreign = _foreign(model)
     lines = [str(one) for one in broken] + [f"layer '{one.name}': {one.op}" for one in operators]
+    lines += [f"operator {op}" for op in foreign]
     if not lines:
         return BackendFinding(
             backend="tensorrt",
@@ -64,13 +72,15 @@ def inspect(path: Path, layers: Sequence[LayerForm]) -> BackendFinding:
             layers=made,
             notes=_notes(layers),
         )
-    why = _why(broken[0]) if broken else INTEGER_OPERATORS
+    why = INTEGER_OPERATORS if operators else FOREIGN
+    if broken:
+        why = _why(broken[0])
     more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
     return BackendFinding(
         backend="tensorrt",
         verdict="refused",
         reason=printable(lines[0], 300) + more,
-        remedy=why.remedy,
+        remedy=FOREIGN.remedy if foreign else why.remedy,
         proof=PROOF,
         layers=made,
     )
@@ -93,7 +103,7 @@ def _blamed(broken: Sequence[Broken]) -> dict[str, Why]:
 
 
 def _together(reasons: Sequence[Why]) -> Why:
-    ordered = sorted(reasons)
+    ordered = sorted(reasons, reverse=True)
     remedies = dict.fromkeys(why.remedy for why in ordered)
     return Why("; ".join(why.reason for why in ordered), "; ".join(remedies))
 
@@ -111,6 +121,21 @@ def _layers_behind(node: ir.Node | None) -> Iterator[str]:
             if reader not in seen:
                 seen.add(reader)
                 stack.append(reader)
+
+
+def _foreign(model: ir.Model) -> list[str]:
+    """Operators of other domains, as ``domain:type``, sorted; layers are told by themselves."""
+    return sorted(
+        {
+            f"{node.domain}:{node.op_type}"
+            for node in nodes_of(model)
+            if node.domain not in DOMAINS and not is_layer(node)
+        }
+    )
+
+
+def _qonnx(layer: LayerForm) -> Why | None:
+    return FOREIGN if layer.form == "qonnx" else None
 
 
 def _integer_operator(layer: LayerForm) -> Why | None:
