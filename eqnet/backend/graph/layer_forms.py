@@ -141,7 +141,7 @@ def _stored(tensor: ir.TensorProtocol | None) -> dict[str, Any]:
     return {
         "weight_type": tensors.type_name(tensor.dtype),
         "weights": int(tensor.size),
-        "weight_bytes": int(tensor.nbytes),
+        "weight_bytes": tensors.bytes_of(tensor),
     }
 
 

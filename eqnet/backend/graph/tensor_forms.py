@@ -73,6 +73,14 @@ def bits_of(name: str) -> int:
     return int(digits[0]) if digits else 0
 
 
+def bytes_of(tensor: ir.TensorProtocol) -> int:
+    """Bytes of a tensor as stored; 0 where its type is none that ONNX knows."""
+    try:
+        return int(tensor.nbytes)
+    except TypeError:
+        return 0
+
+
 def quantized_form(
     type_: str,
     scale: ir.Value | None,
@@ -119,6 +127,8 @@ def _zero_points(type_: str, bits: int, zero: ir.Value | None) -> tuple[bool | N
         return None, None
     if not np.issubdtype(array.dtype, np.integer):  # of floats, and of ml_dtypes' small integers
         array = array.astype(np.float32)
+        if not np.isfinite(array).all():
+            return None, None
     first = int(array.flat[0])
     return bool((array == middle).all()), first if bool((array == first).all()) else None
 

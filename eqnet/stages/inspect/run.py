@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import onnx_ir as ir
@@ -14,9 +15,16 @@ from eqnet.backend.graph.layer_forms import layer_ends, layer_forms, name_layers
 from eqnet.backend.graph.model_file import ModelFile, read_model_file
 from eqnet.backend.machine.isolated import Questions
 from eqnet.backend.protocol import Inspects
-from eqnet.spec.errors import ArtifactError, MissingExtraError, UsageError, one_line, unknown
+from eqnet.spec.errors import (
+    ArtifactError,
+    EqnetError,
+    MissingExtraError,
+    UsageError,
+    one_line,
+    unknown,
+)
 from eqnet.spec.manifest import MODEL
-from eqnet.spec.outside.inspection import BackendFinding, InspectReport, LayerForm, ModelSurvey
+from eqnet.spec.outside.inspection import BackendFinding, InspectReport, ModelSurvey
 from eqnet.spec.outside.printable import printable
 from eqnet.stages.inspect.survey import survey, with_work
 
@@ -43,8 +51,9 @@ def inspect(model: Path, *, backends: Sequence[str] | None = None) -> InspectRep
         check_file(model, manifest, MODEL)
         profile, model = manifest.profile.name, model / MODEL
     file = read_model_file(model)
-    layers, ends, renamed = _layers(file)
-    with scratch_folder() as scratch:
+    with _damage(file), scratch_folder() as scratch:
+        renamed = name_layers(file.model) or file.inlined
+        layers, ends = layer_forms(file.model), layer_ends(file.model)
         path = model
         if renamed:  # a backend tells layers by names, which some lack
             path = scratch / MODEL
@@ -61,12 +70,14 @@ def inspect(model: Path, *, backends: Sequence[str] | None = None) -> InspectRep
     )
 
 
-def _layers(file: ModelFile) -> tuple[list[LayerForm], list[tuple[str, str]], bool]:
-    """The layers, the names of each one's input and output, and whether it took new names."""
+@contextlib.contextmanager
+def _damage(file: ModelFile) -> Iterator[None]:
+    """What a damaged tensor or attribute raises, as an ArtifactError in one line."""
     try:
-        renamed = name_layers(file.model)
-        return layer_forms(file.model), layer_ends(file.model), renamed or file.inlined
-    except Exception as error:  # what a damaged tensor or attribute raises has no common base
+        yield
+    except (EqnetError, OSError):
+        raise
+    except Exception as error:  # onnx_ir's, numpy's and Python's own have no common base
         raise ArtifactError(
             f"{file.path}: a damaged ONNX file: {printable(one_line(error), 300)}"
         ) from error
