@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,20 +25,17 @@ LARGEST = 64  # images of one call where the model takes any number
 class Candidate:
     """One model that is compared.
 
-    runner: None where it cannot be run here; `reasons` say why, and whatever else is not known.
+    name: what it is called in the report. runner: None where it cannot be run here; `reasons`
+    say why, and whatever else is not known.
     """
 
     path: Path
+    name: str
     report: InspectReport
     exporter: Exporter
     manifest: Manifest | None = None
     runner: Runner | None = None
     reasons: list[str] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        """The last part of the path."""
-        return printable(self.path.name or str(self.path))
 
     @property
     def finding(self) -> BackendFinding:
@@ -110,7 +109,13 @@ class Candidate:
             raise EqnetError(f"the runtime failed: {printable(one_line(error), 300)}") from error
 
 
-def open_candidate(path: Path, backend: str, threads: int) -> Candidate:
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """The last part of each path, or all of it where several end alike."""
+    ends = Counter(path.name for path in paths)
+    return [printable(path.name if path.name and ends[path.name] == 1 else path) for path in paths]
+
+
+def open_candidate(path: Path, name: str, backend: str, threads: int) -> Candidate:
     """Read a model, ask its backend about it and load it there.
 
     An artifact runs in its own backend, any other file in `backend`. Raises as `inspect` does,
@@ -121,7 +126,8 @@ def open_candidate(path: Path, backend: str, threads: int) -> Candidate:
         manifest = read_manifest(path)
         check_files(path, manifest)
         backend = manifest.backend
-    candidate = Candidate(path, inspect(path, backends=[backend]), find_exporter(backend), manifest)
+    report = inspect(path, backends=[backend])
+    candidate = Candidate(path, name, report, find_exporter(backend), manifest)
     reason = _why_not_here(candidate)
     if reason is None:
         try:

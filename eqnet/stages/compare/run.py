@@ -11,7 +11,7 @@ from eqnet.spec.errors import UsageError, unknown
 from eqnet.spec.hardware.limits import BATCH, REPEATS, THREADS
 from eqnet.spec.outside.side_by_side import ComparedModel, CompareReport
 from eqnet.spec.progress import Progress, Silent
-from eqnet.stages.compare.candidates import Candidate, open_candidate
+from eqnet.stages.compare.candidates import Candidate, names_of, open_candidate
 from eqnet.stages.compare.quality import Quality, common_images, qualities
 from eqnet.stages.compare.speed import Speed, speeds
 
@@ -46,8 +46,8 @@ def compare(
     listener = progress or Silent()
     candidates = []
     listener.start("reading", len(models))
-    for path in models:
-        candidates.append(open_candidate(path, backend, threads))
+    for path, name in zip(models, names_of(models), strict=True):
+        candidates.append(open_candidate(path, name, backend, threads))
         listener.advance()
     listener.finish()
     images = common_images(candidates, data)

@@ -196,6 +196,15 @@ def test_each_artifact_runs_in_its_own_backend(tmp_path: Path):
     assert [one.runtime.split()[0] for one in report.models] == ["onnxruntime", "openvino"]
 
 
+def test_models_that_end_alike_are_told_apart(tmp_path: Path):
+    files = []
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        files.append(save(float_net(), tmp_path / folder / "net.onnx"))
+    report = compare([*files, save(float_net(), tmp_path / "third.onnx")], repeats=5)
+    assert [one.name for one in report.models] == [*map(str, files), "third.onnx"]
+
+
 def test_bad_input(tmp_path: Path):
     good = save(float_net(), tmp_path / "a.onnx")
     bad = tmp_path / "b.onnx"
