@@ -24,7 +24,7 @@ from eqnet.subnets.build import PAPER_STYLE, PlacementStyle, uniform
 from eqnet.supernet.extract import extract
 from eqnet.supernet.measure import Batches, logits
 from eqnet.supernet.session import Session, open_session
-from eqnet.supernet.settle import Calibration
+from eqnet.supernet.settling.settle import Calibration
 
 Pixels = NDArray[np.uint8]
 PARTS = {"calibration": "train", "validation": "val", "evaluation": "test"}

@@ -192,7 +192,7 @@ def _hand_on(through: Through, factors: Tensor) -> None:
     """A depthwise layer gives what it gave, divided; its batch norm undoes it by gamma.
 
     The variance stays, and so does what is added to it: collected anew, it would lack the factor.
-    Post-training keeps its statistics (eqnet/supernet/settle.py).
+    Post-training keeps its statistics (eqnet/supernet/settling/settle.py).
     """
     layer, norm = through
     scale = factors.to(norm.weight)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from eqnet.quant.layers import ElasticConv2d, ElasticConvTranspose2d, ElasticLayer
-from eqnet.supernet.image_weights import image_weights
+from eqnet.supernet.settling.image_weights import image_weights
 from eqnet.supernet.supernet import Supernet
 
 # Positions of one image that a convolution's windows are taken at, spread over the map.

@@ -3,7 +3,8 @@
 One layer after the other, all bit-widths, granularities and symmetries at once: the rounding of a
 form minimises the error of the layer's own output on the calibration images, so it does not
 depend on what a subnet chooses for other layers, and one run serves every subnet. What errors of
-several layers add up to is left to the correction of each subnet (eqnet/supernet/correction.py).
+several layers add up to is left to the correction of each subnet
+(eqnet/supernet/settling/correction.py).
 """
 
 from __future__ import annotations

@@ -63,7 +63,8 @@ class Corrected(nn.Module):
     """What elastic layers have in common: a quantized weight, and a correction of their output.
 
     gain, shift: float32 [C] or None; the layer's output is ``gain * y + shift`` per channel
-    (eqnet/supernet/correction.py). They belong to the subnet in force, not to the checkpoint.
+    (eqnet/supernet/settling/correction.py). They belong to the subnet in force, not to the
+    checkpoint.
     """
 
     weight_quantizer: WeightQuantizer

@@ -35,7 +35,7 @@ from eqnet.spec.manifest import Classes, InputShape, Preprocessing
 from eqnet.spec.scheme import Frozen
 from eqnet.spec.texts import parse_json
 from eqnet.supernet.float_checks import MAX_DIFFERENCE, relative_difference
-from eqnet.supernet.settle import Method
+from eqnet.supernet.settling.settle import Method
 from eqnet.supernet.supernet import Supernet
 
 SCHEMA_VERSION = 1

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from eqnet.quant.quantizers import MAX_SAMPLES, ActivationQuantizer
 from eqnet.spec.progress import Progress, Silent
-from eqnet.supernet.image_weights import image_weights
+from eqnet.supernet.settling.image_weights import image_weights
 from eqnet.supernet.supernet import Supernet
 
 

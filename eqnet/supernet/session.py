@@ -18,7 +18,7 @@ from eqnet.spec.reports import Judge
 from eqnet.spec.subnet import SubnetSpec
 from eqnet.supernet.checkpoint import Header, bundled_supernet, load_supernet
 from eqnet.supernet.measure import Batches, batch_size
-from eqnet.supernet.settle import Calibration
+from eqnet.supernet.settling.settle import Calibration
 from eqnet.supernet.supernet import Supernet
 
 # A GPU needs larger batches to be busy.

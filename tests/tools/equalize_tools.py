@@ -14,7 +14,7 @@ from eqnet.spec.subnet import SubnetSpec
 from eqnet.subnets.build import PlacementStyle, uniform
 from eqnet.supernet.first_scales import calibrate
 from eqnet.supernet.measure import Batches
-from eqnet.supernet.settle import Calibration
+from eqnet.supernet.settling.settle import Calibration
 from eqnet.supernet.supernet import Supernet
 
 

@@ -22,7 +22,7 @@ from eqnet.stages.search.features import encode
 from eqnet.subnets.build import PlacementStyle, build_spec, choose_bits, groups_of
 from eqnet.supernet.checkpoint import read_tensors, require_like
 from eqnet.supernet.measure import Batches
-from eqnet.supernet.settle import Calibration, measure
+from eqnet.supernet.settling.settle import Calibration, measure
 from eqnet.supernet.supernet import Supernet
 
 SAVE_EVERY = 50

@@ -13,7 +13,7 @@ from eqnet.stages.search.cqap import CqapHeader
 from eqnet.stages.search.features import encode
 from eqnet.stages.search.space import Space
 from eqnet.supernet.session import Session
-from eqnet.supernet.settle import measure
+from eqnet.supernet.settling.settle import measure
 
 IMAGES = 500
 

@@ -18,7 +18,7 @@ from eqnet.stages.search.cqap import fit, load_cqap, save_cqap
 from eqnet.stages.search.features import encode, feature_size
 from eqnet.stages.search.labels import MeasuredSubnets
 from eqnet.subnets.target import Target
-from eqnet.supernet.settle import measure
+from eqnet.supernet.settling.settle import measure
 
 
 def test_the_result_is_measured_and_written(world):

@@ -14,7 +14,7 @@ from eqnet.stages.train.recipe import ElasticRecipe
 from eqnet.stages.train.steps.diverged import first_not_finite
 from eqnet.stages.train.steps.losses import TERMS, guided_loss, weight_distribution_loss
 from eqnet.subnets.build import PlacementStyle, random_subnet, uniform
-from eqnet.supernet.correction import FloatBatch, corrected, float_batch
+from eqnet.supernet.settling.correction import FloatBatch, corrected, float_batch
 from eqnet.supernet.supernet import Supernet
 
 GROUPS = ("high", "random", "low")

@@ -7,8 +7,8 @@ calibration images. Before a batch norm that is ``mu' = mu + (mean_q - mean_floa
 ``var' = var * var_q / var_float`` (design, section 4.5); elsewhere it is a correction of the
 bias and, as a factor of the weight's scales, of the gain.
 
-Images count as eqnet/supernet/image_weights.py says: few that are far from all others, and that
-their quantizers cut off, would otherwise decide the gain for all.
+Images count as eqnet/supernet/settling/image_weights.py says: few that are far from all others,
+and that their quantizers cut off, would otherwise decide the gain for all.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from eqnet.quant.functional import along
-from eqnet.supernet.image_weights import image_weights
+from eqnet.supernet.settling.image_weights import image_weights
 from eqnet.supernet.supernet import Supernet
 
 # A channel whose deviation quantization changes by more than this factor is all but gone, or was
@@ -82,7 +82,9 @@ def corrected(
     """Logits [N, K] of the subnet in force, each layer corrected by this batch's own shift.
 
     So each layer sees corrected inputs. images: float32 [N, C, H, W], which `target` is of.
-    Returns also the moments of every layer before its correction, which has no gradient.
+    Returns also the moments of every layer before its correction. Gradients pass through the
+    correction, as through a batch norm: without that part, weights grow where their size has no
+    effect, and training diverges.
     """
     moments: dict[str, Moments] = {}
 
@@ -90,10 +92,9 @@ def corrected(
         layer, axis = supernet.layer(name), _axis(supernet, name)
 
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            with torch.no_grad():
-                moments[name] = moments_of(output, axis, target[name].weights)
-                with_gain = layer.weight_quantizer.snapped is None
-                gain, shift = gain_and_shift(target[name].moments, moments[name], with_gain)
+            moments[name] = moments_of(output, axis, target[name].weights)
+            with_gain = layer.weight_quantizer.snapped is None
+            gain, shift = gain_and_shift(target[name].moments, moments[name], with_gain)
             shape = along(axis, output.dim())
             return output * gain.float().view(shape) + shift.float().view(shape)
 

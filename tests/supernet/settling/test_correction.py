@@ -10,12 +10,12 @@ from torch import nn
 from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.scheme import Form, Scales
 from eqnet.subnets.build import PlacementStyle, uniform
-from eqnet.supernet.correction import correct, float_moments, moments_of
 from eqnet.supernet.extract import extract
 from eqnet.supernet.first_scales import calibrate
-from eqnet.supernet.image_weights import image_weights
 from eqnet.supernet.measure import Batches
-from eqnet.supernet.settle import Calibration
+from eqnet.supernet.settling.correction import correct, float_moments, moments_of
+from eqnet.supernet.settling.image_weights import image_weights
+from eqnet.supernet.settling.settle import Calibration
 from eqnet.supernet.supernet import Supernet
 
 SHAPE = (3, 16, 16)

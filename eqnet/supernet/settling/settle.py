@@ -8,8 +8,8 @@ from typing import Literal
 from torch import Tensor
 
 from eqnet.spec.subnet import SubnetSpec
-from eqnet.supernet.correction import FloatMoments, correct, float_moments
 from eqnet.supernet.measure import Batches, accuracy
+from eqnet.supernet.settling.correction import FloatMoments, correct, float_moments
 from eqnet.supernet.supernet import Supernet
 
 Method = Literal["elastic", "fine_tuned", "post_training"]
