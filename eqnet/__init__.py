@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
     from eqnet.runtime import load
     from eqnet.stages.bench import bench
+    from eqnet.stages.compare import compare
     from eqnet.stages.evaluate.evaluate import evaluate
     from eqnet.stages.export.export import export
+    from eqnet.stages.inspect import inspect
     from eqnet.stages.quantize import quantize
     from eqnet.stages.report import report
     from eqnet.stages.search.search import search
@@ -31,8 +33,10 @@ __all__ = [
     "ElasticStep",
     "__version__",
     "bench",
+    "compare",
     "evaluate",
     "export",
+    "inspect",
     "load",
     "post_training",
     "quantize",
@@ -45,8 +49,10 @@ __all__ = [
 _HOME = {
     "ElasticStep": "eqnet.stages.train.steps.step",
     "bench": "eqnet.stages.bench",
+    "compare": "eqnet.stages.compare",
     "evaluate": "eqnet.stages.evaluate.evaluate",
     "export": "eqnet.stages.export.export",
+    "inspect": "eqnet.stages.inspect",
     "load": "eqnet.runtime",
     "post_training": "eqnet.stages.train.post_training",
     "quantize": "eqnet.stages.quantize",

@@ -20,6 +20,11 @@ def register(exporter: type[Exporter]) -> None:
     _registered[exporter.name] = exporter
 
 
+def is_registered(name: str) -> bool:
+    """Whether that name is one of `register`, so that no other process can find it."""
+    return name in _registered
+
+
 def exporter_names() -> list[str]:
     """Names of all installed exporters, sorted."""
     return sorted({entry.name for entry in metadata.entry_points(group=GROUP)} | set(_registered))

@@ -81,6 +81,13 @@ def agreement(a: Logits, b: Logits) -> float:
     return float(np.mean((decide(a) == decide(b)) & finite))
 
 
+def share_interval(share: float, count: int, seed: int = 0) -> tuple[float, float]:
+    """95% interval of a share of `count` images when they are drawn again with replacement."""
+    draws = np.random.default_rng(seed).binomial(count, share, size=RESAMPLES) / count
+    low, high = np.percentile(draws, [100 * TAIL, 100 * (1 - TAIL)])
+    return float(low), float(high)
+
+
 def clear_agreement(logits: Logits, truth: Logits, step: float) -> float:
     """Share of rows with the same class, or whose class is not clear in `truth`.
 

@@ -7,7 +7,7 @@ exporters and checking profiles works on a machine where the runtime is not inst
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -23,6 +23,7 @@ from eqnet.spec.scheme import Granularity, Symmetry
 if TYPE_CHECKING:
     from eqnet.backend.artifact import Parity
     from eqnet.spec.manifest import BuildReport
+    from eqnet.spec.outside.inspection import BackendFinding, LayerForm
     from eqnet.spec.reports import Check, LoweringNote
 
 Array = NDArray[np.float32]
@@ -166,6 +167,37 @@ class Explains(Protocol):
     def explain(self, reference: ir.Model, profile: HardwareProfile) -> list[LoweringNote]:
         """What `lower` changes and leaves of a neutral graph, node by node, in order."""
         ...
+
+
+@runtime_checkable
+class Inspects(Protocol):
+    """What an exporter may have besides: what its runtime makes of anybody's ONNX file."""
+
+    def inspect(self, model: Path, layers: Sequence[LayerForm]) -> BackendFinding:
+        """Which layers of `model` this target runs in int8, and why not the others.
+
+        `model` need not be eqnet's: any operators and inputs, in any form. Each of `layers` is a
+        node of it, known by its name. The finding has one entry for each, in their order, by
+        the runtime's own word where it is here. A file that the target does not take is the
+        verdict "refused" and no error. `eqnet inspect` calls it in a process of its own.
+        """
+        ...
+
+
+@runtime_checkable
+class OpensPlain(Protocol):
+    """What an exporter may have besides, where `open` sets more than a user would."""
+
+    def open_plain(self, model: Path, *, threads: int) -> Runner:
+        """Load anybody's ONNX file as a user does who sets the number of threads alone."""
+        ...
+
+
+def open_plain(exporter: Exporter, model: Path, *, threads: int) -> Runner:
+    """Load a file that is no artifact, to be timed fairly. Raises as `Exporter.open` does."""
+    if isinstance(exporter, OpensPlain):
+        return exporter.open_plain(model, threads=threads)
+    return exporter.open(model, threads=threads)
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,11 @@ import typer
 
 from eqnet.cli.commands import (
     bench,
+    compare,
     demo,
     evaluate,
     export,
+    inspect,
     profiles,
     quantize,
     report,
@@ -27,6 +29,7 @@ in the real runtime, and measure its latency."""
 
 EPILOG = """\b
 [bold]Start here[/bold]
+  eqnet inspect model.onnx                any ONNX file: what runs in int8, and why not
   eqnet demo                              every built-in profile, end to end
   eqnet quantize --help                   your own network, end to end
   eqnet export --profile tensorrt_int8    one artifact, from the bundled net
@@ -56,6 +59,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(profiles.app, name="profiles")
+app.command("inspect", help=page(inspect.HELP))(inspect.inspect)
 app.command("quantize", help=page(quantize.HELP))(quantize.quantize)
 app.command("train", help=page(train.HELP))(train.train)
 app.command("eval", help=page(evaluate.HELP))(evaluate.evaluate)
@@ -63,6 +67,7 @@ app.command("search", help=page(search.HELP))(search.search)
 app.command("export", help=page(export.HELP))(export.export)
 app.command("verify", help=page(verify.HELP))(verify.verify)
 app.command("bench", help=page(bench.HELP))(bench.bench)
+app.command("compare", help=page(compare.HELP))(compare.compare)
 app.command("report", help=page(report.HELP))(report.report)
 app.command("demo", help=page(demo.HELP))(demo.demo)
 

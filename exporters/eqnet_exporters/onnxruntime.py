@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx_ir as ir
@@ -13,8 +13,10 @@ from eqnet.backend.protocol import Capabilities, HostLimit, Runner
 from eqnet.backend.refusals import Refusal
 from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.manifest import MODEL
+from eqnet.spec.outside.inspection import BackendFinding, LayerForm
 from eqnet.spec.reports import LoweringNote
 from eqnet.spec.scheme import Granularity, Symmetry
+from eqnet_exporters.ort import inspect as ort_inspect
 from eqnet_exporters.ort import session as ort
 from eqnet_exporters.ort.guard_requantization import guard_requantization
 from eqnet_exporters.ort.keep_float_weights import keep_float_weights
@@ -100,6 +102,14 @@ class OnnxRuntimeExporter:
     ) -> list[str]:
         """Layers that ONNX Runtime's optimized graph runs as QLinearConv, QGemm and the like."""
         return ort.int8_layers(folder / MODEL, layers)
+
+    def open_plain(self, model: Path, *, threads: int) -> Runner:
+        """Load any ONNX file with the session's default options, which `inspect` tells of."""
+        return ort.open_plain(model, threads)
+
+    def inspect(self, model: Path, layers: Sequence[LayerForm]) -> BackendFinding:
+        """What ONNX Runtime's own optimized graph makes of any ONNX file."""
+        return ort_inspect.inspect(model, layers)
 
 
 def _rewrites(profile: HardwareProfile) -> tuple[Rewrite, ...]:

@@ -10,7 +10,7 @@ and weights with a zero-point, which also drop their layer to float32 (up to 44 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx_ir as ir
@@ -22,8 +22,10 @@ from eqnet.backend.refusals import Refusal
 from eqnet.spec.errors import MissingExtraError, OutputError
 from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.manifest import MODEL
+from eqnet.spec.outside.inspection import BackendFinding, LayerForm
 from eqnet.spec.reports import LoweringNote
 from eqnet.spec.scheme import Granularity, Symmetry
+from eqnet_exporters.ov import inspect as ov_inspect
 from eqnet_exporters.ov import run as ov_run
 from eqnet_exporters.ov.expand_by_value import expand_by_value
 from eqnet_exporters.ov.hoist_quantizers import hoist_quantizers
@@ -65,7 +67,7 @@ class OpenVinoExporter:
 
     def runtime_version(self) -> str:
         """Such as ``openvino 2026.4.1``. Raises MissingExtraError if not installed."""
-        return f"openvino {ov_run.openvino().__version__.split('-', 1)[0]}"
+        return ov_run.version()
 
     def refusals(self, profile: HardwareProfile) -> list[str]:
         """Demands without exact int8 kernels: weights with a zero-point, sums of two quantizers.
@@ -178,6 +180,10 @@ class OpenVinoExporter:
         """Layers whose primitive is an int8 one in the compiled model's runtime graph."""
         onnx, setting = folder / MODEL, ov_run.Setting.of(profile)
         return ov_run.int8_layers(_shipped(onnx), onnx, layers, setting)
+
+    def inspect(self, model: Path, layers: Sequence[LayerForm]) -> BackendFinding:
+        """What the CPU plugin's runtime graph makes of any ONNX file."""
+        return ov_inspect.inspect(model, layers)
 
 
 def _rewrites(profile: HardwareProfile) -> tuple[Rewrite, ...]:

@@ -22,12 +22,14 @@ from eqnet.backend.protocol import Capabilities, Runner
 from eqnet.spec.errors import ArtifactError, EqnetError
 from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.manifest import MODEL, BuildReport
+from eqnet.spec.outside.inspection import BackendFinding, LayerForm
 from eqnet.spec.reports import Check, LoweringNote, Verdict
 from eqnet.spec.scheme import Granularity, Symmetry
 from eqnet_exporters.passes.rewrite import apply, notes_of
 from eqnet_exporters.passes.tidy import tidy
 from eqnet_exporters.trt import build as trt_build
 from eqnet_exporters.trt import float16 as trt_float16
+from eqnet_exporters.trt import inspect as trt_inspect
 from eqnet_exporters.trt import log as trt_log
 from eqnet_exporters.trt import lower as trt_lower
 from eqnet_exporters.trt import report as trt_report
@@ -161,6 +163,10 @@ class TensorRtExporter:
                 reason=reason,
             )
         ]
+
+    def inspect(self, model: Path, layers: Sequence[LayerForm]) -> BackendFinding:
+        """TensorRT's rules on any ONNX file, which need no TensorRT."""
+        return trt_inspect.inspect(model, layers)
 
     def open(
         self,

@@ -15,7 +15,10 @@ from eqnet.cli.main import main
 from eqnet.cli.options import require_writable
 from eqnet.spec.errors import EqnetError, OutputError
 
-COMMANDS = ("profiles", "train", "eval", "search", "export", "verify", "bench", "report", "demo")
+COMMANDS = (
+    *("profiles", "inspect", "quantize", "train", "eval", "search", "export", "verify"),
+    *("bench", "compare", "report", "demo"),
+)
 
 
 @pytest.fixture

@@ -19,6 +19,8 @@ BOARD = [
     "eqnet.data",
     "eqnet.stages.verify",
     "eqnet.stages.bench",
+    "eqnet.stages.inspect",
+    "eqnet.stages.compare",
     "eqnet.runtime",
     "eqnet_exporters.onnxruntime",
     "eqnet_exporters.openvino",

@@ -38,6 +38,9 @@ class LowBitExporter(OnnxRuntimeExporter):
         remainders=frozenset({"float32"}),
     )
 
+    # An accelerator has no runtime here that could be asked what it makes of a stranger's file.
+    inspect = None  # type: ignore[assignment]
+
     def refusals(self, profile: HardwareProfile) -> list[str]:
         """Only what the form itself cannot say; ONNX Runtime's speed is no concern here."""
         return capability_refusals(profile, self.capabilities)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import re
 from collections.abc import Iterable
@@ -18,9 +19,16 @@ from eqnet.backend.protocol import Array, HostLimit
 from eqnet.spec.errors import ArtifactError, MissingExtraError, one_line
 from eqnet.spec.hardware.profile import HardwareProfile
 
-INT8_OPS = ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat", "ConvInteger")
+INT8_OPS = (
+    *("QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat", "ConvInteger"),
+    *("MatMulInteger", "DynamicQuantizeMatMul"),
+)
 X86 = ("x86_64", "AMD64", "i686", "i386")
 
+# The session's entry that lets x86 fuse int8 activations as ARM does.
+INT8_ALLOWED = "session.qdqisint8allowed"
+# A protobuf message holds no more than twice this; what is larger is written beside it.
+LARGE = 1 << 30
 # Layout transformation renames `conv1` to `conv1_token_7`.
 TOKEN = re.compile(r"_token_\d+$")
 
@@ -58,6 +66,21 @@ class OrtRunner:
         return logits.astype(np.float32, copy=False)
 
 
+def on_x86() -> bool:
+    """Whether this machine's processor is an x86."""
+    return platform.machine() in X86
+
+
+def default_options(threads: int = 1) -> Any:
+    """What a user's session has who sets the number of threads alone, without its warnings."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    return options
+
+
 def session_options(optimize: bool, threads: int | None, int8_activations: bool) -> Any:
     """Options under which the integers are those that the graph says, on every CPU."""
     import onnxruntime as ort
@@ -73,8 +96,8 @@ def session_options(optimize: bool, threads: int | None, int8_activations: bool)
         options.intra_op_num_threads = threads
     if int8_activations:
         # ONNX Runtime's default on ARM; on x86 this lets the same graph fuse as it does there.
-        options.add_session_config_entry("session.qdqisint8allowed", "1")
-    elif platform.machine() in X86 and this_cpu().missing("vnni") is not None:
+        options.add_session_config_entry(INT8_ALLOWED, "1")
+    elif on_x86() and this_cpu().missing("vnni") is not None:
         # Without VNNI the uint8 x int8 kernels saturate 16-bit sums; this takes uint8 x uint8.
         options.add_session_config_entry("session.x64quantprecision", "1")
     return options
@@ -120,29 +143,67 @@ def open_model(
     path: Path, *, optimize: bool, threads: int | None, save_optimized: Path | None = None
 ) -> OrtRunner:
     """Load an ONNX file. Raises ArtifactError with one line if it is none or will not load."""
-    import onnxruntime as ort
-
     options = session_options(optimize, threads, has_int8_activations(_read(path)))
     if save_optimized is not None:
         options.optimized_model_filepath = str(save_optimized)
+    session = _session(path, options)
+    return OrtRunner(session, session.get_inputs()[0].name)
+
+
+def open_plain(path: Path, threads: int) -> OrtRunner:
+    """Load an ONNX file with default options. Raises ArtifactError if it will not load."""
+    options = default_options(threads)
+    # Threads that spin after a run slow down the model that runs next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    session = _session(path, options)
+    return OrtRunner(session, session.get_inputs()[0].name)
+
+
+def _session(path: Path, options: Any) -> Any:
+    import onnxruntime as ort
+
     try:
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base
         raise ArtifactError(
             f"{path}: ONNX Runtime cannot load the graph: {one_line(error)}"
         ) from error
-    return OrtRunner(session, session.get_inputs()[0].name)
+
+
+def optimized_nodes(path: Path, options: Any, scratch: Path) -> list[onnx.NodeProto]:
+    """The graph as ONNX Runtime writes it after all optimizations, where a fused layer keeps its
+    node's name. scratch: an empty folder. Raises ArtifactError if the graph does not load."""
+    optimized = scratch / "optimized.onnx"
+    options.optimized_model_filepath = str(optimized)
+    if _bytes_of(path) > LARGE:
+        entry = "session.optimized_model_external_initializers_"
+        options.add_session_config_entry(f"{entry}file_name", "optimized.bin")
+        options.add_session_config_entry(f"{entry}min_size_in_bytes", "1024")
+    _session(path, options)
+    return list(onnx.load(optimized, load_external_data=False).graph.node)
+
+
+def _bytes_of(path: Path) -> int:
+    """Of a model's tensors and what lies around them."""
+    proto = onnx.load(path, load_external_data=False)
+    size = path.stat().st_size
+    for tensor in proto.graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            size += math.prod(tensor.dims) * 8
+    return size
+
+
+def int8_names(nodes: Iterable[onnx.NodeProto]) -> set[str]:
+    """Names of the layers that an optimized graph computes with integer kernels."""
+    return {TOKEN.sub("", node.name) for node in nodes if node.op_type in INT8_OPS}
 
 
 def int8_layers(path: Path, layers: Iterable[str]) -> list[str]:
     """Those of `layers` that ONNX Runtime's own optimized graph runs with integer kernels.
 
-    The graph is read back as ONNX Runtime writes it after all optimizations, where a fused
-    layer keeps its node's name. Raises ArtifactError if the graph does not load.
+    Raises ArtifactError if the graph does not load.
     """
+    options = session_options(True, 1, has_int8_activations(_read(path)))
     with scratch_folder() as folder:
-        optimized = folder / "optimized.onnx"
-        open_model(path, optimize=True, threads=1, save_optimized=optimized)
-        nodes = list(onnx.load(optimized, load_external_data=False).graph.node)
-    proved = {TOKEN.sub("", node.name) for node in nodes if node.op_type in INT8_OPS}
+        proved = int8_names(optimized_nodes(path, options, folder))
     return [layer for layer in layers if layer in proved]

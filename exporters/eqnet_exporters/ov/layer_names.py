@@ -8,12 +8,13 @@ known by its own name or by what comes after it and was fused into it.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import onnx_ir as ir
 
-from eqnet.backend.graph.operators import LAYER_OPS
-from eqnet_exporters.passes._read import producers_of
+from eqnet.backend.graph.layer_forms import is_layer, weight_index
+from eqnet_exporters.passes._read import operand, producers_of
 
 # What may lie between a weight's constant and its layer in a runtime graph.
 WEIGHT_MOVERS = frozenset({"Reorder", "Reshape", "Transpose", "Convert"})
@@ -26,17 +27,19 @@ class LayerNames:
 
     def __init__(self, model: ir.Model) -> None:
         self._layer_of_weight: dict[str, str] = {}
-        for node in model.graph:
-            if node.op_type in LAYER_OPS:
-                self._layer_of_weight[_weight_name(node)] = str(node.name)
+        weights = [(_weight_name(node), node) for node in model.graph if is_layer(node)]
+        uses = Counter(name for name, _ in weights)
+        for name, node in weights:
+            if uses[name] == 1:  # a weight that several layers share tells none of them
+                self._layer_of_weight[name] = str(node.name)
         # OpenVINO calls a node by its ONNX name, or, as for Gemm, by the name of its output.
         self._node = {str(node.outputs[0].name): node for node in model.graph}
         self._node |= {str(node.name): node for node in model.graph}
 
     def of(self, node: Any) -> str | None:
         """The name of the layer that a node of the runtime graph computes, None if unknown."""
-        for operand in node.input_values()[1:2]:
-            for name in _names(_constant(operand.get_node())):
+        for weight in node.input_values()[1:2]:
+            for name in _names(_constant(weight.get_node())):
                 if name in self._layer_of_weight:
                     return self._layer_of_weight[name]
         for name in _names(node):
@@ -66,8 +69,10 @@ def _constant(node: Any) -> Any:
 
 def _weight_name(layer: ir.Node) -> str:
     """The constant that a layer multiplies by, before DequantizeLinear and transpositions."""
-    weight = layer.inputs[1]
+    weight = operand(layer, weight_index(layer))
     while weight is not None and (producer := weight.producer()) is not None:
+        if not producer.inputs:  # a Constant node
+            break
         weight = producer.inputs[0]
     return str(weight.name) if weight is not None else ""
 
@@ -78,7 +83,7 @@ def _layers_before(node: ir.Node) -> set[str]:
     seen, stack = {node}, [node]
     while stack:
         node = stack.pop()
-        if node.op_type in LAYER_OPS:
+        if is_layer(node):
             layers.add(str(node.name))
             continue
         for producer in producers_of(node):

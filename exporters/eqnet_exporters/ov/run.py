@@ -112,6 +112,11 @@ def openvino() -> Any:
     return openvino
 
 
+def version() -> str:
+    """Such as ``openvino 2026.4.1``. Raises MissingExtraError if not installed."""
+    return f"openvino {openvino().__version__.split('-', 1)[0]}"
+
+
 def _named(device: str) -> list[str]:
     """What a device's name consists of: HETERO, GPU and CPU for ``HETERO:GPU,CPU``."""
     return device.replace(":", ",").split(",")
@@ -173,19 +178,23 @@ def int8_layers(path: Path, onnx: Path, layers: Mapping[str, str], setting: Sett
     path: what is compiled. onnx: the graph with the layers' names. Raises EqnetError where the
     device keeps its runtime graph to itself.
     """
+    runtime, names = runtime_graph(path, setting), LayerNames(ir.load(onnx))
+    proved = {names.of(node) for node in int8_nodes(runtime)}
+    return [name for name in layers if name in proved]
+
+
+def runtime_graph(path: Path, setting: Setting) -> Any:
+    """What the plugin made of a model file. Raises as `int8_layers`."""
     compiled = compile_model(path, setting)
     try:
-        runtime = compiled.get_runtime_model()
+        return compiled.get_runtime_model()
     except RuntimeError as error:
         raise EqnetError(
             f"{path}: device '{setting.device}' shows no runtime graph: {last_line(error)}"
         ) from error
-    names = LayerNames(ir.load(onnx))
-    proved = {names.of(node) for node in _int8_nodes(runtime)}
-    return [name for name in layers if name in proved]
 
 
-def _int8_nodes(runtime: Any) -> Iterator[Any]:
+def int8_nodes(runtime: Any) -> Iterator[Any]:
     """The layers of a runtime graph with an int8 primitive."""
     for node in runtime.get_ordered_ops():
         info = node_info(node)

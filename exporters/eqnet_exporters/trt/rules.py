@@ -8,6 +8,7 @@ zero-points, but takes uint8 activations and integer Clips without a word and ru
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -20,15 +21,34 @@ from eqnet_exporters.passes._read import operand, producer_of
 OPSETS = range(9, 26)
 
 
-def problems(model: ir.Model) -> list[str]:
-    """One line for every rule that the graph breaks; empty when TensorRT can take it."""
-    broken = list(_opset(model))
+class Broken(NamedTuple):
+    """A rule that a node breaks, None for the graph: what was found and what is allowed."""
+
+    node: ir.Node | None
+    text: str
+
+    def __str__(self) -> str:
+        """The one line that says it."""
+        if self.node is None:
+            return self.text
+        kind = "layer" if self.node.op_type in LAYER_OPS else "node"
+        return f"{kind} '{self.node.name}': {self.text}"
+
+
+def broken_rules(model: ir.Model) -> list[Broken]:
+    """Every rule that the graph breaks; empty when TensorRT can take it."""
+    broken = [Broken(None, text) for text in _opset(model)]
     for node in model.graph:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
-            broken += [f"node '{node.name}': {text}" for text in _quantization(node)]
+            broken += [Broken(node, text) for text in _quantization(node)]
         if node.op_type in LAYER_OPS:
-            broken += [f"layer '{node.name}': {text}" for text in _layer(node)]
+            broken += [Broken(node, text) for text in _layer(node)]
     return broken
+
+
+def problems(model: ir.Model) -> list[str]:
+    """One line for every rule that the graph breaks; empty when TensorRT can take it."""
+    return [str(broken) for broken in broken_rules(model)]
 
 
 def require(model: ir.Model) -> None:
