@@ -30,7 +30,9 @@ NAMES = sorted(CASES)
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    monkeypatch.setattr("eqnet.stages.train.start.open_dataset", lambda name, root: TinyData())
+    monkeypatch.setattr(
+        "eqnet.stages.train.begin.start.open_dataset", lambda name, root: TinyData()
+    )
     yield
     importlib.import_module("outside_nets")
 

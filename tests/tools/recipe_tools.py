@@ -44,10 +44,10 @@ class StopAfter(Silent):
 def write_recipe(folder: Path, monkeypatch: pytest.MonkeyPatch, images: int = 24) -> Path:
     """Write the recipe; elastic training finds its small network and so many images."""
     monkeypatch.setattr(
-        "eqnet.stages.train.start.open_dataset", lambda name, root: TinyData(images)
+        "eqnet.stages.train.begin.start.open_dataset", lambda name, root: TinyData(images)
     )
     monkeypatch.setattr(
-        "eqnet.stages.train.start.load_model",
+        "eqnet.stages.train.begin.start.load_model",
         lambda source, **options: SmallNet(options["classes"], in_channels=1).eval(),
     )
     path = folder / "recipe.yaml"

@@ -95,7 +95,7 @@ def binary_data():
 @pytest.fixture
 def binary(binary_data, monkeypatch):
     for module in (
-        "eqnet.stages.train.start",
+        "eqnet.stages.train.begin.start",
         "eqnet.supernet.session",
         "eqnet.stages.verify.dataset",
     ):

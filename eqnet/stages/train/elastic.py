@@ -19,6 +19,7 @@ from eqnet.ptq.equalize import equalize
 from eqnet.spec.errors import CheckpointError, DataError, TrainingError, UsageError
 from eqnet.spec.inputs import Inputs
 from eqnet.spec.progress import Progress, Silent
+from eqnet.stages.train.begin.start import Network, Start
 from eqnet.stages.train.devices import pick_device
 from eqnet.stages.train.feed import Feed, require_batch
 from eqnet.stages.train.float_training import Kept, cosine, fit_float
@@ -40,7 +41,6 @@ from eqnet.stages.train.resume import (
     require_own_state,
     save_float,
 )
-from eqnet.stages.train.start import Network, Start
 from eqnet.stages.train.state import STATE_FILE, load_state, save_state
 from eqnet.stages.train.steps.cuda_graphs import GraphedStep
 from eqnet.stages.train.steps.step import ElasticStep, StaticStep
@@ -76,8 +76,8 @@ def train(
     """Train the supernet of a recipe into the folder `out`; returns a summary.
 
     model, weights, weights_key, data, dataset, inputs, allow_code: as of
-    `eqnet.stages.train.start.Network`, each instead of the recipe's. A network with weights is
-    not trained in float. Images without labels of the network's classes are learned from by
+    `eqnet.stages.train.begin.start.Network`, each instead of the recipe's. A network with weights
+    is not trained in float. Images without labels of the network's classes are learned from by
     distillation alone. seed, epochs, batch: instead of the recipe's; epochs and batch are those
     of elastic training.
     static: train for this form at this bit-width alone; other subnets of `out` mean nothing.

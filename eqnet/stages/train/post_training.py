@@ -16,8 +16,8 @@ from eqnet.ptq.reconstruct import reconstruct as fit_rounding
 from eqnet.spec.errors import UsageError
 from eqnet.spec.inputs import Inputs
 from eqnet.spec.progress import Progress, Silent
+from eqnet.stages.train.begin.start import Network, Start
 from eqnet.stages.train.devices import pick_device
-from eqnet.stages.train.start import Network, Start
 from eqnet.supernet.checkpoint import save_supernet
 from eqnet.supernet.first_scales import calibrate
 
@@ -44,7 +44,7 @@ def post_training(
     """Make a supernet of a float classifier in the folder `out`; nothing is trained.
 
     model, weights, weights_key, data, dataset, inputs, allow_code: as of
-    `eqnet.stages.train.start.Network`.
+    `eqnet.stages.train.begin.start.Network`.
     images: training images that the scales are searched on. reconstruct: fit the rounding of the
     weights in every form to the layers' outputs on these images; an interrupted run goes on from
     `out`. seed: of random initial weights. device: "cpu", "cuda" or "auto", for the scales and

@@ -105,8 +105,8 @@ class Recipe(Frozen):
     """One training run, from a float network to a supernet with its predictor.
 
     model, weights, weights_key, data, dataset, inputs: the network and its images, as of
-    `eqnet.stages.train.start.Network`; what a recipe leaves open the caller says. weights_sha256:
-    what the file of weights must hold. cqap: null for none; a search then measures subnets.
+    `eqnet.stages.train.begin.start.Network`; what a recipe leaves open the caller says.
+    weights_sha256: what the file of weights must hold. cqap: null for none; a search then measures subnets.
     """
 
     schema_version: Literal[1]

@@ -10,8 +10,8 @@ from torch import nn
 
 from eqnet.spec.errors import CaptureError, CheckpointError, DataError, OutputError, UsageError
 from eqnet.spec.scheme import Form
+from eqnet.stages.train.begin.start import guess_dataset
 from eqnet.stages.train.post_training import post_training
-from eqnet.stages.train.start import guess_dataset
 from eqnet.subnets.build import PAPER_STYLE, uniform
 from eqnet.supernet.checkpoint import load_supernet
 
@@ -27,7 +27,7 @@ def tiny(monkeypatch):
         asked.append((name, root))
         return TinyData()
 
-    monkeypatch.setattr("eqnet.stages.train.start.open_dataset", fake)
+    monkeypatch.setattr("eqnet.stages.train.begin.start.open_dataset", fake)
     return asked
 
 

@@ -21,7 +21,7 @@ from eqnet.models.weights import WeightFile
 from eqnet.spec.errors import CaptureError, CheckpointError, DataError, UsageError, one_line
 from eqnet.spec.inputs import Inputs
 from eqnet.spec.progress import Progress
-from eqnet.stages.train.inputs import ChosenInputs, implied, with_inputs
+from eqnet.stages.train.begin.inputs import ChosenInputs, implied, with_inputs
 from eqnet.supernet.checkpoint import Header, require_restorable
 from eqnet.supernet.float_checks import (
     FloatRun,
