@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from eqnet.backend.discovery import find_exporter
-from eqnet.backend.disk.plain import problem_of
+from eqnet.backend.disk.plain import problem_of, require_listed
 from eqnet.backend.disk.temporaries import is_temporary_of
-from eqnet.backend.files import sha256_file, write_file
+from eqnet.backend.files import write_file
 from eqnet.backend.graph.external import external_files
 from eqnet.backend.protocol import OwnFiles
 from eqnet.spec.errors import ArtifactError, one_line
@@ -151,23 +151,7 @@ def check_files(folder: Path, manifest: Manifest) -> int:
 
 def check_file(folder: Path, manifest: Manifest, name: str) -> None:
     """Compare one file with its sha256 in the manifest. Raises ArtifactError as `check_files`."""
-    path, expected = folder / name, manifest.files.get(name)
-    if expected is None:
-        raise ArtifactError(f"{path}: the manifest lists no such file")
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise ArtifactError(f"{folder / MANIFEST}: files: '{name}' leads out of the folder")
-    try:
-        problem = problem_of(path, folder)
-        sha256 = sha256_file(path) if problem is None else ""
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ArtifactError(f"{path}: missing or unreadable: {reason}") from error
-    if problem is not None:
-        raise ArtifactError(f"{path}: {problem}")
-    if sha256 != expected:
-        raise ArtifactError(
-            f"{path}: changed or corrupt: sha256 {sha256[:12]} (manifest says {expected[:12]})"
-        )
+    require_listed(folder, name, manifest.files)
 
 
 def _opened(folder: Path, manifest: Manifest) -> set[str]:

@@ -43,7 +43,7 @@ def stand_ins(error: str, classes: dict[str, type]) -> dict[str, type]:
     classes: those that it had.
     """
     unknown = UNKNOWN.search(error)
-    if unknown is not None and unknown.group(1) not in classes:
+    if unknown is not None and unknown.group(1) not in classes and "\0" not in error:
         return _in_place_of(unknown.group(1))
     mappings: dict[str, type] = {}
     if SETS_ITEMS.search(error):

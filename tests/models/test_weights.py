@@ -491,3 +491,9 @@ def test_a_flipped_weight_is_one_line_that_names_its_part(tmp_path):
     content[place + 3] ^= 1
     path.write_bytes(content)
     refused(Net(), path, "has another checksum")
+
+
+def test_a_class_of_an_impossible_name_is_one_line(tmp_path):
+    path = tmp_path / "w.pth"
+    path.write_bytes(b"\x80\x02cmodule\nname\x00d\n)\x81.")
+    refused(Net(), path, "w.pth")

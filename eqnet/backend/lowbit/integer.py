@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eqnet.backend.artifact import check_file, read_manifest
+from eqnet.backend.disk.plain import problem_of, require_listed
 from eqnet.backend.lowbit.integer_ops import (
     Ints,
     Wide,
@@ -29,12 +29,13 @@ from eqnet.backend.lowbit.integer_ops import (
 )
 from eqnet.backend.lowbit.packed import PackedTensor, read_packed
 from eqnet.spec.errors import ArtifactError, UsageError, one_line
-from eqnet.spec.manifest import MANIFEST, MAX_SIDE
-from eqnet.spec.texts import parse_json
+from eqnet.spec.seal import broken_seal
+from eqnet.spec.texts import parse_json, read_bounded
 
 INTEGER, PACKED = "integer.json", "weights.eqpack"
 FORMAT, VERSION = "eqnet-integer", 1
 MAX_SHIFT, MAX_MULTIPLIER = 62, (1 << 31) - 1
+MANIFEST, MAX_BYTES, MAX_SIDE = "manifest.json", 64 << 20, 4096
 UNIT = [1, 1]
 INT32 = (-(1 << 31), (1 << 31) - 1)
 # Of each op's own keys. A network pads by less than its windows reach; more would take memory.
@@ -206,9 +207,7 @@ def load_integer(artifact: Path | str) -> IntegerProgram:
     """
     path = Path(artifact) / INTEGER
     if (path.parent / MANIFEST).exists():
-        manifest = read_manifest(path.parent)
-        for name in (INTEGER, PACKED):
-            check_file(path.parent, manifest, name)
+        _require_listed(path.parent)
     content = _read_json(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ArtifactError(f"{path}: not an integer program (allowed: format '{FORMAT}')")
@@ -218,18 +217,35 @@ def load_integer(artifact: Path | str) -> IntegerProgram:
     try:
         return _program(path, content, weights)
     except KeyError as error:
-        raise ArtifactError(f"{path}: not a sound program: {error} is missing") from error
+        raise ArtifactError(f"{path}: not a sound program: {one_line(error)} is missing") from error
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ArtifactError(f"{path}: not a sound program: {error}") from error
+        raise ArtifactError(f"{path}: not a sound program: {one_line(error)}") from error
+
+
+def _require_listed(folder: Path) -> None:
+    """Hold both files to a manifest, which is read here with no package but the standard ones."""
+    content = _read_json(folder / MANIFEST)
+    files = content.get("files") if isinstance(content, dict) else None
+    if not isinstance(files, dict):
+        raise ArtifactError(f"{folder / MANIFEST}: not a manifest: it lists no files")
+    if (broken := broken_seal(content)) is not None:
+        raise ArtifactError(f"{folder / MANIFEST}: {broken}")
+    for name in (INTEGER, PACKED):
+        require_listed(folder, name, files)
 
 
 def _read_json(path: Path) -> Any:
     try:
-        return parse_json(path.read_bytes())
+        problem = problem_of(path, path.parent)
+        content = read_bounded(path, MAX_BYTES) if problem is None else b""
     except OSError as error:
         raise ArtifactError(
             f"{path}: cannot read: {error.strerror} (allowed: an artifact with an integer program)"
         ) from error
+    if problem is not None or content is None:
+        raise ArtifactError(f"{path}: {problem or 'too large'}")
+    try:
+        return parse_json(content)
     except ValueError as error:
         raise ArtifactError(f"{path}: not valid JSON: {one_line(error)}") from error
 

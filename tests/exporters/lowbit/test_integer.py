@@ -13,9 +13,11 @@ from eqnet_exporters.lowbit.integer_parts import NotIntegerOnlyError
 from eqnet_exporters.lowbit.layers import packed_tensors
 from graphs import Builder, inputs, residual_net
 
+from eqnet.backend.files import sha256_file
 from eqnet.backend.lowbit.integer import INTEGER, PACKED, load_integer
 from eqnet.backend.lowbit.packed import write_packed
 from eqnet.spec.errors import ArtifactError, UsageError
+from eqnet.spec.seal import sealed
 
 FORMS: dict[str, dict[str, Any]] = {
     "w8a8": {},
@@ -281,4 +283,23 @@ def test_a_program_that_cannot_run_names_its_op(tmp_path):
         load_integer(tmp_path)(inputs(2))
     (tmp_path / INTEGER).unlink()
     with pytest.raises(ArtifactError, match="cannot read"):
+        load_integer(tmp_path)
+
+
+@pytest.mark.parametrize("name", [INTEGER, PACKED])
+def test_a_program_in_an_artifact_is_held_to_its_manifest(tmp_path, name):
+    write(tmp_path, residual_net())
+    files = {file: sha256_file(tmp_path / file) for file in (INTEGER, PACKED)}
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(json.dumps(sealed({"files": files})))
+    load_integer(tmp_path)
+    del files[name]
+    manifest.write_text(json.dumps(sealed({"files": files})))
+    with pytest.raises(ArtifactError, match=rf"{name}: the manifest lists no such file"):
+        load_integer(tmp_path)
+    manifest.write_text(json.dumps(sealed({"files": {**files, name: "0" * 64}})))
+    with pytest.raises(ArtifactError, match="changed or corrupt"):
+        load_integer(tmp_path)
+    manifest.write_text(json.dumps({"files": files}))
+    with pytest.raises(ArtifactError, match="digest"):
         load_integer(tmp_path)
