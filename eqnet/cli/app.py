@@ -42,9 +42,10 @@ EPILOG = """\b
    2  wrong use of a command      10  an optional package is missing
    3  wrong profile or recipe     11  verification failed
    4  wrong supernet or subnet    12  latency regression
-   5  wrong data                 130  interrupted
-   6  wrong artifact             141  the reader of the output went away
-   7  model cannot be captured   143  terminated
+   5  wrong data                  13  training's loss is no number
+   6  wrong artifact             130  interrupted
+   7  model cannot be captured   141  the reader of the output went away
+                                 143  terminated
 
 Set EQNET_DEBUG=1 to see the traceback of a failure."""
 
