@@ -20,6 +20,7 @@ from eqnet.spec.progress import Silent
 from eqnet.stages.train.feed import Feed
 from eqnet.stages.train.float_training import fit_float
 from eqnet.stages.train.recipe import FloatRecipe
+from eqnet.stages.train.workers import Workers
 from eqnet.supernet.measure import Batches, accuracy
 
 
@@ -34,7 +35,7 @@ def train(source: str, data: Path | None, recipe: FloatRecipe, device: str, seed
         batch=recipe.batch,
         seed=seed,
         augment=True,
-        device=torch.device(device),
+        workers=Workers(torch.device(device)),
     )
     fit_float(model.to(device), feed, recipe, Silent())
     return model.half().float().eval()

@@ -36,10 +36,18 @@ class FolderImages(Images):
         self._entries, self._rules = tuple(entries), rules
         self._shape = input_shape_of(rules)
         self._seed: tuple[int, ...] | None = None
+        self._numbers = range(len(self._entries))
 
     def __len__(self) -> int:
         """How many images."""
-        return len(self._entries)
+        return len(self._numbers)
+
+    def share(self, rank: int, count: int) -> Images:
+        """As `Images.share` says."""
+        other = copy.copy(self)
+        whole = len(self._numbers) // count * count
+        other._numbers = self._numbers[rank:whole:count]
+        return other
 
     def random_crops(self, seed: tuple[int, ...]) -> Images:
         """As `Images.random_crops` says."""
@@ -49,19 +57,19 @@ class FolderImages(Images):
 
     def read(self, start: int, stop: int) -> tuple[Pixels, Labels]:
         """Decode images `start` to `stop`. Raises DataError naming a file that is damaged."""
-        chosen = self._entries[start:stop]
+        chosen = self._numbers[start:stop]
         pixels = np.empty((len(chosen), *self._shape), np.uint8)
         # Pillow releases the interpreter's lock while it decodes and resizes.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for row, image in enumerate(pool.map(self._load, range(start, start + len(chosen)))):
+            for row, image in enumerate(pool.map(self._load, chosen)):
                 pixels[row] = image
-        return pixels, np.array([entry.label for entry in chosen], np.int64)
+        return pixels, np.array([self._entries[n].label for n in chosen], np.int64)
 
-    def _load(self, index: int) -> Pixels:
-        path = self._entries[index].path
+    def _load(self, number: int) -> Pixels:
+        path = self._entries[number].path
         if self._seed is None:
             return load_image(path, self._rules)
-        return load_random_crop(path, (*self._seed, index), self._rules)
+        return load_random_crop(path, (*self._seed, number), self._rules)
 
 
 class ImageFolder(Dataset):

@@ -44,6 +44,13 @@ class Images(ABC):
         """
         return None
 
+    def share(self, rank: int, count: int) -> Images | None:
+        """Every `count`-th image from `rank` on, equally many for each rank.
+
+        None for images that are read in one piece.
+        """
+        return None
+
     def batches(self, size: int) -> Iterator[tuple[Pixels, Labels]]:
         """All images in order, `size` at a time; the last batch may be smaller."""
         if size < 1:

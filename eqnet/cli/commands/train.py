@@ -177,7 +177,10 @@ def train(
                 seed=seed or 0,
                 **shared,
             )
-    _print(summary, out, as_json)
+    from eqnet.stages.train.workers import is_first
+
+    if is_first():  # of several processes
+        _print(summary, out, as_json)
 
 
 def _check_mode(recipe: Path | None, post_training: bool, set_by_user: dict[str, bool]) -> None:
@@ -202,11 +205,13 @@ def _by_recipe(
     from eqnet.stages.train.devices import pick_device
     from eqnet.stages.train.elastic import train as elastic
     from eqnet.stages.train.recipe import load_recipe
+    from eqnet.stages.train.workers import is_first
 
     summary = elastic(recipe, out, seed=seed, static=static, **options)
     plan = load_recipe(recipe)
     alone = static or plan.elastic.static
-    if alone is not None or plan.cqap is None:  # one subnet has nothing to predict
+    # One subnet has nothing to predict.
+    if alone is not None or plan.cqap is None or not is_first():
         return summary
     predictor = make_predictor(
         out,

@@ -20,7 +20,6 @@ from eqnet.spec.errors import CheckpointError, DataError, TrainingError, UsageEr
 from eqnet.spec.inputs import Inputs
 from eqnet.spec.progress import Progress, Silent
 from eqnet.stages.train.begin.start import Network, Start
-from eqnet.stages.train.devices import pick_device
 from eqnet.stages.train.feed import Feed, require_batch
 from eqnet.stages.train.float_training import Kept, cosine, fit_float
 from eqnet.stages.train.post_training import kept_pixels, rescaling_note
@@ -44,6 +43,7 @@ from eqnet.stages.train.resume import (
 from eqnet.stages.train.state import STATE_FILE, load_state, save_state
 from eqnet.stages.train.steps.cuda_graphs import GraphedStep
 from eqnet.stages.train.steps.step import ElasticStep, StaticStep
+from eqnet.stages.train.workers import Workers, open_workers
 from eqnet.subnets.build import load_style
 from eqnet.supernet.checkpoint import SUPERNET_FILE, Header, save_supernet
 from eqnet.supernet.first_scales import calibrate
@@ -102,7 +102,7 @@ def train(
     changed = {"epochs": epochs, "batch": batch, "static": static}
     elastic = plan.elastic.model_copy(update=_said(changed))
     plan = plan.model_copy(update={"elastic": elastic})
-    return _Run(plan, out, pick_device(device), allow_code, resume, progress).go()
+    return _Run(plan, out, open_workers(device), allow_code, resume, progress).go()
 
 
 def _said(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,13 +167,14 @@ class _Run:
         self,
         plan: Recipe,
         out: Path,
-        device: torch.device,
+        workers: Workers,
         allow_code: bool,
         resume: bool,
         progress: Progress | None,
     ) -> None:
-        self.plan, self.out, self.device, self.allow_code = plan, out, device, allow_code
-        self.resume, self.progress = resume, progress or Silent()
+        self.plan, self.out, self.workers, self.allow_code = plan, out, workers, allow_code
+        self.device, self.resume = workers.device, resume
+        self.progress = progress if progress and workers.first else Silent()
         self.recipe = plan.elastic
         self.log: list[dict[str, Any]] = []
         self.notes: list[str] = []
@@ -219,8 +220,10 @@ class _Run:
         if self.recipe.batch_norm == "batch":
             supernet.recalibrate(calibration)
         header = self._header(header)
-        save_supernet(self.out, supernet, header)
-        (self.out / STATE_FILE).unlink(missing_ok=True)
+        if self.workers.first:
+            save_supernet(self.out, supernet, header)
+            (self.out / STATE_FILE).unlink(missing_ok=True)
+        self.workers.wait()
         return header
 
     def _start(self) -> Start:
@@ -280,7 +283,7 @@ class _Run:
             batch=batch,
             seed=self.plan.seed,
             augment=self.plan.augment,
-            device=self.device,
+            workers=self.workers,
         )
 
     def _float(self, start: Start) -> None:
@@ -289,13 +292,15 @@ class _Run:
         if self.resume:
             require_own_state(self.out, self.plan)
         # Only now: the folder of another run must stay as it was.
-        write_file(self.out / "recipe.json", self.plan.model_dump_json(indent=2))
+        if self.workers.first:
+            write_file(self.out / "recipe.json", self.plan.model_dump_json(indent=2))
         if not restored and self.plan.float_model.epochs:
             recipe, path = self.plan.float_model, self.out / FLOAT_STATE
             kept = Kept(path, float_identity(self.plan), self.resume)
             fit_float(model, self._feed(start, recipe.batch), recipe, self.progress, kept)
-            save_float(self.out, model, self.plan)
-            path.unlink(missing_ok=True)
+            if self.workers.first:
+                save_float(self.out, model, self.plan)
+                path.unlink(missing_ok=True)
 
     def _elastic(self, supernet: Supernet, teacher: nn.Module, start: Start) -> None:
         recipe = self.recipe
@@ -316,8 +321,9 @@ class _Run:
         for epoch in range(done, recipe.epochs):
             losses = self._epoch(supernet, step, feed, optimizer, schedule, epoch)
             self.log.append({"epoch": epoch + 1, **losses})
-            write_file(self.out / LOG_FILE, "".join(json.dumps(r) + "\n" for r in self.log))
-            save_state(self.out / STATE_FILE, supernet.graph, optimizer, epoch + 1, identity)
+            if self.workers.first:
+                write_file(self.out / LOG_FILE, "".join(json.dumps(r) + "\n" for r in self.log))
+                save_state(self.out / STATE_FILE, supernet.graph, optimizer, epoch + 1, identity)
             self.progress.advance(1, **losses)
         self.progress.finish()
         supernet.apply_float()
@@ -350,11 +356,12 @@ class _Run:
             if number % self._look == 0 or number == len(feed):
                 self._require_finite(step, losses, images, f"epoch {epoch + 1}, step {number}")
             total += losses
+            self.workers.average_gradients(parameters)
             nn.utils.clip_grad_value_(parameters, self.recipe.gradient_clip)
             optimizer.step()
             schedule.step()
             supernet.project()
-        means = (total / max(1, len(feed))).tolist()
+        means = (self.workers.average(total) / max(1, len(feed))).tolist()
         return dict(zip(step.losses, means, strict=True))
 
     @property

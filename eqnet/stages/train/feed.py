@@ -12,6 +12,7 @@ from eqnet.data import Images
 from eqnet.data.augment import random_shift_flip
 from eqnet.spec.errors import DataError
 from eqnet.spec.manifest import Preprocessing
+from eqnet.stages.train.workers import Workers
 
 RESIDENT_BYTES = 4 << 30
 BLOCK_BATCHES = 8
@@ -35,8 +36,9 @@ class Feed:
     Images that are decoded for it are read in blocks, whose order and content are shuffled, the
     next one while the network is at this one; augmented, each is a random part of its image
     every time. Images of one stored size lie on the device as a whole up to 4 GiB and are
-    shuffled freely; augmented, they are shifted and mirrored. Raises DataError where the images
-    do not fill one batch.
+    shuffled freely; augmented, they are shifted and mirrored. Each of several workers gets its
+    part of every batch: of images of one stored size the very parts of what one worker would
+    see. Raises DataError where the images do not fill one batch.
     """
 
     def __init__(
@@ -47,21 +49,27 @@ class Feed:
         batch: int,
         seed: int,
         augment: bool,
-        device: torch.device,
+        workers: Workers,
     ) -> None:
         require_batch(images, batch)
-        self.images, self.rule, self.batch = images, rule, batch
-        self.seed, self.augment, self.device = seed, augment, device
+        device = workers.device
+        self.rule, self.seed, self.augment, self.device = rule, seed, augment, device
+        share = images.share(workers.rank, workers.count)
+        # Where images are decoded, each worker decodes its own alone.
+        self._own = share is not None
+        self.images, self.workers = share or images, workers
+        self.batch = workers.part_of(batch) if self._own else batch
+        workers.part_of(batch)
         shape = (1, -1, 1, 1)
         self._mean = torch.tensor(rule.mean, device=device).view(shape)
         self._std = torch.tensor(rule.std, device=device).view(shape)
-        self._crops = augment and images.random_crops((seed,)) is not None
-        self._block = batch * BLOCK_BATCHES
+        self._crops = augment and self.images.random_crops((seed,)) is not None
+        self._block = self.batch * BLOCK_BATCHES
         self._resident: Labelled | None = None
         pixels, _ = images.take(1)
-        if pixels.nbytes * len(images) <= RESIDENT_BYTES and not self._crops:
-            self._block = len(images)
-            self._resident = self._read(images, 0)
+        if pixels.nbytes * len(self.images) <= RESIDENT_BYTES and not self._crops:
+            self._block = len(self.images)
+            self._resident = self._read(self.images, 0)
 
     def __len__(self) -> int:
         """Batches in one epoch; an incomplete last batch of a block is left out."""
@@ -107,7 +115,10 @@ class Feed:
         for chosen in order.split(self.batch):
             if len(chosen) < self.batch:
                 return
-            batch = pixels[chosen]
+            batch, classes = pixels[chosen], labels[chosen]
             if self.augment and not self._crops:
                 batch = random_shift_flip(batch, generator=generator)
-            yield batch.float().div_(255.0).sub_(self._mean).div_(self._std), labels[chosen]
+            if not self._own:
+                part = slice(self.workers.rank, None, self.workers.count)
+                batch, classes = batch[part], classes[part]
+            yield batch.float().div_(255.0).sub_(self._mean).div_(self._std), classes

@@ -52,7 +52,8 @@ def fit_float(
         # What a network draws itself (dropout) must not depend on where a run was resumed.
         torch.manual_seed(feed.seed * 1_000_003 + epoch)
         loss = _epoch(model, feed, epoch, optimizer, schedule)
-        if kept is not None:
+        feed.workers.average_buffers(model)
+        if kept is not None and feed.workers.first:
             save_state(kept.path, model, optimizer, epoch + 1, kept.identity)
         progress.advance(loss=loss)
     progress.finish()
@@ -71,9 +72,11 @@ def _epoch(
         loss = functional.cross_entropy(model(images), labels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        feed.workers.average_gradients(model.parameters())
         optimizer.step()
         schedule.step()
         total += loss.detach()
+    total = feed.workers.average(total)
     if not bool(torch.isfinite(total)):
         raise TrainingError(
             f"float training, epoch {epoch + 1}: the loss is not finite (allowed: numbers; try a "

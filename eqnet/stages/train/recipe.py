@@ -106,7 +106,8 @@ class Recipe(Frozen):
 
     model, weights, weights_key, data, dataset, inputs: the network and its images, as of
     `eqnet.stages.train.begin.start.Network`; what a recipe leaves open the caller says.
-    weights_sha256: what the file of weights must hold. cqap: null for none; a search then measures subnets.
+    weights_sha256: what the file of weights must hold. cqap: null for none; a search then measures
+    subnets.
     """
 
     schema_version: Literal[1]

@@ -132,11 +132,12 @@ def correct(supernet: Supernet, batches: Iterable[Tensor], targets: FloatMoments
 def moments_of(output: Tensor, axis: int, weights: Tensor) -> Moments:
     """Moments of a float tensor [N, ...] over all its axes but `axis`; weights: of images [N]."""
     inner = [dim for dim in range(1, output.dim()) if dim != axis % output.dim()]
-    if inner:
-        variance, mean = torch.var_mean(output, inner, correction=0)
-    else:
-        variance, mean = torch.zeros_like(output), output
-    return _pooled(mean, variance, weights)
+    if not inner:
+        return _pooled(output, torch.zeros_like(output), weights)
+    # Two passes: on a CPU `torch.var_mean` takes 6 to 19 times as long.
+    mean = output.mean(inner, keepdim=True)
+    variance = (output - mean).square().mean(inner)
+    return _pooled(mean.view_as(variance), variance, weights)
 
 
 def gain_and_shift(target: Moments, actual: Moments, with_gain: bool) -> tuple[Tensor, Tensor]:

@@ -61,7 +61,16 @@ def _for_the_worker(targets: Sequence[str], size: int) -> tuple[str, ...]:
 def _start(
     model: Path, out: Path, batches: EngineBatches, targets: Sequence[str]
 ) -> subprocess.Popen[str]:
-    command = [sys.executable, "-P", "-m", __name__, str(model), str(out), *map(str, batches), *targets]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        __name__,
+        str(model),
+        str(out),
+        *map(str, batches),
+        *targets,
+    ]
     paths = os.pathsep.join(path for path in sys.path if path)
     return subprocess.Popen(  # noqa: S603  # this interpreter, arguments of our own
         command,

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fine_tuning_tools import INPUTS, TUNING, picture
 from nets import SmallNet, randomize
 from PIL import Image
 from recipe_tools import InterruptedRunError, StopAfter
@@ -15,7 +16,6 @@ from safetensors.torch import load_file, save_file
 
 from eqnet.cli.main import main
 from eqnet.spec.errors import CheckpointError, DataError, ProfileError, UsageError
-from eqnet.spec.inputs import Inputs
 from eqnet.stages.train.elastic import train
 from eqnet.stages.train.recipe import load_recipe
 from eqnet.stages.train.resume import FLOAT_FILE, read_log
@@ -23,30 +23,6 @@ from eqnet.supernet.checkpoint import load_supernet
 from eqnet.supernet.session import open_session
 
 RECIPES = Path(__file__).parents[3] / "recipes"
-INPUTS = Inputs(size=24, resize=24, channels=1, mean=0.4, std=0.3)
-TUNING = """
-schema_version: 1
-seed: 3
-float_model: {epochs: 0}
-elastic:
-  epochs: 2
-  batch: 6
-  learning_rate: 1.0e-3
-  bits: [3, 4, 5, 6, 7, 8]
-  styles: [paper]
-  wdr: {skewness: 0, kurtosis: 0}
-  gpg: {guidance: 1.0, teacher: 1.0}
-  batch_norm: own
-cqap: null
-"""
-
-
-def picture(path: Path, seed: int) -> None:
-    """A gray image of 30 x 34 pixels, smooth enough that a resized part is like the whole."""
-    rng = np.random.default_rng(seed)
-    small = rng.integers(0, 256, (5, 6), dtype=np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(small).resize((34, 30)).save(path)
 
 
 def pixels_of(path):

@@ -24,6 +24,7 @@ from eqnet.stages.train.resume import (
     float_identity,
 )
 from eqnet.stages.train.state import STATE_FILE
+from eqnet.stages.train.workers import Workers
 
 SUPERNET = "supernet.safetensors"
 
@@ -195,7 +196,7 @@ def test_a_feed_holds_at_least_one_batch():
             batch=10,
             seed=0,
             augment=False,
-            device=torch.device("cpu"),
+            workers=Workers(torch.device("cpu")),
         )
 
     assert len(list(feed(10).epoch(0))) == len(feed(10)) == 1

@@ -1,0 +1,5 @@
+"""`python -m eqnet`: the command line, as launchers of several processes start it."""
+
+from eqnet.cli.main import run
+
+run()
