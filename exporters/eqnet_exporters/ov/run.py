@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
+from eqnet.backend.graph.reading import load_graph
 from eqnet.backend.machine.isa import onednn_cpu
 from eqnet.backend.protocol import Array
 from eqnet.spec.errors import ArtifactError, EqnetError, MissingExtraError
@@ -145,7 +145,7 @@ def read(ov: Any, core: Any, path: Path) -> Any:
         raise ArtifactError(f"{path}: no such file (allowed: an ONNX or OpenVINO model)")
     try:
         return core.read_model(str(path))
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:  # of a name that is no text, for one
         raise ArtifactError(
             f"{path}: OpenVINO {ov.__version__} cannot read it: {last_line(error)}"
         ) from error
@@ -162,7 +162,7 @@ def compile_model(path: Path, setting: Setting) -> Any:
     model = read(ov, core, path)
     try:
         return core.compile_model(model, setting.device, setting.config())
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         reason = absent_device(setting.device) or f"OpenVINO cannot compile it: {last_line(error)}"
         raise EqnetError(f"{path}: {reason}") from error
 
@@ -180,7 +180,7 @@ def int8_layers(path: Path, onnx: Path, layers: Mapping[str, str], setting: Sett
         raise EqnetError(
             f"{path}: device '{setting.device}' shows no runtime graph: {last_line(error)}"
         ) from error
-    names = LayerNames(ir.load(onnx))
+    names = LayerNames(load_graph(onnx))
     proved = {names.of(node) for node in _int8_nodes(runtime)}
     return [name for name in layers if name in proved]
 
