@@ -12,8 +12,8 @@ from eqnet.spec.errors import one_line
 def first_problem(error: ValidationError) -> str:
     """The first problem of a validation, as `key: message (found: value)`."""
     problem = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in problem["loc"]) or "top level"
-    message = problem["msg"].removeprefix("Value error, ")
+    where = one_line(".".join(str(part) for part in problem["loc"]), 200) or "top level"
+    message = one_line(problem["msg"].removeprefix("Value error, "), 1000)
     if problem["type"].startswith("union_tag"):
         return f"{where}.{_choice(problem['ctx'])}"
     if problem["type"] in ("extra_forbidden", "missing", "value_error"):

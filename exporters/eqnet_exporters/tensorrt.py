@@ -18,6 +18,7 @@ import onnx_ir as ir
 from eqnet.backend.artifact import Parity
 from eqnet.backend.capabilities import capability_refusals
 from eqnet.backend.files import write_file
+from eqnet.backend.graph.reading import load_graph
 from eqnet.backend.protocol import Capabilities, Runner
 from eqnet.spec.errors import ArtifactError, EqnetError
 from eqnet.spec.hardware.profile import HardwareProfile
@@ -148,7 +149,7 @@ class TensorRtExporter:
 
     def extra_checks(self, folder: Path, parity: Parity) -> list[Check]:
         """TensorRT's rules on the graph, which need no TensorRT and so hold on any machine."""
-        broken = trt_rules.problems(ir.load(folder / MODEL))
+        broken = trt_rules.problems(load_graph(folder / MODEL))
         verdict: Verdict = "passed"
         reason = "checked on the graph, without TensorRT"
         if broken:

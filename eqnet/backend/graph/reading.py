@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,22 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from eqnet.backend.graph.operators import LAYER_OPS
+from eqnet.spec.errors import ArtifactError, one_line
 
 STORAGE: dict[ir.DataType, tuple[int, int]] = {
     ir.DataType.UINT8: (0, 255),
     ir.DataType.INT8: (-128, 127),
 }
+
+
+def load_graph(path: Path) -> ir.Model:
+    """Read an ONNX file. Raises ArtifactError with one line."""
+    try:
+        return ir.load(path)
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot read: {error.strerror}") from error
+    except Exception as error:  # protobuf's DecodeError has no public base
+        raise ArtifactError(f"{path}: not an ONNX file: {one_line(error)}") from error
 
 
 def constant(value: ir.Value | None) -> NDArray[np.generic] | None:

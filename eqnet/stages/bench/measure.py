@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from eqnet.backend.artifact import read_parity
 from eqnet.backend.disk.temporaries import scratch_folder
-from eqnet.backend.graph.reading import strip_qdq
+from eqnet.backend.graph.reading import load_graph, strip_qdq
 from eqnet.backend.judge import clear_agreement
 from eqnet.backend.machine.timing import in_turns
 from eqnet.backend.preprocess import preprocess
@@ -47,7 +47,7 @@ def time_pairs(setup: Setup, rng: np.random.Generator) -> tuple[list[float], lis
     images = batch_of(setup, rng)
     with scratch_folder() as scratch:
         twin = scratch / "float.onnx"
-        ir.save(strip_qdq(ir.load(setup.folder / REFERENCE)), twin)
+        ir.save(strip_qdq(load_graph(setup.folder / REFERENCE)), twin)
         threads, profile = setup.rules.threads, setup.manifest.profile
         quantized = setup.exporter.open(setup.folder / MODEL, threads=threads, profile=profile)
         plain = profile.model_copy(update={"remainder": float_precision(profile)})

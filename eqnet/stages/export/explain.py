@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import onnx_ir as ir
-
 from eqnet.backend.artifact import check_file, read_manifest
 from eqnet.backend.discovery import find_exporter
+from eqnet.backend.graph.reading import load_graph
 from eqnet.backend.protocol import Explains
 from eqnet.spec.manifest import REFERENCE
 from eqnet.spec.reports import LoweringNote
@@ -23,4 +22,4 @@ def explain(folder: Path) -> list[LoweringNote]:
     exporter = find_exporter(manifest.backend)
     if not isinstance(exporter, Explains):
         return []
-    return exporter.explain(ir.load(folder / REFERENCE), manifest.profile)
+    return exporter.explain(load_graph(folder / REFERENCE), manifest.profile)

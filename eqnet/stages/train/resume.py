@@ -11,6 +11,7 @@ from torch import nn
 
 from eqnet.backend.files import write_file
 from eqnet.spec.errors import CheckpointError, one_line
+from eqnet.spec.texts import parse_json
 from eqnet.stages.train.recipe import Recipe
 from eqnet.stages.train.state import STATE_FILE, require_same
 from eqnet.supernet.checkpoint import (
@@ -94,9 +95,12 @@ def read_log(folder: Path, epochs: int) -> list[dict[str, Any]]:
     """The first `epochs` records of the log. Raises CheckpointError where it has fewer."""
     path = folder / LOG_FILE
     try:
-        log = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[:epochs]]
+        log = [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()[:epochs]]
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot read the log of the run: {error}") from error
+        line = f"cannot read the log of the run: {one_line(error)}"
+        raise CheckpointError(f"{path}: {line}") from error
+    if not all(isinstance(row, dict) for row in log):
+        raise CheckpointError(f"{path}: not the log of a run (allowed: an object a line)")
     if len(log) < epochs:
         raise CheckpointError(f"{path}: {len(log)} epochs (allowed: the {epochs} that are done)")
     return log

@@ -6,10 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx_ir as ir
-
 from eqnet.backend.artifact import Parity, check_files, read_manifest, read_parity
-from eqnet.backend.graph.reading import layers_of
+from eqnet.backend.graph.reading import layers_of, load_graph
 from eqnet.backend.judge import clear_agreement, compare_with_float, float_checks
 from eqnet.backend.machine import host
 from eqnet.backend.protocol import Array, ExtraChecks
@@ -171,7 +169,7 @@ def _against_float(deployed: Array, parity: Parity, manifest: Manifest) -> Float
 
 def _prove_int8(artifact: Path, manifest: Manifest, target: Deployment) -> tuple[Check, int | None]:
     """Ask the backend which layers ran in int8; None where it cannot tell on this machine."""
-    operators = layers_of(ir.load(artifact / MODEL))
+    operators = layers_of(load_graph(artifact / MODEL))
     layers = {name: operators[name] for name in manifest.layers if name in operators}
     try:
         proved = target.exporter.int8_layers(artifact, layers, manifest.profile)

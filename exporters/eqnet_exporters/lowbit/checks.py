@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from eqnet.backend.artifact import Parity, read_manifest
-from eqnet.backend.graph.reading import constant, dequantized
+from eqnet.backend.graph.reading import constant, dequantized, load_graph
 from eqnet.backend.judge import clear_agreement
 from eqnet.backend.lowbit.integer import INTEGER, PACKED, load_integer
 from eqnet.backend.lowbit.packed import read_packed, real_values
@@ -106,7 +106,7 @@ def _packed_onnx(folder: Path, manifest: Manifest, reference: ir.Model) -> Check
     """Whether the weights in ONNX's narrow types have the neutral graph's real values."""
     if PACKED_ONNX not in manifest.files:
         return _absent("packed_onnx", PACKED_ONNX)
-    packed = {node.name: node for node in ir.load(folder / PACKED_ONNX).graph}
+    packed = {node.name: node for node in load_graph(folder / PACKED_ONNX).graph}
     equal = total = 0
     for layer in layers(reference):
         node = packed.get(layer.node.name)

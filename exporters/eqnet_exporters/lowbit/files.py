@@ -8,9 +8,10 @@ from pathlib import Path
 import onnx_ir as ir
 
 from eqnet.backend.files import write_file
+from eqnet.backend.graph.reading import load_graph
 from eqnet.backend.lowbit.integer import INTEGER, PACKED
 from eqnet.backend.lowbit.packed import content_bits, read_packed, write_packed
-from eqnet.spec.errors import ArtifactError, EqnetError, one_line
+from eqnet.spec.errors import EqnetError
 from eqnet.spec.manifest import REFERENCE, BuildReport
 from eqnet_exporters.lowbit.integer import integer_program
 from eqnet_exporters.lowbit.integer_parts import NotIntegerOnlyError
@@ -23,13 +24,7 @@ QONNX, PACKED_ONNX = "model.qonnx.onnx", "model.packed.onnx"
 
 def read_reference(folder: Path) -> ir.Model:
     """The neutral graph of an artifact. Raises ArtifactError with one line."""
-    path = folder / REFERENCE
-    try:
-        return ir.load(path)
-    except OSError as error:
-        raise ArtifactError(f"{path}: cannot read: {error.strerror}") from error
-    except Exception as error:  # protobuf's DecodeError has no public base
-        raise ArtifactError(f"{path}: not an ONNX file: {one_line(error)}") from error
+    return load_graph(folder / REFERENCE)
 
 
 def write_files(folder: Path) -> list[str]:

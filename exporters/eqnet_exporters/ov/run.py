@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
+from eqnet.backend.graph.reading import load_graph
 from eqnet.backend.machine.isa import onednn_cpu
 from eqnet.backend.protocol import Array
 from eqnet.spec.errors import ArtifactError, EqnetError, MissingExtraError
@@ -150,7 +150,7 @@ def read(ov: Any, core: Any, path: Path) -> Any:
         raise ArtifactError(f"{path}: no such file (allowed: an ONNX or OpenVINO model)")
     try:
         return core.read_model(str(path))
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:  # of a name that is no text, for one
         raise ArtifactError(
             f"{path}: OpenVINO {ov.__version__} cannot read it: {last_line(error)}"
         ) from error
@@ -167,7 +167,7 @@ def compile_model(path: Path, setting: Setting) -> Any:
     model = read(ov, core, path)
     try:
         return core.compile_model(model, setting.device, setting.config())
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         reason = absent_device(setting.device) or f"OpenVINO cannot compile it: {last_line(error)}"
         raise EqnetError(f"{path}: {reason}") from error
 
@@ -178,7 +178,7 @@ def int8_layers(path: Path, onnx: Path, layers: Mapping[str, str], setting: Sett
     path: what is compiled. onnx: the graph with the layers' names. Raises EqnetError where the
     device keeps its runtime graph to itself.
     """
-    runtime, names = runtime_graph(path, setting), LayerNames(ir.load(onnx))
+    runtime, names = runtime_graph(path, setting), LayerNames(load_graph(onnx))
     proved = {names.of(node) for node in int8_nodes(runtime)}
     return [name for name in layers if name in proved]
 

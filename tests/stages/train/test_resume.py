@@ -173,6 +173,10 @@ def test_a_log_shorter_than_the_state_is_refused(recipe, interrupted):
     (interrupted / LOG_FILE).write_text("")
     with pytest.raises(CheckpointError, match=rf"{LOG_FILE}: 0 epochs"):
         train(recipe, interrupted, device="cpu", resume=True)
+    for content, told in (("[" * 100_000, "cannot read the log"), ("3", "not the log of a run")):
+        (interrupted / LOG_FILE).write_text(content)
+        with pytest.raises(CheckpointError, match=rf"{LOG_FILE}: {told}"):
+            train(recipe, interrupted, device="cpu", resume=True)
 
 
 @pytest.mark.parametrize("images", [7, 9])

@@ -270,6 +270,18 @@ def test_what_a_runtime_raises_is_one_line_for_whoever_calls_it(artifact, monkey
         bench(artifact, repeats=5)
 
 
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_graph_with_names_that_are_no_text_is_one_line(tmp_path, backend):
+    pytest.importorskip(backend)
+    folder = tmp_path / "made"
+    write_artifact(folder, residual_net(), profile(backend, placement={"add": "skip"}))
+    for name in (MODEL, REFERENCE):
+        content = (folder / name).read_bytes()
+        spoiled = content.replace(b"conv1", b"con\xf2\xff")
+        replace_file(folder, name, lambda path, new=spoiled: path.write_bytes(new))
+    one_line(folder, MODEL)
+
+
 def test_no_images_are_refused(artifact):
     with pytest.raises(UsageError, match="no images"):
         load(artifact)(np.zeros((0, 3, 8, 8), np.float32))
