@@ -47,6 +47,28 @@ def test_forward_equals_the_formula(values, scale, span, share):
     assert integers.max() <= span.hi
 
 
+@given(
+    share=st.floats(-0.5, 1.5),
+    scale=st.floats(2.0**-12, 64.0, width=32),
+    span=spans(),
+    place=st.floats(0, 1),
+)
+@settings(max_examples=150, deadline=None)
+def test_inside_the_range_the_error_is_half_a_step_at_most_and_zero_is_exact(
+    share, scale, span, place
+):
+    zero = span.lo + round(place * (span.hi - span.lo))
+    grid = (torch.tensor(scale), torch.tensor(float(zero)), span.lo, span.hi)
+    low, high = (span.lo - zero) * scale, (span.hi - zero) * scale
+    x = torch.tensor([low + share * (high - low), 0.0])
+    found = fake_quantize(x, *grid)
+    assert found[1] == 0.0
+    assert low <= found[0] <= high
+    # The range's ends reach half a step further; float32 knows x itself to 2^-24 of its size.
+    beyond = max(0.0, low - float(x[0]), float(x[0]) - high)
+    assert abs(float(found[0] - x[0])) <= beyond + scale / 2 + 2.0**-22 * abs(float(x[0]))
+
+
 def test_without_gradients_the_values_are_the_same_and_the_input_is_kept():
     x = torch.randn(3, 40, generator=torch.Generator().manual_seed(9))
     before = x.clone()

@@ -7,7 +7,7 @@ import random
 
 import pytest
 import torch
-from nets import images, small_supernet
+from nets import SmallNet, images, small_supernet
 from pydantic import ValidationError
 from recipe_tools import InterruptedRunError, StopAfter, write_recipe
 from safetensors.torch import load_file, save_file
@@ -18,10 +18,11 @@ from eqnet.spec.scheme import Form, Granularity, Symmetry
 from eqnet.stages.train.devices import pick_device
 from eqnet.stages.train.elastic import make_optimizer, train
 from eqnet.stages.train.recipe import ElasticRecipe, GpgRecipe, StaticRecipe, load_recipe
-from eqnet.stages.train.resume import LOG_FILE
+from eqnet.stages.train.resume import FLOAT_FILE, LOG_FILE
 from eqnet.stages.train.state import STATE_FILE, load_state, save_state
 from eqnet.stages.train.steps.step import ElasticStep, StaticStep
 from eqnet.subnets.build import PAPER_STYLE, load_style
+from eqnet.supernet.checkpoint import load_supernet
 
 SUPERNET = "supernet.safetensors"
 
@@ -48,6 +49,19 @@ def test_an_interrupted_run_ends_as_one_that_was_not(recipe, tmp_path):
     assert len((whole / LOG_FILE).read_text().splitlines()) == 2
     with pytest.raises(CheckpointError, match="another recipe or seed"):
         train_with_state(recipe, parts, whole)
+
+
+def test_a_trained_supernet_keeps_the_float_network_that_it_began_as(recipe, tmp_path):
+    train(recipe, tmp_path / "out", device="cpu")
+    net = SmallNet(10, in_channels=1)
+    net.load_state_dict(load_file(tmp_path / "out" / FLOAT_FILE))
+    supernet = load_supernet(tmp_path / "out", allow_code=True)[0]
+    supernet.apply_float()
+    x = images(4, (1, 28, 28))
+    with torch.no_grad():
+        exact, kept, trained = net.eval()(x), supernet.original(x), supernet.graph(x)
+    torch.testing.assert_close(kept, exact, rtol=1e-3, atol=1e-3)
+    assert (trained - exact).abs().max() > 1e-2
 
 
 def train_with_state(recipe, folder, whole):
