@@ -52,7 +52,7 @@ Examples:
     --weights tiny.pth --data scans --channels 1 --size 96x128 \\
     --mean 0.5 --std 0.5 --out runs/scans"""
 
-_RECIPE_ONLY: tuple[str, ...] = ("resume", "static", "epochs", "batch")
+_RECIPE_ONLY: tuple[str, ...] = ("resume", "static", "epochs", "batch", "tensorboard")
 _POST_ONLY: tuple[str, ...] = ("reconstruct", "images")
 
 
@@ -107,6 +107,9 @@ def train(
     batch: Annotated[
         int | None, typer.Option(min=2, help="Of elastic training.", show_default="the recipe's")
     ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write curves to OUT/tensorboard.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from --out.")] = False,
     device: Annotated[
         str | None, typer.Option(help="auto, cpu or cuda.", show_default="auto")
@@ -139,6 +142,7 @@ def train(
         "static": static is not None,
         "epochs": epochs is not None,
         "batch": batch is not None,
+        "tensorboard": tensorboard,
     }
     _check_mode(recipe, post_training, set_by_user)
     if data is not None and not data.exists():
@@ -166,6 +170,7 @@ def train(
                 epochs=epochs,
                 batch=batch,
                 static=alone,
+                tensorboard=tensorboard,
                 resume=resume,
                 **shared,
             )

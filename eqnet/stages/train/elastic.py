@@ -20,6 +20,7 @@ from eqnet.spec.errors import CheckpointError, DataError, TrainingError, UsageEr
 from eqnet.spec.inputs import Inputs
 from eqnet.spec.progress import Progress, Silent
 from eqnet.stages.train.begin.start import Network, Start
+from eqnet.stages.train.board import FOLDER, open_board
 from eqnet.stages.train.feed import Feed, require_batch
 from eqnet.stages.train.float_training import Kept, cosine, fit_float
 from eqnet.stages.train.post_training import kept_pixels, rescaling_note
@@ -71,6 +72,7 @@ def train(
     resume: bool = False,
     device: str = "auto",
     allow_code: bool = False,
+    tensorboard: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train the supernet of a recipe into the folder `out`; returns a summary.
@@ -83,8 +85,10 @@ def train(
     static: train for this form at this bit-width alone; other subnets of `out` mean nothing.
     resume: go on from `out` after an interruption; the result is the same as without one on
     the same machine, and a supernet that this recipe has finished there is kept as it is.
-    device: "auto", "cpu" or "cuda".
-    Raises ProfileError, UsageError, DataError, CheckpointError, CaptureError or OutputError.
+    device: "auto", "cpu" or "cuda". tensorboard: write losses and distributions of weights to
+    ``out/tensorboard``.
+    Raises ProfileError, UsageError, DataError, CheckpointError, CaptureError, TrainingError,
+    MissingExtraError or OutputError.
     """
     stated = {
         "model": model,
@@ -102,7 +106,9 @@ def train(
     changed = {"epochs": epochs, "batch": batch, "static": static}
     elastic = plan.elastic.model_copy(update=_said(changed))
     plan = plan.model_copy(update={"elastic": elastic})
-    return _Run(plan, out, open_workers(device), allow_code, resume, progress).go()
+    workers = open_workers(device)
+    board = out / FOLDER if tensorboard and workers.first else None
+    return _Run(plan, out, workers, allow_code, resume, progress, board).go()
 
 
 def _said(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,11 +177,12 @@ class _Run:
         allow_code: bool,
         resume: bool,
         progress: Progress | None,
+        board: Path | None,
     ) -> None:
         self.plan, self.out, self.workers, self.allow_code = plan, out, workers, allow_code
         self.device, self.resume = workers.device, resume
         self.progress = progress if progress and workers.first else Silent()
-        self.recipe = plan.elastic
+        self.recipe, self.board = plan.elastic, board
         self.log: list[dict[str, Any]] = []
         self.notes: list[str] = []
         self.warnings: list[str] = []
@@ -317,6 +324,8 @@ class _Run:
         )
         styles = [load_style(name) for name in recipe.styles]
         step = self._step_of(recipe)(supernet, teacher, recipe, styles)
+        board = open_board(self.board, done)
+        board.weights(done, supernet)
         self.progress.start("elastic training", recipe.epochs)
         for epoch in range(done, recipe.epochs):
             losses = self._epoch(supernet, step, feed, optimizer, schedule, epoch)
@@ -324,8 +333,10 @@ class _Run:
             if self.workers.first:
                 write_file(self.out / LOG_FILE, "".join(json.dumps(r) + "\n" for r in self.log))
                 save_state(self.out / STATE_FILE, supernet.graph, optimizer, epoch + 1, identity)
+            board.losses(epoch + 1, losses)
             self.progress.advance(1, **losses)
         self.progress.finish()
+        board.weights(recipe.epochs, supernet)
         supernet.apply_float()
 
     def _step_of(self, recipe: ElasticRecipe) -> type[ElasticStep]:

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from eqnet.spec.errors import ProfileError, UsageError, unknown
 from eqnet.spec.fields import first_problem
+from eqnet.spec.hardware.limits import MAX_SEED
 from eqnet.spec.hardware.load import read_yaml
 from eqnet.spec.inputs import Inputs
 from eqnet.spec.scheme import BITS, Form, Frozen
@@ -118,7 +119,7 @@ class Recipe(Frozen):
     data: Path | None = None
     dataset: str | None = None
     inputs: Inputs = Inputs()
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
     augment: bool = True
     float_model: FloatRecipe = FloatRecipe()
     elastic: ElasticRecipe = ElasticRecipe()

@@ -22,6 +22,7 @@ from eqnet.stages.train.resume import (
     IDENTITY_KEY,
     LOG_FILE,
     float_identity,
+    read_log,
 )
 from eqnet.stages.train.state import STATE_FILE
 from eqnet.stages.train.workers import Workers
@@ -261,3 +262,21 @@ def test_a_float_model_of_no_numbers_is_refused(recipe, interrupted, spoil):
     resave(path, lambda tensors: tensors.update({"head.weight": spoil(tensors["head.weight"])}))
     with pytest.raises(CheckpointError, match=rf"{FLOAT_FILE}: tensor 'head.weight'"):
         train(recipe, interrupted, device="cpu", resume=True)
+
+
+def test_tensorboard_gets_each_loss_once_and_the_weights_before_and_after(recipe, tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    out = tmp_path / "out"
+    with pytest.raises(InterruptedRunError):
+        train(recipe, out, device="cpu", tensorboard=True, progress=StopAfter(1))
+    train(recipe, out, device="cpu", tensorboard=True, resume=True)
+    events = accumulator.EventAccumulator(str(out / "tensorboard"))
+    events.Reload()
+    log = read_log(out, 2)
+    for name in ("high", "low", "kurtosis"):
+        points = events.Scalars(f"loss/{name}")
+        assert [point.step for point in points] == [1, 2]
+        assert [point.value for point in points] == pytest.approx([row[name] for row in log])
+    steps = {point.step for point in events.Scalars("kurtosis/conv1")}
+    assert {0, 2} <= steps
+    assert {"weight/stem", "weight/head"} <= set(events.Tags()["histograms"])
