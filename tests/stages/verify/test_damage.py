@@ -2,6 +2,8 @@
 
 import json
 import os
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -278,7 +280,7 @@ def test_a_graph_with_names_that_are_no_text_is_one_line(tmp_path, backend):
     for name in (MODEL, REFERENCE):
         content = (folder / name).read_bytes()
         spoiled = content.replace(b"conv1", b"con\xf2\xff")
-        replace_file(folder, name, lambda path, new=spoiled: path.write_bytes(new))
+        replace_file(folder, name, partial(Path.write_bytes, data=spoiled))
     one_line(folder, MODEL)
 
 
