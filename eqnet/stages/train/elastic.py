@@ -324,7 +324,7 @@ class _Run:
         )
         styles = [load_style(name) for name in recipe.styles]
         step = self._step_of(recipe)(supernet, teacher, recipe, styles)
-        board = open_board(self.board, done)
+        board = open_board(self.board, done + 1 if done else 0)
         board.weights(done, supernet)
         self.progress.start("elastic training", recipe.epochs)
         for epoch in range(done, recipe.epochs):
