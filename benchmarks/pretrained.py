@@ -6,7 +6,8 @@ Network: EfficientNet-Lite0 (`--nets lite1 lite2` for others) with ImageNet weig
 contestant sees the same calibration crops, and is judged on crops of other photographs by the
 agreement of its top-1 class with the float network's and the signal-to-noise of its logits.
 Models are run in their runtime; low bits, which no runtime here has, in the tool's simulation.
-Then those of one runtime are timed in turns, batch 1.
+Then those of one runtime are timed in turns, batch 1. Fine-tuning takes hours on a CPU, and takes
+part only where --only names it: --only "eqnet fine-tuned" --device cuda.
 
 The tools of `pretrained_peers.py` run in --peers-python, one process each; what is not installed
 is skipped. FILE holds one JSON object a line; what it has already is not measured again, and
@@ -34,7 +35,7 @@ import torch
 from fidelity import fidelity
 from numpy.typing import NDArray
 from peers import Contestant as Runnable
-from pretrained_ours import FORMS, Ours
+from pretrained_ours import FORMS, LEARNED, PLAIN, TUNED, Ours
 from pretrained_peers import FLOAT, NETWORK
 
 from eqnet.backend.machine.host import describe_host
@@ -67,7 +68,7 @@ QUICK = (
     "eqnet onnxruntime_x86",
     "eqnet w8a8 per-channel",
 )
-PLAIN, LEARNED = "eqnet", "eqnet reconstructed"
+LABELS = {PLAIN: "eqnet", LEARNED: "eqnet reconstructed", TUNED: "eqnet fine-tuned"}
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class Bench:
         if not (folder / FLOAT).is_file():
             self._export_float()
         self.reference = self.run(self.float_graph("onnxruntime"))
-        self.ours = Ours(folder / "eqnet", net, options.seed)
+        self.ours = Ours(folder / "eqnet", net, options.seed, options.epochs, options.device)
         self.ours.lay({split: self.crops(split) for split in real_weights.SPLITS})
 
     def crops(self, split: str) -> NDArray[np.uint8]:
@@ -204,13 +205,13 @@ def _call_tool(bench: Bench, tool: str, name: str, bits: str, iterations: int) -
         raise SkippedError(f"{tool} ended with {done.returncode}: {lines[-1]}")
 
 
-def make_artifact(bench: Bench, profile: str, learn: bool) -> Made:
+def make_artifact(bench: Bench, profile: str, how: str) -> Made:
     """Our artifact, in its runtime; TensorRT's graph is run by ONNX Runtime."""
     try:
         rules = load_profile(profile)
     except EqnetError as error:
         raise SkippedError(str(error)) from error
-    path, seconds = bench.ours.artifact(profile, learn)
+    path, seconds = bench.ours.artifact(profile, how)
     file = str(path.relative_to(bench.folder))
     runtime, opened = rules.backend, profile
     if runtime == "tensorrt":
@@ -219,9 +220,9 @@ def make_artifact(bench: Bench, profile: str, learn: bool) -> Made:
     return Made(bench.run(runnable), seconds, runnable)
 
 
-def make_subnet(bench: Bench, bits: str, form: str, learn: bool) -> Made:
+def make_subnet(bench: Bench, bits: str, form: str, how: str) -> Made:
     """Our subnet in PyTorch."""
-    return Made(*bench.ours.subnet(bits, form, learn, bench.crops("evaluation")))
+    return Made(*bench.ours.subnet(bits, form, how, bench.crops("evaluation")))
 
 
 def contestants(iterations: int) -> Iterator[Contestant]:
@@ -245,13 +246,13 @@ def contestants(iterations: int) -> Iterator[Contestant]:
         for tool in ("aimet_adaround", "brevitas_gptq", "brevitas_gpfq", "brevitas_learned_round"):
             make = partial(make_peer, tool=tool, bits=bits, runtime="", iterations=iterations)
             yield Contestant(f"{tool} {bits}", "peer", bits, "simulated", make)
-    for label, learn in ((PLAIN, False), (LEARNED, True)):
+    for how, label in LABELS.items():
         for profile in PROFILES:
-            artifact = partial(make_artifact, profile=profile, learn=learn)
+            artifact = partial(make_artifact, profile=profile, how=how)
             yield Contestant(f"{label} {profile}", "ours", "w8a8", "runtime", artifact)
         for bits in LOW_BITS:
             for form in FORMS:
-                subnet = partial(make_subnet, bits=bits, form=form, learn=learn)
+                subnet = partial(make_subnet, bits=bits, form=form, how=how)
                 yield Contestant(f"{label} {bits} {form}", "ours", bits, "PyTorch", subnet)
 
 
@@ -348,14 +349,14 @@ def latency_lines(row: Row) -> Iterator[str]:
 
 
 GOALS: dict[str, tuple[float, float]] = {
-    f"{PLAIN} openvino_asym": (0.92, 22.0),
-    f"{PLAIN} onnxruntime_x86": (0.92, 22.0),
-    f"{LEARNED} openvino_asym": (0.95, 22.0),
-    f"{LEARNED} onnxruntime_x86": (0.95, 22.0),
-    f"{LEARNED} tensorrt_int8": (0.92, 0.0),
-    f"{LEARNED} w6a6 per-channel": (0.90, 0.0),
-    f"{LEARNED} w4a8 per-channel": (0.80, 0.0),
-    f"{LEARNED} w4a4 per-channel": (0.60, 0.0),
+    f"{LABELS[PLAIN]} openvino_asym": (0.92, 22.0),
+    f"{LABELS[PLAIN]} onnxruntime_x86": (0.92, 22.0),
+    f"{LABELS[LEARNED]} openvino_asym": (0.95, 22.0),
+    f"{LABELS[LEARNED]} onnxruntime_x86": (0.95, 22.0),
+    f"{LABELS[LEARNED]} tensorrt_int8": (0.92, 0.0),
+    f"{LABELS[LEARNED]} w6a6 per-channel": (0.90, 0.0),
+    f"{LABELS[LEARNED]} w4a8 per-channel": (0.80, 0.0),
+    f"{LABELS[LEARNED]} w4a4 per-channel": (0.60, 0.0),
 }
 AVX2_GOAL = (0.85, 0.0)
 LATENCY_GOAL, AVX2_LATENCY_GOAL = 1.00, 1.05
@@ -364,7 +365,7 @@ LATENCY_GOAL, AVX2_LATENCY_GOAL = 1.00, 1.05
 def verdict(net: str, rows: Sequence[Row], isa: str) -> str:
     """Figures against their goals (agreement, dB, latency), and against the best peer."""
     known = {row["contestant"]: row for row in rows if "agreement" in row}
-    goals = {f"{PLAIN} openvino_avx2": AVX2_GOAL} if isa == "AVX2" else GOALS
+    goals = {f"{LABELS[PLAIN]} openvino_avx2": AVX2_GOAL} if isa == "AVX2" else GOALS
     told = []
     for name, (agreement, decibels) in goals.items():
         if name not in known:
@@ -376,8 +377,8 @@ def verdict(net: str, rows: Sequence[Row], isa: str) -> str:
         told.append(f"{name} {row['agreement']:.3f} at {row['snr']:.1f} dB ({wanted}: {state})")
     for bits in LOW_BITS:
         rivals = [row for row in known.values() if (row["role"], row["bits"]) == ("peer", bits)]
-        ours = known.get(f"{LEARNED} {bits} per-channel") or known.get(
-            f"{PLAIN} {bits} per-channel"
+        ours = known.get(f"{LABELS[LEARNED]} {bits} per-channel") or known.get(
+            f"{LABELS[PLAIN]} {bits} per-channel"
         )
         if rivals and ours:
             best = max(rivals, key=lambda row: row["agreement"])
@@ -388,7 +389,9 @@ def verdict(net: str, rows: Sequence[Row], isa: str) -> str:
             )
     limit = AVX2_LATENCY_GOAL if isa == "AVX2" else LATENCY_GOAL
     for row in (row for row in rows if row["role"] == "latency"):
-        ours_there = {name: r[0] for name, r in row["ratios"].items() if name.startswith(PLAIN)}
+        ours_there = {
+            name: r[0] for name, r in row["ratios"].items() if name.startswith(LABELS[PLAIN])
+        }
         if ours_there:
             name = min(ours_there, key=ours_there.__getitem__)
             state = "met" if ours_there[name] <= limit else "short"
@@ -403,7 +406,9 @@ def wanted(name: str, options: argparse.Namespace) -> bool:
     """Whether a contestant was asked for."""
     if options.quick:
         return name in QUICK
-    return not options.only or name.startswith(tuple(options.only))
+    if not options.only:
+        return not name.startswith(LABELS[TUNED])  # which takes hours on a CPU
+    return name.startswith(tuple(options.only))
 
 
 def measure(net: str, results: Results, options: argparse.Namespace, work: Path) -> None:
@@ -446,6 +451,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--peers-python", default=sys.executable, help="interpreter of the tools")
     parser.add_argument("--seed", type=int, default=0, help="of photographs, crops and learning")
     parser.add_argument("--iterations", type=int, default=1000, help="of learned rounding, a layer")
+    parser.add_argument("--epochs", type=int, help="of fine-tuning, else the recipe's")
+    parser.add_argument("--device", default="cpu", help="where our networks learn")
     parser.add_argument("--threads", type=int, default=2, help="of the runtimes")
     parser.add_argument("--rounds", type=int, default=60, help="of timing")
     parser.add_argument("--no-latency", action="store_true")

@@ -1,6 +1,7 @@
 """What eqnet makes of a network with real weights: artifacts, and uniform subnets in PyTorch.
 
-One supernet without learning and one with reconstruction serve every profile, form and bit-width.
+One supernet without learning, one with reconstruction and one that was fine-tuned elastically from
+the same images, without labels, serve every profile, form and bit-width.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,7 @@ from eqnet.cli.options import parse_bits
 from eqnet.spec.manifest import MODEL
 from eqnet.spec.scheme import Form, Granularity, Symmetry
 from eqnet.stages.export.export import export
+from eqnet.stages.train.elastic import train
 from eqnet.stages.train.post_training import post_training
 from eqnet.subnets.build import PAPER_STYLE, PlacementStyle, uniform
 from eqnet.supernet.extract import extract
@@ -28,6 +31,8 @@ from eqnet.supernet.settling.settle import Calibration
 
 Pixels = NDArray[np.uint8]
 PARTS = {"calibration": "train", "validation": "val", "evaluation": "test"}
+PLAIN, LEARNED, TUNED = WAYS = "plain", "reconstructed", "fine-tuned"
+RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "fine_tuning.yaml"
 SYMMETRIC, ASYMMETRIC = Symmetry.SYMMETRIC, Symmetry.ASYMMETRIC
 FORMS = {
     "per-channel": Form(weight_granularity=Granularity.PER_CHANNEL, weight_symmetry=SYMMETRIC),
@@ -41,11 +46,16 @@ FORMS = {
 
 @dataclass(frozen=True)
 class Ours:
-    """A folder with crops and what was made of them. net: a name of `real_weights.NETS`."""
+    """A folder with crops and what was made of them. net: a name of `real_weights.NETS`.
+
+    epochs: of fine-tuning (None: the recipe's). device: where networks learn.
+    """
 
     folder: Path
     net: str
     seed: int
+    epochs: int | None = None
+    device: str = "cpu"
 
     def lay(self, crops: Mapping[str, Pixels]) -> None:
         """Write the crops of each split, uint8 [N, 3, H, W], as an image folder, once."""
@@ -53,28 +63,31 @@ class Ours:
             if not (self.folder / "data" / part).is_dir():
                 write_folder(self.folder / "data" / part, crops[split])
 
-    def supernet(self, learn: bool) -> tuple[Path, float]:
-        """A post-training supernet's folder and the seconds that it took."""
-        out = self.folder / f"supernet-{'reconstructed' if learn else 'plain'}"
+    def supernet(self, how: str) -> tuple[Path, float]:
+        """A supernet's folder and the seconds that it took. how: one of `WAYS`."""
+        out = self.folder / f"supernet-{how}"
         clock = out.with_suffix(".seconds")
         if not clock.is_file():
             start = time.perf_counter()
-            post_training(
-                model=f"real_weights:{self.net}",
-                data=self.folder / "data",
-                dataset="image_folder",
-                out=out,
-                allow_code=True,
-                seed=self.seed,
-                reconstruct=learn,
-            )
+            named: dict[str, Any] = {
+                "model": f"real_weights:{self.net}",
+                "data": self.folder / "data",
+                "dataset": "image_folder",
+                "allow_code": True,
+                "seed": self.seed,
+                "device": self.device,
+            }
+            if how == TUNED:
+                train(RECIPE, out, epochs=self.epochs, resume=True, **named)
+            else:
+                post_training(out=out, reconstruct=how == LEARNED, **named)
             clock.write_text(str(time.perf_counter() - start))
         return out, float(clock.read_text())
 
-    def artifact(self, profile: str, learn: bool) -> tuple[Path, float]:
+    def artifact(self, profile: str, how: str) -> tuple[Path, float]:
         """The default subnet's `model.onnx` under a profile, and the seconds for all of it."""
-        supernet, seconds = self.supernet(learn)
-        out = self.folder / f"{profile}-{'reconstructed' if learn else 'plain'}"
+        supernet, seconds = self.supernet(how)
+        out = self.folder / f"{profile}-{how}"
         start = time.perf_counter()
         export(
             profile=profile,
@@ -87,10 +100,10 @@ class Ours:
         return out / MODEL, seconds + time.perf_counter() - start
 
     def subnet(
-        self, bits: str, form: str, learn: bool, pixels: Pixels, style: PlacementStyle = PAPER_STYLE
+        self, bits: str, form: str, how: str, pixels: Pixels, style: PlacementStyle = PAPER_STYLE
     ) -> tuple[NDArray[np.float32], float]:
         """Logits of a uniform subnet (8 bits in the first and last layer) in PyTorch, seconds."""
-        supernet, seconds = self.supernet(learn)
+        supernet, seconds = self.supernet(how)
         start = time.perf_counter()
         session, calibration = _open(supernet)
         spec = uniform(session.supernet.info, style, FORMS[form], *parse_bits(bits))

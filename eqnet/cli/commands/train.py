@@ -25,6 +25,7 @@ from eqnet.cli.options import (
     WeightsKey,
 )
 from eqnet.spec.errors import DataError, UsageError
+from eqnet.spec.hardware.limits import MAX_SEED
 
 if TYPE_CHECKING:
     from eqnet.stages.train.recipe import StaticRecipe
@@ -115,7 +116,8 @@ def train(
         str | None, typer.Option(help="auto, cpu or cuda.", show_default="auto")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed.", show_default="the recipe's, or 0")
+        int | None,
+        typer.Option(min=0, max=MAX_SEED, help="Seed.", show_default="the recipe's, or 0"),
     ] = None,
     allow_code: AllowCode = False,
     as_json: Json = False,
