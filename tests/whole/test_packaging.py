@@ -102,6 +102,7 @@ def test_the_wheel_holds_every_file_of_both_packages(wheel: zipfile.ZipFile) -> 
     wanted = in_tree(ROOT / "eqnet", "eqnet")
     wanted |= in_tree(ROOT / "exporters" / "eqnet_exporters", "eqnet_exporters")
     wanted |= in_tree(ROOT / "hw_profiles", "eqnet/hw_profiles")
+    wanted |= in_tree(ROOT / "recipes", "eqnet/recipes")
     assert "eqnet/py.typed" in wanted
     assert "eqnet/hw_profiles/tensorrt_int8.yaml" in wanted
     held = {name for name in wheel.namelist() if ".dist-info/" not in name}

@@ -40,12 +40,12 @@ configuration of the network says; --size and the like say otherwise.
 
 \b
 Examples:
-  eqnet train --recipe recipes/fashion_mnist_resnet20.yaml --out runs/fm
-  eqnet train --recipe recipes/fashion_mnist_resnet20.yaml --out runs/fm \\
+  eqnet train --recipe fashion_mnist_resnet20 --out runs/fm
+  eqnet train --recipe fashion_mnist_resnet20 --out runs/fm \\
     --resume
-  eqnet train --recipe recipes/fashion_mnist_resnet20.yaml --out runs/w4 \\
+  eqnet train --recipe fashion_mnist_resnet20 --out runs/w4 \\
     --static w4a4:per_tensor:symmetric
-  eqnet train --recipe recipes/fine_tuning.yaml --model torchvision:resnet18 \\
+  eqnet train --recipe fine_tuning --model torchvision:resnet18 \\
     --weights resnet18.pth --data photos --out runs/tuned
   eqnet train --post-training --model torchvision:resnet18 \\
     --weights resnet18.pth --data photos --out runs/mine
@@ -60,7 +60,8 @@ _POST_ONLY: tuple[str, ...] = ("reconstruct", "images")
 def train(
     out: Annotated[Path, typer.Option(help="Folder to write the supernet to.")],
     recipe: Annotated[
-        Path | None, typer.Option(help="Training recipe (YAML) for elastic training.")
+        str | None,
+        typer.Option(help="Recipe of elastic training: a YAML file, or a built-in one's name."),
     ] = None,
     post_training: Annotated[
         bool,
@@ -190,7 +191,7 @@ def train(
         _print(summary, out, as_json)
 
 
-def _check_mode(recipe: Path | None, post_training: bool, set_by_user: dict[str, bool]) -> None:
+def _check_mode(recipe: str | None, post_training: bool, set_by_user: dict[str, bool]) -> None:
     if (recipe is None) == (not post_training):
         raise UsageError("give either --recipe FILE or --post-training --model NAME")
     if post_training and not set_by_user["model"]:
@@ -201,12 +202,10 @@ def _check_mode(recipe: Path | None, post_training: bool, set_by_user: dict[str,
     for name in foreign:
         if set_by_user[name]:
             raise UsageError(f"--{name.replace('_', '-')} has no meaning with {mode}")
-    if recipe is not None and not recipe.is_file():
-        raise UsageError(f"--recipe: {recipe}: no such file")
 
 
 def _by_recipe(
-    recipe: Path, out: Path, *, seed: int | None, static: StaticRecipe | None, **options: Any
+    recipe: str, out: Path, *, seed: int | None, static: StaticRecipe | None, **options: Any
 ) -> dict[str, Any]:
     from eqnet.stages.search.predictor import make_predictor
     from eqnet.stages.train.devices import pick_device

@@ -26,7 +26,6 @@ from eqnet.stages.train.float_training import Kept, cosine, fit_float
 from eqnet.stages.train.post_training import kept_pixels, rescaling_note
 from eqnet.stages.train.recipe import (
     ElasticRecipe,
-    GpgRecipe,
     Recipe,
     StaticRecipe,
     load_recipe,
@@ -56,7 +55,7 @@ DISTILLED = "the images have no labels of this network's: it learns from the flo
 
 
 def train(
-    recipe: Path,
+    recipe: str | Path,
     out: Path,
     *,
     model: str | None = None,
@@ -77,6 +76,7 @@ def train(
 ) -> dict[str, Any]:
     """Train the supernet of a recipe into the folder `out`; returns a summary.
 
+    recipe: a file, or the name of a built-in one such as "fine_tuning".
     model, weights, weights_key, data, dataset, inputs, allow_code: as of
     `eqnet.stages.train.begin.start.Network`, each instead of the recipe's. A network with weights
     is not trained in float. Images without labels of the network's classes are learned from by
@@ -262,7 +262,7 @@ class _Run:
         require_batch(images, plan.elastic.batch)
         if not labelled:
             start.notes.append(DISTILLED)
-            gpg = GpgRecipe(guidance=1.0, teacher=1.0)
+            gpg = plan.elastic.gpg.model_copy(update={"guidance": 1.0, "teacher": 1.0})
             self.recipe = plan.elastic.model_copy(update={"gpg": gpg})
         return start
 
@@ -342,7 +342,8 @@ class _Run:
     def _step_of(self, recipe: ElasticRecipe) -> type[ElasticStep]:
         if recipe.static is not None:
             return StaticStep
-        graphed = self.device.type == "cuda" and recipe.batch_norm == "batch"
+        plain = recipe.batch_norm == "batch" and recipe.gpg.balance == 0.0
+        graphed = self.device.type == "cuda" and plain
         return GraphedStep if graphed else ElasticStep
 
     def _epoch(

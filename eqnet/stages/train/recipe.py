@@ -34,10 +34,16 @@ WDR = {"skewness": 1.0, "kurtosis": 0.015}
 
 
 class GpgRecipe(Frozen):
-    """Group Progressive Guidance: lambda of the guided groups, and of a float teacher for H."""
+    """Group Progressive Guidance: lambda of the guided groups, and of a float teacher for H.
+
+    balance: how far the groups of lower bits, whose losses are larger, count less: a group's
+    gradient is multiplied by (loss of H / its own loss) to this power. At 0 all count alike, as
+    in the paper; at 1 each is judged by the share of its own loss that it wins or loses.
+    """
 
     guidance: Share = 0.5
     teacher: Share = 0.0
+    balance: Share = 0.0
 
 
 Bits = Annotated[int, Field(ge=BITS[0], le=BITS[-1])]
@@ -130,11 +136,33 @@ class Recipe(Frozen):
         return self.model_dump(mode="json", exclude={"weights", "data"})
 
 
-def load_recipe(path: Path) -> Recipe:
-    """Read a recipe; its paths are from its folder.
+def recipes_dir() -> Path:
+    """Folder of the built-in recipes: inside a wheel, or beside the package in a checkout."""
+    package = Path(__file__).resolve().parents[2]
+    inside = package / "recipes"
+    return inside if inside.is_dir() else package.parent / "recipes"
+
+
+def builtin_recipes() -> list[str]:
+    """Names of the built-in recipes, sorted."""
+    return sorted(path.stem for path in recipes_dir().glob("*.yaml"))
+
+
+def _file_of(name_or_path: str | Path) -> Path:
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml"):
+        return path
+    if str(name_or_path) not in builtin_recipes():
+        raise ProfileError(unknown("recipe", str(name_or_path), builtin_recipes()))
+    return recipes_dir() / f"{name_or_path}.yaml"
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """Read a recipe by its file or a built-in one's name; its paths are from its folder.
 
     Raises ProfileError naming the file, the key, and what is allowed.
     """
+    path = _file_of(name_or_path)
     try:
         recipe = Recipe.model_validate(read_yaml(path))
     except ValidationError as error:

@@ -17,7 +17,13 @@ from eqnet.spec.errors import CheckpointError, ProfileError, TrainingError, Usag
 from eqnet.spec.scheme import Form, Granularity, Symmetry
 from eqnet.stages.train.devices import pick_device
 from eqnet.stages.train.elastic import make_optimizer, train
-from eqnet.stages.train.recipe import ElasticRecipe, GpgRecipe, StaticRecipe, load_recipe
+from eqnet.stages.train.recipe import (
+    ElasticRecipe,
+    GpgRecipe,
+    StaticRecipe,
+    builtin_recipes,
+    load_recipe,
+)
 from eqnet.stages.train.resume import FLOAT_FILE, LOG_FILE
 from eqnet.stages.train.state import STATE_FILE, load_state, save_state
 from eqnet.stages.train.steps.step import ElasticStep, StaticStep
@@ -104,6 +110,27 @@ def test_a_step_depends_on_its_generator_alone(step):
     assert not torch.equal(first, step.backward(images(4), labels, random.Random(3)))
 
 
+def test_balanced_groups_count_by_the_share_of_their_loss(step):
+    step.supernet.graph.eval()
+    labels = torch.tensor([0, 1, 2, 3])
+
+    def gradients(balance):
+        gpg = GpgRecipe(guidance=0.5, balance=balance)
+        step.recipe = step.recipe.model_copy(update={"gpg": gpg})
+        step.supernet.graph.zero_grad(set_to_none=True)
+        losses = step.backward(images(4), labels, random.Random(2))
+        named = step.supernet.graph.named_parameters()
+        return losses, {name: p.grad for name, p in named if p.grad is not None}
+
+    losses, alike = gradients(0.0)
+    again, shared = gradients(1.0)
+    torch.testing.assert_close(again, losses)
+    low = [name for name in alike if name.startswith("conv1.") and name.endswith("_2")]
+    assert low  # scales of 2 bits, which the lowest group alone has
+    for name in low:
+        torch.testing.assert_close(shared[name], alike[name] * losses[0] / losses[2])
+
+
 def test_training_on_a_batch_lowers_the_losses_of_all_groups():
     net = small_supernet()
     recipe = ElasticRecipe(learning_rate=5e-3, wdr={"skewness": 0, "kurtosis": 0})
@@ -180,6 +207,16 @@ def test_a_wrong_recipe_is_one_line(tmp_path, line, part):
     assert part in str(caught.value)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_recipes_have_names():
+    assert {"fashion_mnist_resnet20", "fine_tuning"} <= set(builtin_recipes())
+    for name in builtin_recipes():
+        assert load_recipe(name).schema_version == 1
+    with pytest.raises(ProfileError, match=r"did you mean 'fine_tuning'\? \(allowed: fashion"):
+        load_recipe("fine_tunin")
+    with pytest.raises(ProfileError, match=r"none\.yaml"):
+        load_recipe("none.yaml")
 
 
 def test_unknown_devices_are_refused():

@@ -18,6 +18,7 @@ from eqnet.supernet.settling.correction import FloatBatch, corrected, float_batc
 from eqnet.supernet.supernet import Supernet
 
 GROUPS = ("high", "random", "low")
+TINY = 1e-12
 
 
 class ElasticStep:
@@ -63,10 +64,17 @@ class ElasticStep:
             self.supernet.apply(spec)
             logits = self._logits(images)
             loss = guided_loss(logits, labels, guide, weight)
-            loss.backward()
             losses.append(loss.detach())
+            (loss * self._share_of(losses)).backward()
             guide, weight = logits.detach(), guidance
         return torch.cat([torch.stack(losses), self._regularize()])
+
+    def _share_of(self, losses: Sequence[Tensor]) -> Tensor | float:
+        """How much the last of these losses counts beside the first, by `gpg.balance`."""
+        balance = self.recipe.gpg.balance
+        if balance == 0.0 or len(losses) == 1:
+            return 1.0
+        return (losses[0] / losses[-1].clamp_min(TINY)) ** balance
 
     def problem_of(self, losses: Tensor, images: Tensor) -> str | None:
         """What of the last step is not finite, in words; None where all of it is.
