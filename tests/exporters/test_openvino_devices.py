@@ -176,8 +176,8 @@ def test_bfloat16_changes_a_float_layer_and_semantics_stay_float32(tmp_path, exp
     ir.save(ir.from_proto(b.model()), tmp_path / "model.onnx")
     rules, batch = load_profile("openvino_bf16"), inputs(16)
     full = exporter.open(tmp_path / "model.onnx", threads=1)(batch)
-    half = exporter.open(tmp_path / "model.onnx", threads=1, profile=rules)(x)
-    plain = exporter.open(tmp_path / "model.onnx", threads=1, profile=rules, optimize=False)(x)
+    half = exporter.open(tmp_path / "model.onnx", threads=1, profile=rules)(batch)
+    plain = exporter.open(tmp_path / "model.onnx", threads=1, profile=rules, optimize=False)(batch)
     assert 0 < np.abs(half - full).max() < 0.1 * np.ptp(full)
     assert np.abs(plain - full).max() < np.abs(half - full).max()
 

@@ -472,6 +472,6 @@ def test_the_command_line_tells_what_was_chosen(photos, tmp_path, capsys):
     assert "note: the images have no labels" in captured.err
 
 
-def test_inputs_have_no_meaning_for_a_recipe(capsys):
-    assert main(["train", "--out", "x", "--recipe", "a.yaml", "--size", "9"]) == 2
-    assert "--size has no meaning" in capsys.readouterr().err
+def test_what_is_post_trainings_alone_has_no_meaning_for_a_recipe(capsys):
+    assert main(["train", "--out", "x", "--recipe", "a.yaml", "--images", "9"]) == 2
+    assert "--images has no meaning" in capsys.readouterr().err
