@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 EXTRAS := all,dev,tensorrt-rtx
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-full golden lint format bundle clean
+.PHONY: help install demo test test-full fuzz chaos golden lint format bundle clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,12 @@ test: $(STAMP)  ## Run the tests
 # By class, so that the exporters' products share the cores; one file holds them all.
 test-full: $(STAMP)  ## Run the tests and the whole product of quantization forms
 	$(PYTEST) --dist loadscope $(PYTEST_ARGS)
+
+fuzz: $(STAMP)  ## Damaged files for every reader: hours; FUZZ_ARGS="--inputs 1000" for less
+	$(BIN)/python benchmarks/reliability/fuzz.py $(FUZZ_ARGS)
+
+chaos: $(STAMP)  ## Kill export, verify and bench at random moments; nothing may be lost
+	$(BIN)/python benchmarks/reliability/chaos.py $(CHAOS_ARGS)
 
 golden: $(STAMP)  ## Write the golden graphs of tests/golden anew, to be reviewed as a diff
 	$(BIN)/python tests/tools/golden_graphs.py
