@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 ODD: tuple[Any, ...] = (
@@ -57,7 +58,7 @@ def _damage(document: Any, path: tuple[Any, ...], rng: random.Random) -> None:
     elif draw < 0.45 and number:
         holder[last] = rng.choice((-value, value + 1, value * 10**6, value + 0.5, 10**400))
     else:
-        holder[last] = rng.choice(ODD)
+        holder[last] = deepcopy(rng.choice(ODD))
 
 
 def written(document: Any) -> bytes:

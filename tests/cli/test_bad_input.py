@@ -34,6 +34,11 @@ def test_unknown_profile_suggests_the_nearest(refused, arguments):
     refused(arguments, 3, "tensorrt_int8")
 
 
+def test_a_recipe_that_is_not_there(refused):
+    refused(["train", "--out", "x", "--recipe", "fine_tunin"], 3, "did you mean 'fine_tuning'")
+    refused(["train", "--out", "x", "--recipe", "no.yaml"], 3, "no.yaml")
+
+
 def test_unknown_profile_of_the_demo(refused):
     refused(["demo", "--profiles", "openvino_asim"], 2, "did you mean 'openvino_asym'")
 
