@@ -14,6 +14,7 @@ ODD: tuple[Any, ...] = (
     *([1] * 50, {"a": 1}, [None], "int8", "1"),
 )
 MOST_NODES = 40
+LARGE = 1e300  # a number above it cannot be added to a float
 
 
 class Whole(random.Random):
@@ -56,7 +57,8 @@ def _damage(document: Any, path: tuple[Any, ...], rng: random.Random) -> None:
     elif draw < 0.3 and isinstance(holder, dict):
         holder[rng.choice(list(holder))] = value
     elif draw < 0.45 and number:
-        holder[last] = rng.choice((-value, value + 1, value * 10**6, value + 0.5, 10**400))
+        near = value + 0.5 if abs(value) < LARGE else 0.5
+        holder[last] = rng.choice((-value, value + 1, value * 10**6, near, 10**400))
     else:
         holder[last] = deepcopy(rng.choice(ODD))
 

@@ -18,10 +18,11 @@ def first_problem(error: ValidationError) -> str:
         return f"{where}.{_choice(problem['ctx'])}"
     if problem["type"] in ("extra_forbidden", "missing", "value_error"):
         return f"{where}: {message}"
-    return f"{where}: {message} (found: {_shown(problem['input'])})"
+    return f"{where}: {message} (found: {shown(problem['input'])})"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value of a file for a message: one short line."""
     try:
         return one_line(repr(value), 60)
     except ValueError:  # Python does not write integers of thousands of digits
@@ -33,4 +34,4 @@ def _choice(context: dict[str, Any]) -> str:
     key = str(context["discriminator"]).strip("'")
     if "tag" not in context:
         return f"{key}: Field required"
-    return f"{key}: Input should be {context['expected_tags']} (found: '{context['tag']}')"
+    return f"{key}: Input should be {context['expected_tags']} (found: {shown(context['tag'])})"

@@ -9,6 +9,7 @@ import pytest
 from cli_tools import PROFILE
 from safetensors.numpy import load_file, save_file
 
+from eqnet.cli.main import main
 from eqnet.stages.search.cqap import CQAP_FILE
 from eqnet.supernet.checkpoint import SUPERNET_FILE, bundled_supernet
 
@@ -59,6 +60,15 @@ def test_a_wrong_profile(refused, tmp_path, command, old, new, told):
     (tmp_path / "my_chip.yaml").write_text(PROFILE.replace(old, new))
     refused([command, "-p", "my_chip.yaml", "-q"], 3, told)
     refused([command, "-p", "none.yaml", "-q"], 3, "none.yaml")
+
+
+def test_a_value_of_a_file_is_shown_shortly(tmp_path, capsys):
+    path = tmp_path / "my_chip.yaml"
+    path.write_text(PROFILE.replace("{model: size}", "{model: " + "x" * 3000 + "}"))
+    assert main(["profiles", "validate", str(path)]) == 3
+    told = capsys.readouterr().err
+    assert "cost.model: Input should be" in told
+    assert len(told) < 600
 
 
 @pytest.mark.parametrize("command", ["search", "export"])

@@ -212,7 +212,8 @@ def load_integer(artifact: Path | str) -> IntegerProgram:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ArtifactError(f"{path}: not an integer program (allowed: format '{FORMAT}')")
     if content.get("version") != VERSION:
-        raise ArtifactError(f"{path}: version {content.get('version')} (allowed: {VERSION})")
+        found = one_line(repr(content.get("version")), 60)
+        raise ArtifactError(f"{path}: version {found} (allowed: {VERSION})")
     weights = read_packed(path.with_name(PACKED))
     try:
         return _program(path, content, weights)

@@ -86,7 +86,8 @@ def _require_same(path: Path, report: BenchReport, manifest: Manifest, rules: Be
         if theirs is None:
             raise UsageError(f"{path}: it does not say which {name} it is of (allowed: {ours})")
         if theirs != ours:
-            raise UsageError(f"{path}: {name} {theirs} (allowed: {ours}, as is measured now)")
+            found = one_line(theirs, 60)
+            raise UsageError(f"{path}: {name} {found} (allowed: {ours}, as is measured now)")
 
 
 def _shape(shape: tuple[int, int, int] | None) -> str | None:
