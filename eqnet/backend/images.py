@@ -51,7 +51,7 @@ def load_image(path: Path, rules: Preprocessing, crop: Crop | None = None) -> Pi
         raise DataError(f"{path}: {error}") from error
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file (allowed: an image)") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # decoders of damaged files raise anything, MemoryError too
         raise DataError(f"{path}: not a readable image: {one_line(error)}") from error
 
 

@@ -197,6 +197,18 @@ def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
         load_image(path, plain())
 
 
+@pytest.mark.parametrize("kind", [TypeError, MemoryError, KeyError])
+def test_whatever_a_decoder_raises_names_the_file(tmp_path, monkeypatch, kind):
+    path = saved(tmp_path / "image.png", Image.new("L", (10, 10)))
+
+    def load(self):
+        raise kind("'float' object cannot be interpreted as an integer")
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
+    with pytest.raises(DataError, match=r"image\.png: not a readable image: "):
+        load_image(path, plain())
+
+
 def test_every_format_that_folders_are_searched_for_is_decoded(tmp_path):
     from eqnet.backend.images import SUFFIXES
 

@@ -48,7 +48,8 @@ def read_baseline(
     except ValueError as error:
         raise UsageError(f"{path}: not a bench report: {one_line(error)}") from error
     if report.ratio is None or report.quantized is None or report.float32 is None:
-        raise UsageError(f"{path}: holds no measurement ({report.reason or report.verdict})")
+        why = one_line(report.reason or report.verdict)
+        raise UsageError(f"{path}: holds no measurement ({why})")
     _require_measurements(path, report.quantized.samples, report.float32.samples)
     if not same_machine(report.host, host):
         raise UsageError(
