@@ -38,9 +38,15 @@ def _controls(character: str) -> bool:
 
 
 class EqnetError(Exception):
-    """Base of every error that is reported as one line and an exit code."""
+    """Base of every error that is reported as one line and an exit code.
+
+    What a message holds of somebody's file has no control characters.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(without_controls(message))
 
 
 class UsageError(EqnetError):
