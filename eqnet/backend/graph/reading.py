@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,15 @@ STORAGE: dict[ir.DataType, tuple[int, int]] = {
 
 def load_graph(path: Path) -> ir.Model:
     """Read an ONNX file. Raises ArtifactError with one line."""
-    try:
+    with reading_errors(path):
         return ir.load(path)
+
+
+@contextmanager
+def reading_errors(path: Path) -> Iterator[None]:
+    """Within: whatever a library raises of an ONNX file is an ArtifactError with one line."""
+    try:
+        yield
     except OSError as error:
         raise ArtifactError(f"{path}: cannot read: {error.strerror}") from error
     except Exception as error:  # protobuf's DecodeError has no public base

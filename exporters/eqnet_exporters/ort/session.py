@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 
 from eqnet.backend.disk.temporaries import scratch_folder
+from eqnet.backend.graph.reading import reading_errors
 from eqnet.backend.machine.isa import this_cpu
 from eqnet.backend.protocol import Array, HostLimit
 from eqnet.spec.errors import ArtifactError, MissingExtraError, one_line
@@ -131,12 +132,8 @@ def has_int8_activations(model: onnx.ModelProto) -> bool:
 
 
 def _read(path: Path) -> onnx.ModelProto:
-    try:
+    with reading_errors(path):
         return onnx.load(path)
-    except OSError as error:
-        raise ArtifactError(f"{path}: cannot read: {error.strerror}") from error
-    except Exception as error:  # protobuf's DecodeError has no public base
-        raise ArtifactError(f"{path}: not an ONNX file: {one_line(error)}") from error
 
 
 def open_model(
