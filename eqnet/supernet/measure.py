@@ -59,6 +59,22 @@ def logits(net: torch.nn.Module, images: Batches) -> Tensor:
     return torch.cat([net(batch) for batch in images.inputs()])
 
 
+def kl_divergence(reference: Tensor, found: Tensor) -> Tensor:
+    """KL(reference || found) of the classes' probabilities in nats, float64 [N].
+
+    reference, found: logits [N, K]; a single logit, K = 1, is that of a positive class. Unlike
+    agreement and accuracy it is continuous: two subnets that decide alike still differ in it.
+    """
+    wanted, given = (_log_probabilities(logits.double()) for logits in (reference, found))
+    return (wanted.exp() * (wanted - given)).sum(1).clamp(min=0)
+
+
+def _log_probabilities(logits: Tensor) -> Tensor:
+    if logits.shape[1] == 1:
+        logits = torch.cat([logits, torch.zeros_like(logits)], 1)
+    return logits.log_softmax(1)
+
+
 def accuracy(net: torch.nn.Module, images: Batches) -> float:
     """Top-1 accuracy in [0, 1]; a single logit decides by its sign."""
     decided = decide(logits(net, images).cpu().numpy())

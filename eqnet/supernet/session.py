@@ -9,15 +9,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from eqnet.backend.decisions import classes_of, decide
 from eqnet.data import Dataset, Images, open_dataset
 from eqnet.data.images import Labels, Pixels
 from eqnet.spec.errors import DataError
 from eqnet.spec.reports import Judge
+from eqnet.spec.scheme import Form
 from eqnet.spec.subnet import SubnetSpec
+from eqnet.subnets.build import PAPER_STYLE, uniform
 from eqnet.supernet.checkpoint import Header, bundled_supernet, load_supernet
-from eqnet.supernet.measure import Batches, batch_size
+from eqnet.supernet.measure import Batches, batch_size, logits
 from eqnet.supernet.settling.settle import Calibration
 from eqnet.supernet.supernet import Supernet
 
@@ -102,6 +105,20 @@ class Session:
     def settle(self, spec: SubnetSpec, calibration: Calibration) -> None:
         """Apply a subnet, with its own batch norm statistics or its own correction."""
         calibration.settle(self.supernet, spec)
+
+    @torch.no_grad()
+    def reference_logits(self, images: Batches) -> Tensor:
+        """Logits [N, K] that a subnet's are compared with: the float model's where it is kept.
+
+        Else those of the 8-bit subnet, the nearest to it that a trained supernet has. Leaves
+        the network in another state.
+        """
+        found = self.float_logits(images)
+        if found is not None:
+            return torch.from_numpy(found)
+        finest = uniform(self.supernet.info, PAPER_STYLE, Form(), 8, 8)
+        self.settle(finest, self.calibration())
+        return logits(self.supernet.graph, images).cpu()
 
     @torch.no_grad()
     def float_logits(self, images: Batches) -> NDArray[np.float32] | None:
