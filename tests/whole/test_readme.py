@@ -97,7 +97,7 @@ def test_the_python_quickstart_runs(tmp_path, monkeypatch, capsys):
     write_weights(tmp_path / "my_net.pt", tmp_path / "photos")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("eqnet.stages.search.search.QUICK_SUBNETS", 20)
-    monkeypatch.setattr("eqnet.stages.search.latency.REPEATS", 5)
+    monkeypatch.setattr("eqnet.supernet.latency.REPEATS", 5)
     code = re.search(r"^```python\n(.*?)^```", text_of(README), re.M | re.S)
     assert code is not None
     names: dict[str, Any] = {}

@@ -19,7 +19,6 @@ from eqnet.spec.subnet import Score, SubnetSpec
 from eqnet.stages.search.cqap import CQAP_FILE, load_cqap
 from eqnet.stages.search.features import feature_size
 from eqnet.stages.search.genetic import evolve
-from eqnet.stages.search.latency import measure_latency
 from eqnet.stages.search.measured import AccuracyModel, measure_space
 from eqnet.stages.search.predictor import make_predictor
 from eqnet.stages.search.reachable import EXHAUSTIVE, require_cost, require_reachable
@@ -27,6 +26,7 @@ from eqnet.stages.search.scoring import Candidate, Scorer
 from eqnet.stages.search.space import Genome, Space
 from eqnet.subnets.target import Target
 from eqnet.supernet.extract import extract
+from eqnet.supernet.latency import measure_latency
 from eqnet.supernet.measure import accuracy
 from eqnet.supernet.session import Session, open_session
 

@@ -291,7 +291,7 @@ def test_a_folder_of_other_content_is_not_replaced(home: Path, tmp_path: Path) -
 def test_a_wanted_search_is_done_once(
     home: Path, deploy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eqnet.stages.search.latency.REPEATS", 5)
+    monkeypatch.setattr("eqnet.supernet.latency.REPEATS", 5)
     profile = PROFILES[1]
     result = run(home, deploy, search="always", profiles=[profile])
     assert result.subnets == {profile: "searched: as wanted"}
