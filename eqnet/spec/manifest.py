@@ -141,6 +141,39 @@ class BuildReport(Frozen):
     rows: tuple[tuple[str, ...], ...] = ()
 
 
+class Raced(Frozen):
+    """One model of a race: median time of a batch, and its ratio to the float model's, paired,
+    with a 95% interval."""
+
+    name: str
+    milliseconds: Annotated[float, Field(ge=0)]
+    to_float: Annotated[float, Field(ge=0)]
+    interval: tuple[float, float]
+
+
+class Race(Frozen):
+    """How the subnet was chosen where nothing was searched: by time, on the exporting machine.
+
+    The float model, whose ratio is 1, ran with the runtime's own settings.
+    """
+
+    chosen: str
+    entries: tuple[Raced, ...]
+
+    @property
+    def winner(self) -> Raced:
+        """The entry of the subnet that was taken. Raises KeyError where there is none."""
+        for entry in self.entries:
+            if entry.name == self.chosen:
+                return entry
+        raise KeyError(self.chosen)
+
+    @property
+    def slower_than_float(self) -> bool:
+        """Whether what was taken is slower than the float model by more than chance."""
+        return self.winner.interval[0] > 1.0
+
+
 class Manifest(Frozen):
     """manifest.json."""
 
@@ -148,7 +181,12 @@ class Manifest(Frozen):
     backend: str
     profile: HardwareProfile
     subnet: SubnetSpec
-    subnet_origin: str = Field(description="'search', 'default' or the path of a subnet file")
+    subnet_origin: str = Field(
+        description="'search', 'default', 'race' or the path of a subnet file"
+    )
+    race: Race | None = Field(
+        default=None, description="the times by which a subnet was taken, where none was searched"
+    )
     model: ModelInfo
     preprocessing: Preprocessing
     parity: ParitySet

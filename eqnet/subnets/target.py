@@ -149,6 +149,19 @@ class Target:
         """The subnet with one pair everywhere that is free."""
         return self.subnet(dict.fromkeys(self.free_layers(), pair), supernet=supernet)
 
+    def all_float(self, supernet: str) -> SubnetSpec:
+        """The network with nothing quantized: what is left where integers do not pay."""
+        return build_spec(
+            self.info,
+            self._style(frozenset()),
+            self.profile.form(),
+            dict.fromkeys(self.info.layer_names(), REMAINDER),
+            {},
+            supernet=supernet,
+            profile=self.profile,
+            float_tensors=frozenset(tensor.name for tensor in self.info.tensors),
+        )
+
     def default(self, supernet: str) -> SubnetSpec:
         """Where nothing was searched: the widest uniform pair within the profile's budgets.
 

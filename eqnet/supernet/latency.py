@@ -11,12 +11,11 @@ import onnx_ir as ir
 from eqnet.backend.disk.temporaries import scratch_folder
 from eqnet.backend.machine.timing import in_turns
 from eqnet.backend.protocol import Exporter
-from eqnet.qdq.to_onnx import to_onnx
 from eqnet.spec.errors import MissingExtraError
 from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.progress import Progress
 from eqnet.spec.subnet import SubnetSpec
-from eqnet.supernet.extract import extract
+from eqnet.supernet.graphs import Graphs
 from eqnet.supernet.supernet import Supernet
 
 WARM_UP = 5
@@ -41,12 +40,12 @@ def measure_latency(
     shape = supernet.info.input_shape
     inputs = np.random.default_rng(0).standard_normal((profile.bench.batch, *shape))
     progress.start("measuring latency", len(specs) + 1)
+    graphs = Graphs(supernet)
     with scratch_folder() as scratch:
         runs = []
         for index, spec in enumerate(specs):
             path = scratch / f"{index}.onnx"
-            reference = to_onnx(extract(supernet, spec), shape)
-            ir.save(exporter.lower(reference, profile), path)
+            ir.save(exporter.lower(graphs.of(spec), profile), path)
             runner = exporter.open(path, threads=profile.bench.threads, profile=profile)
             runs.append(partial(runner, inputs.astype(np.float32)))
             progress.advance()

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from eqnet.backend.graph.reading import quantizers
 from eqnet.backend.protocol import Array
+from eqnet.qdq.specialize import point_name_of
 from eqnet.testing.subnets import Trace
-from eqnet.testing.template import point_name_of
 
 # A value may round either way where it lies this close to halfway between two integers, in
 # steps: float32 sums of products in another order differ by a few units in the last place, and

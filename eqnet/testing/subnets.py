@@ -16,13 +16,13 @@ from eqnet.backend.protocol import Array
 from eqnet.ptq.equalize import equalize
 from eqnet.quant.quantizers import QUANTIZERS
 from eqnet.spec.hardware.profile import HardwareProfile
-from eqnet.spec.subnet import REMAINDER, SubnetSpec
+from eqnet.spec.subnet import SubnetSpec
 from eqnet.subnets.target import Target
 from eqnet.supernet.extract import extract
 from eqnet.supernet.first_scales import calibrate
+from eqnet.supernet.graphs import Graphs
 from eqnet.supernet.supernet import Supernet
 from eqnet.testing.nets import networks as nets
-from eqnet.testing.template import specialize, template_of
 
 BATCH = 7
 # Images of the same kind in each of: two batches that set scales, one that sets batch norm, and
@@ -122,7 +122,7 @@ def supernet_of(net: str) -> Supernet:
     return supernet
 
 
-_templates: dict[tuple[str, tuple[str, ...]], ir.Model] = {}
+_graphs: dict[str, Graphs] = {}
 _subnets: dict[tuple[str, str], SampleSubnet] = {}
 
 
@@ -141,8 +141,6 @@ def _make(net: str, supernet: Supernet, spec: SubnetSpec) -> SampleSubnet:
     supernet.apply(spec)
     supernet.recalibrate([nets.images(32, shape, STATISTICS_SEED)])
     static = extract(supernet, spec)
-    floats = tuple(name for name, bits in spec.weights.items() if bits == REMAINDER)
-    if (net, floats) not in _templates:
-        _templates[net, floats] = template_of(supernet, spec)
+    graphs = _graphs.setdefault(net, Graphs(supernet))
     images = nets.images(BATCH, shape, IMAGE_SEED).numpy()
-    return SampleSubnet(spec, static, specialize(_templates[net, floats], static), images)
+    return SampleSubnet(spec, static, graphs.of(spec, static), images)

@@ -17,7 +17,10 @@ HELP = """Export a subnet as a deployable artifact for one hardware profile.
 
 Without --subnet it takes runs/search/PROFILE/subnet.json where that was searched in this
 supernet under the profile as it is now, else the default subnet (one pair of bits throughout,
-the widest within the budgets), and says which. The artifact is complete and verifiable on any
+the widest within the budgets), and says which. A default subnet is raced against the float model
+first where the profile's cost is time on this machine: if it is not clearly faster, what slows it
+down stays in float, and if nothing is faster than float that is said (--no-race: no race). The
+artifact is complete and verifiable on any
 machine. How far the subnet is from the float model is said at once, with a warning where that
 is less than the profile demands (`parity`).
 
@@ -50,6 +53,9 @@ def export(
     force: Annotated[
         bool, typer.Option("--force", help="Replace an artifact of another supernet or profile.")
     ] = False,
+    race: Annotated[
+        bool, typer.Option(help="Time a default subnet against the float model first.")
+    ] = True,
     explain: Annotated[
         bool,
         typer.Option(
@@ -85,6 +91,7 @@ def export(
             data=data,
             allow_code=allow_code,
             force=force,
+            race=race,
             progress=listener,
         )
     if manifest.model.random_weights:
@@ -130,16 +137,34 @@ def _print_notes(notes: list[LoweringNote] | None) -> None:
 
 
 def _warn(manifest: Manifest) -> None:
-    """Say at once where the PyTorch subnet is worse than the profile demands of an artifact."""
+    """Say at once where the artifact is slower than the float model, and where the PyTorch subnet
+    is worse than the profile demands of an artifact."""
     from eqnet.backend.judge import float_checks
     from eqnet.cli.output import note
 
+    race = manifest.race
+    if race is not None and race.slower_than_float:
+        note(
+            f"warning: nothing of profile '{manifest.profile.name}' is faster than the float model "
+            f"on this machine ({race.winner.to_float:.2f} of its time): deploy the float model "
+            "here, or try another profile of this runtime (`eqnet profiles list`)"
+        )
     for check in float_checks(manifest.parity.against_float, manifest.profile.parity):
         if check.verdict == "failed":
             note(
                 f"warning: {check.name}: {check.reason}: the subnet in PyTorch is that far from "
                 "the float model, and eqnet verify will fail the artifact"
             )
+
+
+def _raced(manifest: Manifest) -> str | None:
+    """The subnets of a race with their times over the float model's, the chosen one first."""
+    race = manifest.race
+    if race is None:
+        return None
+    others = sorted(race.entries, key=lambda entry: entry is not race.winner)
+    times = [f"{entry.name} {entry.milliseconds:.3g} ms ({entry.to_float:.2f})" for entry in others]
+    return ", ".join(times)
 
 
 def _print(manifest: Manifest, folder: Path) -> None:
@@ -160,6 +185,7 @@ def _print(manifest: Manifest, folder: Path) -> None:
                 "artifact": str(folder),
                 "subnet": f"{manifest.subnet_origin}: {subnet.avg_weight_bits:.2f} weight bits, "
                 f"{subnet.avg_activation_bits:.2f} activation bits on average",
+                "race": _raced(manifest),
                 "form": subnet.form.label(),
                 "model": f"{model.source}, input {list(model.input_shape)}",
                 "int8": f"{len(manifest.int8_layers)} of {len(manifest.layers)} layers promised",

@@ -7,17 +7,21 @@ from typing import NamedTuple
 
 from eqnet.spec.errors import CheckpointError
 from eqnet.spec.hardware.profile import HardwareProfile
+from eqnet.spec.manifest import Race
 from eqnet.spec.subnet import SubnetSpec, load_subnet
 from eqnet.subnets.membership import first_difference
 from eqnet.subnets.target import Target
 from eqnet.supernet.session import Session
 
+DEFAULT, RACED = "default", "race"
+
 
 class ChosenSubnet(NamedTuple):
-    """A subnet and where it came from."""
+    """A subnet, where it came from, and the race that it won, if there was one."""
 
     spec: SubnetSpec
     origin: str
+    race: Race | None = None
 
 
 def choose_subnet(
@@ -39,7 +43,7 @@ def choose_subnet(
             spec = load_subnet(searched)
             if spec.supernet == session.identity and spec.profile_sha256 == profile.sha256():
                 return ChosenSubnet(_checked(searched, spec, target), "search")
-    return ChosenSubnet(target.default(session.identity), "default")
+    return ChosenSubnet(target.default(session.identity), DEFAULT)
 
 
 def _checked(path: Path, spec: SubnetSpec, target: Target) -> SubnetSpec:

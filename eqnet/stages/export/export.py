@@ -29,8 +29,10 @@ from eqnet.spec.manifest import (
 )
 from eqnet.spec.progress import Progress, Silent
 from eqnet.spec.version import __version__
-from eqnet.stages.export.choose_subnet import ChosenSubnet, choose_subnet
+from eqnet.stages.export.choose_subnet import DEFAULT, RACED, ChosenSubnet, choose_subnet
 from eqnet.stages.export.parity_set import truth_of, write_parity
+from eqnet.stages.export.race import can_race
+from eqnet.stages.export.race import race as run_race
 from eqnet.stages.export.reference import check_reference
 from eqnet.subnets.budgets import weight_bytes
 from eqnet.supernet.checkpoint import Header
@@ -51,6 +53,7 @@ def export(
     allow_code: bool = False,
     searches: Path | None = Path("runs/search"),
     force: bool = False,
+    race: bool = True,
     progress: Progress | None = None,
 ) -> Manifest:
     """Export a subnet for a profile into the folder `out` (None: artifacts/<profile name>).
@@ -58,6 +61,8 @@ def export(
     subnet: a subnet file; None takes `searches`/<profile>/subnet.json where it was searched in
     this supernet under this profile, else the profile's default subnet, as where `searches` is
     None. force: replace an artifact in `out` even if it is of another supernet or profile.
+    race: where the default subnet is due and the profile's cost is time on this machine, time it
+    against the float model first, and leave in float what makes it no faster (`Manifest.race`).
     Raises ProfileError for what the target cannot execute well, CheckpointError for a subnet
     that is not of this supernet and profile, InfeasibleError where the default subnet cannot be
     within the profile's budgets, OutputError where `out` cannot be written or is kept.
@@ -69,7 +74,22 @@ def export(
     folder = out or Path("artifacts") / rules.name
     if not force:
         _require_replaceable(folder, session, rules)
+    if race and chosen.origin == DEFAULT and can_race(exporter, rules):
+        chosen = _raced(session, rules, exporter, chosen, progress or Silent())
     return export_in(session, rules, exporter, chosen, folder, progress)
+
+
+def _raced(
+    session: Session,
+    profile: HardwareProfile,
+    exporter: Exporter,
+    default: ChosenSubnet,
+    progress: Progress,
+) -> ChosenSubnet:
+    """The subnet that won a race which the default one began."""
+    winner = run_race(session, profile, exporter, default.spec, progress)
+    origin = DEFAULT if winner.spec == default.spec else RACED
+    return ChosenSubnet(winner.spec, origin, winner.race)
 
 
 def _require_replaceable(folder: Path, session: Session, profile: HardwareProfile) -> None:
@@ -156,6 +176,7 @@ def _manifest(
         profile=profile,
         subnet=chosen.spec,
         subnet_origin=chosen.origin,
+        race=chosen.race,
         model=model,
         preprocessing=session.dataset.preprocessing,
         parity=parity,

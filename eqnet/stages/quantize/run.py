@@ -20,6 +20,7 @@ from eqnet.spec.inputs import Inputs
 from eqnet.spec.progress import Progress, Silent
 from eqnet.spec.reports import BenchReport
 from eqnet.spec.scheme import Frozen
+from eqnet.stages.export.choose_subnet import DEFAULT, RACED
 from eqnet.stages.quantize.search_or_default import (
     SearchMode,
     choose_for_profile,
@@ -227,7 +228,7 @@ class _Chain(Chain):
             return False
         if manifest.subnet.supernet != self._plan.identity or manifest.profile != self._profile:
             return False
-        searched = manifest.subnet_origin != "default"
+        searched = manifest.subnet_origin not in (DEFAULT, RACED)
         other_mode = "never" if searched else "always"
         if self._plan.mode == other_mode:
             return False
@@ -246,6 +247,9 @@ class _Chain(Chain):
                 self.search()
         chosen = subnet if self.searched else None
         self.export(chosen, force=self._plan.force)
+        race = read_manifest(self.artifact).race
+        if race is not None:
+            self.chosen += f"; raced: {race.chosen}, {race.winner.to_float:.2f} of float's time"
 
     def _is_searched(self, subnet: Path) -> bool:
         """Whether an earlier run left the subnet of a search as this one would do it."""

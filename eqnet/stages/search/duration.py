@@ -8,14 +8,14 @@ from typing import NamedTuple
 import torch
 
 from eqnet.backend.discovery import find_exporter
-from eqnet.qdq.to_onnx import to_onnx
 from eqnet.spec.hardware.profile import HardwareProfile
+from eqnet.spec.subnet import SubnetSpec
 from eqnet.stages.search.cqap import CQAP_FILE
 from eqnet.stages.search.measured import IMAGES
 from eqnet.stages.search.search import FINALISTS, MEASURED_SPACE, QUICK_IMAGES, QUICK_SUBNETS
 from eqnet.stages.search.space import Space
 from eqnet.subnets.target import Target
-from eqnet.supernet.extract import extract
+from eqnet.supernet.graphs import Graphs
 from eqnet.supernet.session import Session
 
 TIMED_IMAGES = 8
@@ -64,11 +64,16 @@ def expected_seconds(session: Session, profile: HardwareProfile, patience: float
     if work.predictor:
         seconds += PREDICTOR_SECONDS
     if work.graphs and seconds <= patience:
-        started = time.perf_counter()
-        reference = to_onnx(extract(session.supernet, spec), session.header.input_shape)
-        find_exporter(profile.backend).lower(reference, profile)
-        seconds += work.graphs * (time.perf_counter() - started)
+        graphs = Graphs(session.supernet)
+        first, other = (_seconds_of_graph(graphs, spec, profile) for _ in range(2))
+        seconds += first + (work.graphs - 1) * other
     return seconds
+
+
+def _seconds_of_graph(graphs: Graphs, spec: SubnetSpec, profile: HardwareProfile) -> float:
+    started = time.perf_counter()
+    find_exporter(profile.backend).lower(graphs.of(spec), profile)
+    return time.perf_counter() - started
 
 
 def _seconds_per_image(session: Session) -> float:

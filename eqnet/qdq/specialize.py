@@ -1,9 +1,10 @@
 """The neutral graph of a subnet from one export of its network.
 
-PyTorch's exporter takes about a second for each graph, and the forms of one network differ in
+PyTorch's exporter takes 10 s for EfficientNet-B0, and the subnets of one network differ in
 quantizers and constants only. So a network is exported once with every quantizer that it can
-have, and each form takes out what it lacks and puts in its own integers, scales and biases. The
-result is held to PyTorch in every case of the contract, and to `to_onnx` in the project's tests.
+have, and each subnet takes out what it lacks and puts in its own integers, scales, biases and
+float weights. The result is held to PyTorch in every case of the contract, and to `to_onnx` in
+the project's tests.
 """
 
 from __future__ import annotations
@@ -16,33 +17,16 @@ from torch import Tensor, fx, nn
 from eqnet.backend.graph import point_names as quantizer_names
 from eqnet.backend.graph.operators import LAYER_OPS
 from eqnet.backend.graph.reading import STORAGE, Quantizer, quantizers, remove_unused
-from eqnet.qdq.to_onnx import to_onnx
 from eqnet.quant.quantizers import QUANTIZERS
 from eqnet.quant.static import QuantizationPoint, StaticQuantizer
-from eqnet.spec.subnet import SubnetSpec
-from eqnet.supernet.extract import extract
-from eqnet.supernet.supernet import Supernet
-
-CARRIER, NARROW = 7, 4  # bits that differ and that both need a Clip
-
-
-def template_of(supernet: Supernet, spec: SubnetSpec) -> ir.Model:
-    """The graph with every quantizer and Clip, and the quantized layers of `spec`."""
-    info = supernet.info
-    everything = spec.model_copy(
-        update={
-            "carriers": {tensor.name: CARRIER for tensor in info.tensors},
-            "activations": {tensor.name: NARROW for tensor in info.read_tensors()},
-        }
-    )
-    return to_onnx(extract(supernet, everything), info.input_shape)
 
 
 def specialize(template: ir.Model, net: fx.GraphModule) -> ir.Model:
     """The neutral graph of a static network, from the template of its supernet.
 
-    net: from `extract`, with the same layers in the remainder as the template. Returns a new
-    model.
+    template: from `to_onnx`, of a static network with every quantizer, a Clip in each, and
+    every layer quantized. net: from `extract`. Returns a new model. Raises TemplateError where
+    the network has another form than the template, as a bias where it has none.
     """
     model = template.clone()
     for quantizer in quantizers(model):
@@ -54,8 +38,23 @@ def specialize(template: ir.Model, net: fx.GraphModule) -> ir.Model:
     for node in model.graph:
         if node.op_type in LAYER_OPS:
             _set_layer(node, net.get_submodule(str(node.name)))
+    _refresh(model, net)
     remove_unused(model)
     return model
+
+
+def _refresh(model: ir.Model, net: fx.GraphModule) -> None:
+    """Parameters of other modules, such as the statistics of a batch norm of its own."""
+    state = net.state_dict()
+    for name, value in model.graph.initializers.items():
+        if name in state and value.const_value is not None:
+            array = state[name].numpy()
+            if array.shape == value.const_value.numpy().shape:
+                value.const_value = ir.tensor(array, name=name)
+
+
+class TemplateError(Exception):
+    """A network that its template cannot become."""
 
 
 def point_name_of(quantizer: Quantizer) -> str:
@@ -91,7 +90,8 @@ def _take_out(model: ir.Model, quantizer: Quantizer) -> None:
 
 def _set_grid(model: ir.Model, quantizer: Quantizer, point: QuantizationPoint) -> None:
     clip = quantizer.clip
-    assert clip is not None, f"{point_name_of(quantizer)}: the template has a Clip everywhere"
+    if clip is None:
+        raise TemplateError(f"{point_name_of(quantizer)}: the template has no Clip")
     for node in (quantizer.quantize, quantizer.dequantize):
         _put(node, 1, point.scale.numpy())
         _put(node, 2, point.zero_point.numpy())
@@ -108,23 +108,52 @@ def _set_grid(model: ir.Model, quantizer: Quantizer, point: QuantizationPoint) -
 
 def _set_layer(node: ir.Node, module: nn.Module) -> None:
     weight, bias = module.weight, module.bias
+    value = node.inputs[1]
+    dequantize = value.producer() if value is not None else None
+    if value is None or dequantize is None:
+        raise TemplateError(f"{node.name}: the template has no integer weight")
+    turned = node.op_type == "MatMul"
     if isinstance(weight, nn.Module):
-        value = node.inputs[1]
-        assert value is not None
-        dequantize = value.producer()
-        assert dequantize is not None, f"{node.name}: the template has an integer weight"
         for index, part in enumerate((weight.integers, weight.scale, weight.zero_point)):
             assert isinstance(part, Tensor)
-            array = part.numpy()
-            if node.op_type == "MatMul" and index == 0:
-                array = np.ascontiguousarray(array.T)
-            _put(dequantize, index, array)
+            _put(dequantize, index, _array(part, turned=turned and index == 0))
     else:
         assert isinstance(weight, Tensor)
-        _put(node, 1, weight.detach().numpy())
-    if isinstance(bias, Tensor):
-        adder, index = node, 2
-        if node.op_type == "MatMul":  # its bias is added by the node after it
-            adder, index = node.outputs[0].consumers()[0], 1
-        assert len(adder.inputs) == index + 1, f"{node.name}: the template has a bias"
-        _put(adder, index, bias.detach().numpy())
+        _put_float(node, _array(weight, turned=turned))
+    _set_bias(node, bias)
+
+
+def _array(tensor: Tensor, *, turned: bool) -> NDArray[np.generic]:
+    array: NDArray[np.generic] = tensor.detach().numpy()
+    return np.ascontiguousarray(array.T) if turned else array
+
+
+def _put_float(node: ir.Node, array: NDArray[np.generic]) -> None:
+    """A weight that stays in float takes the place of the dequantized one."""
+    name = f"{node.name}.weight"
+    tensor = ir.tensor(array, name=name)
+    weight = ir.Value(name=name, const_value=tensor, shape=ir.Shape(array.shape))
+    weight.type = ir.TensorType(ir.DataType.from_numpy(array.dtype))
+    assert node.graph is not None
+    node.replace_input_with(1, weight)
+    node.graph.initializers.pop(name, None)  # the integers that had its name
+    node.graph.register_initializer(weight)
+
+
+def _set_bias(node: ir.Node, bias: Tensor | nn.Module | None) -> None:
+    place = _bias_of(node)
+    if (place is not None) != isinstance(bias, Tensor):
+        raise TemplateError(f"{node.name}: a bias here or in the template alone")
+    if place is not None and isinstance(bias, Tensor):
+        _put(*place, bias.detach().numpy())
+
+
+def _bias_of(node: ir.Node) -> tuple[ir.Node, int] | None:
+    """The node that adds a layer's bias, and which of its inputs that is."""
+    if node.op_type != "MatMul":
+        return (node, 2) if len(node.inputs) > 2 else None
+    for reader in node.outputs[0].consumers():
+        for index, value in enumerate(reader.inputs):
+            if value is not None and value.name == f"{node.name}.bias":
+                return reader, index
+    return None
