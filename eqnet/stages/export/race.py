@@ -56,7 +56,7 @@ def race(
     progress: Progress,
 ) -> Winner:
     """The default subnet, where it is clearly faster than the float model; else the fastest of
-    those that leave one more part of the network in float, and if need be all of it.
+    those that leave a part of the network in float, or two, and if need be all of it.
 
     The float model runs as the runtime's user would run it. What is left in float costs no
     accuracy, so nothing but time is measured. Statistics are left as they are.
@@ -80,17 +80,18 @@ def race(
 
 
 def _combine(track: _Track, target: Target, default: SubnetSpec) -> None:
-    """Race what two of the improvements give together, where there are two."""
-    better = [name for name in track.ranked() if track.beats(name, DEFAULT)]
+    """Race the best part to leave in float together with each other that helps."""
     choices = _choices(target)
-    parts = [name for name in better if name in choices][:2]
-    if len(parts) == 2:
-        groups = frozenset().union(*(choices[name].groups for name in parts))
-        stems = [choices[name].stem for name in parts if choices[name].stem]
-        if len(stems) < 2:
-            both = _Floats(groups, stems[0] if stems else None)
-            track.enter(" and ".join(parts), _subnet(target, default, both))
-            track.run([FLOAT, DEFAULT, *better, " and ".join(parts)])
+    ranked = [name for name in track.ranked() if name in choices and track.beats(name, DEFAULT)]
+    pairs = {}
+    for name in ranked[1:]:
+        first, second = choices[ranked[0]], choices[name]
+        if first.stem is None or second.stem is None:
+            both = _Floats(first.groups | second.groups, first.stem or second.stem)
+            pairs[f"{ranked[0]} and {name}"] = _subnet(target, default, both)
+    if pairs:
+        track.enter_all(pairs)
+        track.run([FLOAT, DEFAULT, *ranked, *pairs])
 
 
 class _Floats(NamedTuple):
