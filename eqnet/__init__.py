@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from eqnet.stages.compare import compare
     from eqnet.stages.evaluate.evaluate import evaluate
     from eqnet.stages.export.export import export
+    from eqnet.stages.gate import gate
     from eqnet.stages.inspect import inspect
     from eqnet.stages.quantize import quantize
     from eqnet.stages.report import report
@@ -36,6 +37,7 @@ __all__ = [
     "compare",
     "evaluate",
     "export",
+    "gate",
     "inspect",
     "load",
     "post_training",
@@ -52,6 +54,7 @@ _HOME = {
     "compare": "eqnet.stages.compare",
     "evaluate": "eqnet.stages.evaluate.evaluate",
     "export": "eqnet.stages.export.export",
+    "gate": "eqnet.stages.gate",
     "inspect": "eqnet.stages.inspect",
     "load": "eqnet.runtime",
     "post_training": "eqnet.stages.train.post_training",

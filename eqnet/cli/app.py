@@ -10,6 +10,7 @@ from eqnet.cli.commands import (
     demo,
     evaluate,
     export,
+    gate,
     inspect,
     profiles,
     quantize,
@@ -69,6 +70,7 @@ app.command("export", help=page(export.HELP))(export.export)
 app.command("verify", help=page(verify.HELP))(verify.verify)
 app.command("bench", help=page(bench.HELP))(bench.bench)
 app.command("compare", help=page(compare.HELP))(compare.compare)
+app.command("gate", help=page(gate.HELP))(gate.gate)
 app.command("report", help=page(report.HELP))(report.report)
 app.command("demo", help=page(demo.HELP))(demo.demo)
 

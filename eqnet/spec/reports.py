@@ -122,6 +122,50 @@ class BenchReport(Frozen):
     host: dict[str, str]
 
 
+class GateRow(Frozen):
+    """One artifact of a gate. failure: why it does not pass, in one line, with the exit code that
+    the command of its own would have; baseline: whether its latency was compared."""
+
+    artifact: str
+    verify: VerifyReport | None = None
+    bench: BenchReport | None = None
+    baseline: str = ""
+    failure: str | None = None
+    exit_code: int = 0
+
+    @property
+    def verdict(self) -> Verdict:
+        """Failed, or skipped where the real runtime did not run it, or passed."""
+        if self.failure is not None:
+            return "failed"
+        reports = (self.verify, self.bench)
+        if any(report is None or report.verdict == "skipped" for report in reports):
+            return "skipped"
+        return "passed"
+
+    @property
+    def why(self) -> str:
+        """The failure, or what the reports say of what was skipped."""
+        if self.failure is not None:
+            return self.failure
+        return "" if self.bench is None else self.bench.reason
+
+
+class GateReport(Frozen):
+    """`eqnet gate`: several artifacts, one verdict."""
+
+    schema_version: Literal[1] = 1
+    rows: tuple[GateRow, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Failed if any failed, else skipped if none was run, else passed."""
+        verdicts = {row.verdict for row in self.rows}
+        if "failed" in verdicts:
+            return "failed"
+        return "passed" if "passed" in verdicts else "skipped"
+
+
 Judge = Literal["labels", "float model"]
 
 

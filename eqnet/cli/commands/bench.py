@@ -13,7 +13,7 @@ from eqnet.spec.hardware.limits import BATCH
 if TYPE_CHECKING:
     from eqnet.spec.reports import BenchReport, Latency
 
-FORMATS = ("github-action", "bencher")
+FORMATS = ("github-action", "bencher", "markdown")
 HELP = """Measure an artifact's latency against the float model of the same net and runtime.
 
 Both run interleaved, so the ratio holds on a busy machine. With --baseline (the bench.json of
@@ -51,7 +51,8 @@ def bench(
         str | None,
         typer.Option(
             "--format",
-            help="Print JSON for a service: github-action (github-action-benchmark) or bencher.",
+            help="Print for a service: JSON for github-action (github-action-benchmark) or "
+            "bencher, or markdown for a job's summary.",
         ),
     ] = None,
     as_json: Json = False,
@@ -79,6 +80,7 @@ def bench(
         )
     require_writable(target, folder=False)
     from eqnet.stages.bench import bench as run
+    from eqnet.stages.bench import to_markdown
 
     with progress(quiet) as listener:
         report = run(
@@ -92,7 +94,9 @@ def bench(
             progress=listener,
         )
     write_file(target, to_json(report))
-    if ci_format is not None:
+    if ci_format == "markdown":
+        typer.echo(to_markdown(report))
+    elif ci_format is not None:
         print_json(_for_service(report, ci_format))
     elif as_json:
         print_json(report)

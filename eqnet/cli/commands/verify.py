@@ -24,7 +24,11 @@ against it. Prints the report, then exits with 11 if a check failed.
 Examples:
   eqnet verify artifacts/tensorrt_int8
   eqnet verify artifacts/openvino_asym --data /usr/share/datasets/fashion-mnist --json
-  eqnet verify artifacts/tensorrt_int8 --expect $DIGEST"""
+  eqnet verify artifacts/tensorrt_int8 --expect $DIGEST
+  eqnet verify artifacts/onnxruntime_x86 --junit verify.xml \\
+    --format markdown >> "$GITHUB_STEP_SUMMARY\""""
+
+FORMATS = ("table", "markdown")
 
 
 def verify(
@@ -57,6 +61,10 @@ def verify(
         Path | None,
         typer.Option(help="File for the report.", show_default="ARTIFACT/verify.json"),
     ] = None,
+    junit: Annotated[
+        Path | None, typer.Option(help="File for the checks as JUnit XML.", show_default="none")
+    ] = None,
+    layout: Annotated[str, typer.Option("--format", help="table or markdown.")] = "table",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -65,7 +73,7 @@ def verify(
     from eqnet.cli.options import parse_digest, require_artifact, require_folder, require_writable
     from eqnet.cli.output import print_json, to_json
     from eqnet.cli.progress import progress
-    from eqnet.spec.errors import DataError, VerificationError
+    from eqnet.spec.errors import DataError, UsageError, VerificationError, unknown
     from eqnet.spec.progress import Stages
 
     expected = parse_digest("--expect", expect)
@@ -73,6 +81,13 @@ def verify(
     require_folder("--data", data, DataError)
     target = out or artifact / "verify.json"
     require_writable(target, folder=False)
+    if junit is not None:
+        require_writable(junit, folder=False)
+    if layout not in FORMATS:
+        raise UsageError(f"--format: {unknown('format', layout, FORMATS)}")
+    if as_json and layout != "table":
+        raise UsageError("--json and --format: each prints a document (allowed: one of them)")
+    from eqnet.stages.verify import to_junit, to_markdown
     from eqnet.stages.verify import verify as run
 
     with progress(quiet) as listener:
@@ -80,8 +95,12 @@ def verify(
         report = run(artifact, data=data, threads=threads, expect=expected, progress=stages)
         stages.close()
     write_file(target, to_json(report))
+    if junit is not None:
+        write_file(junit, to_junit(report))
     if as_json:
         print_json(report)
+    elif layout == "markdown":
+        typer.echo(to_markdown(report))
     else:
         _print_build(artifact)
         _print(report, target)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from eqnet.spec.errors import one_line
 from eqnet.spec.reports import BenchReport, Latency
 
 NS_PER_MS = 1e6
@@ -56,6 +57,27 @@ def to_bencher(report: BenchReport) -> dict[str, Any]:
             "throughput": {"value": latency.throughput},
         }
     return metrics
+
+
+def to_markdown(report: BenchReport) -> str:
+    """A heading with the verdict, and a table of both models' latencies."""
+    name = one_line(report.artifact).replace("|", "\\|")
+    lines = [f"### bench {name}: {report.verdict}", ""]
+    if report.ratio is not None:
+        low, high = report.ratio_interval or (report.ratio, report.ratio)
+        lines += [
+            f"**{report.ratio:.3f}** of the float model's time (95%: {low:.3f} to {high:.3f}); "
+            f"batch {report.batch}, {report.threads} threads, {report.host.get('cpu', '')}",
+            "",
+            "| model | median ms | p90 | p99 | images/s |",
+            "|---|---|---|---|---|",
+        ]
+    for label, latency in _latencies(report):
+        times = f"{latency.median:.3f} | {latency.p90:.3f} | {latency.p99:.3f}"
+        lines.append(f"| {label} | {times} | {latency.throughput:.0f} |")
+    if report.reason:
+        lines += ["", one_line(report.reason)]
+    return "\n".join([*lines, ""])
 
 
 def _latencies(report: BenchReport) -> list[tuple[str, Latency]]:
