@@ -7,10 +7,10 @@ PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXTRAS := all,dev,tensorrt-rtx
+EXTRAS := all,dev,docs,tensorrt-rtx
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-full fuzz chaos golden lint format bundle clean
+.PHONY: help install demo test test-full fuzz chaos golden lint docs format bundle clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ lint: $(STAMP)  ## Check style, types and the import rule
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 
+docs: $(STAMP)  ## Build the documentation's site into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 format: $(STAMP)  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -61,4 +64,4 @@ bundle: $(STAMP)  ## Make the bundled slice of Fashion-MNIST again from the full
 	$(BIN)/python -m eqnet.data.make_bundle
 
 clean:  ## Remove .venv, artifacts and caches
-	rm -rf $(VENV) artifacts dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) artifacts dist build site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
