@@ -1,6 +1,7 @@
 """Options that several commands share, and the parsers of their short spellings.
 
-The sugar (`w4a4`, `per_tensor:asymmetric`, `avg_weight_bits=4`, `5%`) lives here alone.
+The sugar (`w4a4`, `per_tensor:asymmetric`, `avg_weight_bits=4`, `5%`) lives here alone, but for
+budgets with units, which Python takes too (`eqnet.subnets.limits`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from eqnet.spec.inputs import Inputs
     from eqnet.spec.scheme import Form, Symmetry
     from eqnet.stages.train.recipe import StaticRecipe
+    from eqnet.subnets.limits import Budget
 
 Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of every random choice.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and no table.")]
@@ -236,32 +238,45 @@ def _symmetry(option: str, text: str) -> Symmetry:
     return Symmetry(text)
 
 
-def parse_budgets(texts: Sequence[str]) -> dict[str, float]:
-    """`avg_weight_bits=4` and the like as a mapping. Raises UsageError."""
-    from eqnet.spec.hardware.profile import BUDGETS
+def parse_budgets(texts: Sequence[str]) -> dict[str, Budget]:
+    """`avg_weight_bits=4`, `size=300KB`, `latency=0.5x` and the like by name. Raises UsageError."""
+    from eqnet.subnets.limits import parse_limit
 
-    budgets: dict[str, float] = {}
+    budgets: dict[str, Budget] = {}
     for text in texts:
-        name, _, value = text.partition("=")
-        name = name.strip()
-        if name not in BUDGETS:
-            raise UsageError(f"--budget: {unknown('budget', name, BUDGETS)}")
+        given, _, value = text.partition("=")
+        name, limit = parse_limit(given.strip(), value.strip())
         if name in budgets:
             raise UsageError(f"--budget: {name} is given twice (allowed: once)")
-        budgets[name] = _positive(name, value.strip())
+        budgets[name] = limit
     return budgets
 
 
-def _positive(name: str, text: str) -> float:
+def parse_accuracy(option: str, text: str | None) -> float | None:
+    """A top-1 accuracy in percent, `92.5` or `92.5%`, as 0.925. Raises UsageError."""
+    if text is None:
+        return None
+    number = text.strip().removesuffix("%")
     try:
-        value = float(text)
+        value = float(number)
     except ValueError:
         value = float("nan")
-    if not 0 < value < float("inf"):
-        raise UsageError(
-            f"--budget: {name}: found '{text}' (allowed: a number above 0, such as {name}=4)"
-        )
-    return value
+    if not 1 <= value <= 100:
+        raise UsageError(f"{option}: found '{text}' (allowed: 1 to 100 percent, such as 92.5)")
+    return value / 100
+
+
+def parse_pick(text: str | None) -> str | int | None:
+    """`knee`, `fastest`, `most-accurate`, or a point's number. Raises UsageError."""
+    from eqnet.spec.reports import PICKS
+
+    if text is None or text in PICKS:
+        return text
+    if re.fullmatch(r"\d{1,6}", text.strip()):
+        return int(text)
+    raise UsageError(
+        f"--pick: found '{text}' (allowed: {', '.join(PICKS)}, or a number of the front's table)"
+    )
 
 
 def parse_percent(option: str, text: str) -> float:

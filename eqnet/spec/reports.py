@@ -193,14 +193,52 @@ class EvalReport(Frozen):
         return f"w{self.weight_bits}a{self.activation_bits} {self.form.label()}{scales}"
 
 
+PICKS = ("knee", "fastest", "most-accurate")
+"""What can be picked from a front by name: where the least is given up for a cheaper subnet (the
+point farthest from the line between both ends), the cheapest, and the most accurate."""
+
+
+class MeasuredScore(Frozen):
+    """A subnet on validation images, as the integers that would be deployed.
+
+    accuracy: top-1 in [0, 1], against the labels or the float model's classes (the report's
+    `judge`); float_agreement: share of images with the float model's class, where it was asked for.
+    """
+
+    accuracy: float
+    images: int
+    float_agreement: float | None = None
+
+
 class FrontPoint(Frozen):
-    """One subnet of a Pareto front; `accuracy_predicted` in [0, 1], `cost` in the report's unit."""
+    """One subnet of a Pareto front; `accuracy_predicted` in [0, 1], `cost` in the report's unit.
+
+    size_kib: of all weights; bitops: 10^9 multiply-adds x weight bits x activation bits.
+    label: of a baseline, its bits. None: not known, as in files of earlier versions.
+    """
 
     accuracy_predicted: float
     cost: float
     avg_weight_bits: float
     avg_activation_bits: float
+    size_kib: float | None = None
+    bitops: float | None = None
     sha256: str
+    label: str | None = None
+    measured: MeasuredScore | None = None
+    subnet: SubnetSpec | None = Field(default=None, description="the whole subnet, to be picked")
+
+
+class GenerationRecord(Frozen):
+    """A population of the genetic search: its best feasible accuracy, and its hypervolume.
+
+    hypervolume: share of the box between no error at no cost and the worst uniform subnet that
+    the population's front dominates, by error and cost; 0 while nothing is feasible.
+    """
+
+    generation: int
+    accuracy: float | None
+    hypervolume: float
 
 
 class SearchReport(Frozen):
@@ -211,9 +249,27 @@ class SearchReport(Frozen):
     supernet: str = Field(description="path of the supernet, or 'bundled'")
     budgets: dict[str, float]
     unit: str = Field(description="unit of every cost in this report, such as 'ms' or 'KiB'")
-    evaluations: int = Field(description="subnets whose accuracy was predicted")
-    front: tuple[FrontPoint, ...]
+    objectives: tuple[str, ...] = Field(
+        default=("cost",), description="what was minimised beside the predicted error"
+    )
+    evaluations: int = Field(description="predictions of a subnet's accuracy")
+    front: tuple[FrontPoint, ...] = Field(description="cheapest first, as --pick counts, from 0")
     best: SubnetSpec
+    choice: str = Field(default="", description="the rule by which `best` was chosen")
+    baselines: tuple[FrontPoint, ...] = Field(
+        default=(), description="uniform subnets, within the budgets or not"
+    )
+    float_network: dict[str, float] = Field(
+        default_factory=dict, description="the float network's quantities, as far as known"
+    )
+    history: tuple[GenerationRecord, ...] = Field(
+        default=(), description="of a genetic search, generation by generation"
+    )
+    sensitivities: dict[str, float] = Field(
+        default_factory=dict,
+        description="by layer: predicted accuracy lost when it alone has the profile's fewest "
+        "bits, against the most accurate uniform subnet",
+    )
     seconds: float
     stop_reason: str = Field(description="what ended the search")
     judge: Judge = Field(default="labels", description="what accuracies are taken against")

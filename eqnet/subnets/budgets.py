@@ -21,7 +21,20 @@ def quantities(info: NetworkInfo, profile: HardwareProfile, spec: SubnetSpec) ->
         "avg_weight_bits": spec.avg_weight_bits,
         "avg_activation_bits": spec.avg_activation_bits,
         "size_kib": size_kib(info, spec, REMAINDER_BITS[profile.remainder]),
+        "bitops": bitops(info, spec, REMAINDER_BITS[profile.remainder]),
     }
+
+
+def bitops(info: NetworkInfo, spec: SubnetSpec, wide: int) -> float:
+    """10^9 bit-operations: multiply-adds x weight bits x input bits; `wide` bits where float."""
+    total = 0
+    for layer in info.layers:
+        weight = spec.weights[layer.name]
+        if weight == REMAINDER:
+            total += layer.macs * wide * wide
+        else:
+            total += layer.macs * int(weight) * spec.activations[layer.input]
+    return total / 1e9
 
 
 def within(profile: HardwareProfile, values: Mapping[str, float]) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from eqnet.spec.errors import ProfileError, UsageError
-from eqnet.spec.hardware.profile import HardwareProfile
+from eqnet.spec.hardware.profile import HardwareProfile, Placement
 from eqnet.spec.network import LayerInfo, NetworkInfo
 from eqnet.spec.subnet import REMAINDER, SubnetSpec, WeightChoice
 from eqnet.subnets.budgets import COST, no_uniform, quantities, within
@@ -125,7 +125,7 @@ class Target:
                     free.add(layer.input)
         allowed = {activation for _, activation in self.profile.bits}
         for tensor in free:
-            widest[tensor] = _nearest(widest[tensor], allowed)
+            widest[tensor] = nearest(widest[tensor], allowed)
         return widest
 
     def _weight_bits(self, name: str, wanted: WeightChoice, read: int | None) -> WeightChoice:
@@ -133,24 +133,21 @@ class Target:
         if name in self.pinned or wanted == REMAINDER:
             return wanted
         allowed = [weight for weight, activation in self.profile.bits if activation == read]
-        return _nearest(int(wanted), allowed)
+        return nearest(int(wanted), allowed)
 
     def _style(self, float_groups: frozenset[str]) -> PlacementStyle:
         style = PlacementStyle.of(self.profile)
         if "add" not in float_groups:
             return style
-        carriers = tuple(group for group in style.placement.carriers if group != "add")
-        plain = style.placement.model_copy(
-            update={"add": "none", "residual_bits": "float", "carriers": carriers}
-        )
-        return replace(style, placement=plain)
+        return replace(style, placement=without_add(style.placement))
 
     def uniform(self, pair: BitPair, *, supernet: str = "") -> SubnetSpec:
         """The subnet with one pair everywhere that is free."""
         return self.subnet(dict.fromkeys(self.free_layers(), pair), supernet=supernet)
 
     def all_float(self, supernet: str) -> SubnetSpec:
-        """The network with nothing quantized: what is left where integers do not pay."""
+        """The network with nothing quantized: what is left where integers do not pay, and what
+        budgets of the form 0.5x are taken of. Pins do not hold."""
         return build_spec(
             self.info,
             self._style(frozenset()),
@@ -183,7 +180,15 @@ class Target:
         raise no_uniform(self.profile, tried)
 
 
-def _nearest(wanted: int, allowed: Iterable[int]) -> int:
+def without_add(placement: Placement) -> Placement:
+    """The placement of a network whose sums are left in float."""
+    carriers = tuple(group for group in placement.carriers if group != "add")
+    return placement.model_copy(
+        update={"add": "none", "residual_bits": "float", "carriers": carriers}
+    )
+
+
+def nearest(wanted: int, allowed: Iterable[int]) -> int:
     """The least of the allowed that is not below `wanted`, or else the greatest."""
     ordered = sorted(allowed)
     for bits in ordered:

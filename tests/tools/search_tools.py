@@ -18,8 +18,9 @@ from eqnet.spec.hardware.costs import REMAINDER_BITS, Cost, CostSite
 from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.manifest import Preprocessing
 from eqnet.spec.network import NetworkInfo
-from eqnet.spec.reports import SearchReport
+from eqnet.spec.reports import MeasuredScore, SearchReport
 from eqnet.spec.subnet import SubnetSpec
+from eqnet.stages.search.fronts.measuring import Measurer
 from eqnet.stages.search.space import Space
 from eqnet.subnets.target import Target
 from eqnet.supernet.checkpoint import Header
@@ -110,7 +111,7 @@ class World:
         self.session = session_of(folder, supernet)
         self.info = supernet.info
         self.predictor = BitsPredictor(supernet.info)
-        self.measured: list[Any] = []
+        self.measured: list[SubnetSpec] = []
         monkeypatch.setattr(module, "open_session", lambda *_, **__: self.session)
         monkeypatch.setattr(module, "_predictor", lambda *_: self.predictor)
 
@@ -123,11 +124,12 @@ class World:
     def measure_as(self, accuracy: Callable[[SubnetSpec], float]) -> None:
         """Let finalists have accuracy(spec), without running them."""
 
-        def measure(session: Session, finalists: list[Any], progress: object) -> list[Any]:
-            self.measured = list(finalists)
-            return [module._Winner(one, accuracy(one.spec), 40) for one in finalists]
+        def measure(measurer: Measurer, spec: SubnetSpec) -> MeasuredScore:
+            self.measured.append(spec)
+            found = accuracy(spec)
+            return MeasuredScore(accuracy=found, images=40, float_agreement=found)
 
-        self.patch.setattr(module, "_measure", measure)
+        self.patch.setattr(Measurer, "measure", measure)
 
     def __call__(
         self,

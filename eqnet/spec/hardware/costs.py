@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -16,7 +18,7 @@ from pydantic import Field
 from eqnet.spec.errors import ProfileError, one_line
 from eqnet.spec.network import LayerInfo, NetworkInfo
 from eqnet.spec.scheme import Frozen
-from eqnet.spec.subnet import REMAINDER, SubnetSpec
+from eqnet.spec.subnet import REMAINDER, SubnetSpec, WeightChoice
 from eqnet.spec.texts import parse_json
 
 # Bits of a weight that stays in float, by what the profile keeps it in.
@@ -26,6 +28,25 @@ MAX_MILLISECONDS = 86_400_000
 
 Cost = Callable[[SubnetSpec], float]
 Table = Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class LayerSum:
+    """A cost that is a sum over layers: called with one subnet, or tabulated for many at once.
+
+    one: the cost of a layer by its weights' choice and the bits of its input (0: float). It
+    raises ProfileError for a pair that it does not know.
+    """
+
+    layers: tuple[LayerInfo, ...]
+    one: Callable[[LayerInfo, WeightChoice, int], float]
+
+    def __call__(self, spec: SubnetSpec, /) -> float:
+        """The cost of a subnet."""
+        return sum(self._of(spec, layer) for layer in self.layers)
+
+    def _of(self, spec: SubnetSpec, layer: LayerInfo) -> float:
+        return self.one(layer, spec.weights[layer.name], spec.activations.get(layer.input, 0))
 
 
 class CostSite(NamedTuple):
@@ -47,17 +68,12 @@ class _LayerSum(Frozen):
     def of(self, site: CostSite) -> Cost:
         """The cost function."""
 
-        def widths(spec: SubnetSpec, layer: LayerInfo) -> tuple[int, int]:
-            choice = spec.weights[layer.name]
+        def one(layer: LayerInfo, choice: WeightChoice, read: int) -> float:
             if choice == REMAINDER:
-                return site.wide, site.wide
-            return int(choice), spec.activations[layer.input]
+                return self.layer(site.info, layer, site.wide, site.wide)
+            return self.layer(site.info, layer, int(choice), read)
 
-        def cost(spec: SubnetSpec) -> float:
-            layers = site.info.layers
-            return sum(self.layer(site.info, layer, *widths(spec, layer)) for layer in layers)
-
-        return cost
+        return LayerSum(site.info.layers, one)
 
     def layer(self, info: NetworkInfo, layer: LayerInfo, w: int, a: int) -> float:
         """The cost of one layer."""
@@ -116,15 +132,15 @@ class Roofline(_LayerSum):
         return max(arithmetic, moved) * 1e3
 
 
-class Size(Frozen):
+class Size(_LayerSum):
     """KiB of all weights."""
 
     model: Literal["size"]
     unit: ClassVar[str] = "KiB"
 
-    def of(self, site: CostSite) -> Cost:
-        """The cost function."""
-        return lambda spec: size_kib(site.info, spec, site.wide)
+    def layer(self, info: NetworkInfo, layer: LayerInfo, w: int, a: int) -> float:
+        """As the class says."""
+        return layer.weights * w / 8 / 1024
 
 
 class Lookup(Frozen):
@@ -140,7 +156,7 @@ class Lookup(Frozen):
     def of(self, site: CostSite) -> Cost:
         """The cost function. Raises ProfileError for a bad table."""
         table = load_table(site.folder / self.table, site.info)
-        return lambda spec: sum(_looked_up(table, layer, spec) for layer in site.info.layers)
+        return LayerSum(site.info.layers, partial(_looked_up, table))
 
 
 class Measured(Frozen):
@@ -198,11 +214,10 @@ def _is_time(value: object) -> bool:
     return number and 0 <= value <= MAX_MILLISECONDS  # type: ignore[operator]  # a number
 
 
-def _looked_up(table: Table, layer: LayerInfo, spec: SubnetSpec) -> float:
-    choice = spec.weights[layer.name]
+def _looked_up(table: Table, layer: LayerInfo, choice: WeightChoice, read: int) -> float:
     key = "remainder"
     if choice != REMAINDER:
-        key = f"w{choice}a{spec.activations[layer.input]}"
+        key = f"w{choice}a{read}"
     row = table[layer.name]
     if key not in row:
         raise ProfileError(

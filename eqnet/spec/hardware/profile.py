@@ -24,8 +24,16 @@ from eqnet.spec.scheme import (
 
 SCHEMA_VERSION = 1
 Remainder = Literal["remainder"]
-Budget = Literal["avg_weight_bits", "avg_activation_bits", "size_kib", "cost"]
-BUDGETS: tuple[str, ...] = ("avg_weight_bits", "avg_activation_bits", "size_kib", "cost")
+Budget = Literal["avg_weight_bits", "avg_activation_bits", "size_kib", "bitops", "cost"]
+BUDGETS: tuple[Budget, ...] = (
+    "avg_weight_bits",
+    "avg_activation_bits",
+    "size_kib",
+    "bitops",
+    "cost",
+)
+"""What a search can be held to: bits on average, KiB of weights, 10^9 bit-operations (multiply-adds
+x weight bits x activation bits), and the profile's own cost."""
 OpGroup = Literal["conv", "depthwise_conv", "conv_transpose", "linear"]
 # A device of OpenVINO or the kind of one of another runtime, alone or in a list to choose from.
 # Runtimes number GPUs and NPUs; the CPU is one.

@@ -11,8 +11,9 @@ from eqnet.backend.discovery import find_exporter
 from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.subnet import SubnetSpec
 from eqnet.stages.search.cqap import CQAP_FILE
+from eqnet.stages.search.fronts.choosing import FINALISTS
 from eqnet.stages.search.measured import IMAGES
-from eqnet.stages.search.search import FINALISTS, MEASURED_SPACE, QUICK_IMAGES, QUICK_SUBNETS
+from eqnet.stages.search.search import MEASURED_SPACE, QUICK_IMAGES, QUICK_SUBNETS
 from eqnet.stages.search.space import Space
 from eqnet.subnets.target import Target
 from eqnet.supernet.graphs import Graphs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -43,15 +43,30 @@ class MeasuredAccuracy(NamedTuple):
         return np.asarray(accuracies, dtype=np.float32)
 
 
-def measure_space(session: Session, space: Space, progress: Progress) -> MeasuredAccuracy:
-    """Measure every subnet of a small space on up to 500 validation images."""
+def measure_space(
+    session: Session,
+    space: Space,
+    progress: Progress,
+    known: MutableMapping[str, float] | None = None,
+    save: Callable[[], None] = lambda: None,
+) -> MeasuredAccuracy:
+    """Measure every subnet of a small space on up to 500 validation images.
+
+    known: accuracies by the subnets' sha256, which are not measured again; what is measured is
+    put there, and `save` called.
+    """
+    known = {} if known is None else known
     calibration = session.calibration()
     validation = session.judged(session.dataset.validation(), IMAGES)
     progress.start("measuring subnets", space.size())
     accuracies = {}
     for genome in space.all_genomes():
         spec = space.subnet(genome)
-        accuracy = measure(session.supernet, spec, calibration, validation)
+        key = spec.sha256()
+        if key not in known:
+            known[key] = measure(session.supernet, spec, calibration, validation)
+            save()
+        accuracy = known[key]
         accuracies[encode(session.supernet.info, spec).tobytes()] = accuracy
         progress.advance(accuracy=accuracy)
     progress.finish()

@@ -3,65 +3,80 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
+
+import numpy as np
 
 from eqnet.spec.hardware.costs import Cost
-from eqnet.spec.subnet import SubnetSpec
-from eqnet.stages.search.space import Genome, Space
-from eqnet.subnets.budgets import COST, quantities, require
+from eqnet.stages.search.scoring import Totals, matrix, rows
+from eqnet.stages.search.space import EXHAUSTIVE, Genome, Space
+from eqnet.stages.search.vector.choices import Bits
+from eqnet.stages.search.vector.totals import Values
+from eqnet.subnets.budgets import COST, ROUNDING, require
 
-EXHAUSTIVE = 64
-"""Spaces of at most so many subnets are tried whole."""
 MAX_PASSES = 8
 
 
-def without_cost(space: Space, spec: SubnetSpec) -> dict[str, float]:
-    """The budgeted quantities of a subnet that need no cost model."""
-    return quantities(space.target.info, space.target.profile, spec)
+def require_reachable(space: Space, budgets: Mapping[str, float], cost: Cost | None = None) -> None:
+    """Raise InfeasibleError for a budget below the least value that is known of.
 
-
-def require_reachable(space: Space, budgets: Mapping[str, float]) -> None:
-    """Raise InfeasibleError for a budget below the least reachable value; cost is not looked at.
-
-    These quantities grow with bits, so the least value of each is that of a uniform genome.
+    Without a cost function the budget of cost is not looked at. No quantity need be least in a
+    uniform subnet (a lookup table, a roofline of unlike layers, products of unlike pairs), so in
+    a large space the way leads from the least uniform genome, gene by gene, to a lesser mixture.
     """
-    ends = [without_cost(space, space.subnet(genome)) for genome in _extremes(space)]
+    totals = Totals(space, cost or (lambda _: 0.0))
     for name, limit in budgets.items():
-        if name != COST:
-            require(space.target.profile, name, limit, min(end[name] for end in ends))
+        if name != COST or cost is not None:
+            least = _least(totals, partial(_quantity, totals, name), limit)[1]
+            require(space.target.profile, name, limit, least)
 
 
-def require_cost(space: Space, limit: float, cost: Cost) -> Genome:
-    """The cheapest genome that is known of; raises InfeasibleError if it costs more than `limit`.
+def _quantity(totals: Totals, name: str, genomes: Bits) -> Values:
+    return totals.of(genomes)[name]
 
-    A cost need not grow with bits (a lookup table, a roofline of unlike layers), so in a large
-    space the way leads from the cheapest uniform genome, gene by gene, to a cheaper mixture.
-    """
 
-    def of(genome: Genome) -> float:
-        return cost(space.subnet(genome))
+def within_all(space: Space, budgets: Mapping[str, float], cost: Cost) -> Genome | None:
+    """A genome that meets all budgets at once; None where none was found."""
+    totals = Totals(space, cost)
 
-    cheapest = min(_extremes(space), key=of)
-    least = of(cheapest)
+    def excess(genomes: Bits) -> Values:
+        found = totals.of(genomes)
+        total = np.zeros(len(genomes))
+        for name, limit in budgets.items():
+            total += np.maximum(found[name] / limit - 1, 0)
+        return total
+
+    genome, least = _least(totals, excess, 0.0)
+    return genome if least <= ROUNDING * len(budgets) else None
+
+
+def _least(totals: Totals, of: Callable[[Bits], Values], limit: float) -> tuple[Genome, float]:
+    """The genome with the least value, as far as it is known; the way ends at `limit`."""
+    space = totals.space
+    begin = matrix(space, _extremes(space))
+    values = of(begin)
+    genome, least = begin[values.argmin()], float(values.min())
     for _ in range(MAX_PASSES):
-        if space.size() <= EXHAUSTIVE or least <= limit:
+        if space.size() <= EXHAUSTIVE or least <= limit * (1 + ROUNDING):
             break
-        better = _pass(space, cheapest, of)
-        if better == cheapest:
+        better, value = _pass(space, genome, of)
+        if value >= least:
             break
-        cheapest, least = better, of(better)
-    require(space.target.profile, COST, limit, least)
-    return cheapest
+        genome, least = better, value
+    return rows(genome[None])[0], least
 
 
-def _pass(space: Space, genome: Genome, of: Callable[[Genome], float]) -> Genome:
-    """Take for each gene in turn the value that makes the genome cheapest."""
+def _pass(space: Space, genome: Bits, of: Callable[[Bits], Values]) -> tuple[Bits, float]:
+    """Take for each gene in turn the value with which the whole is least."""
+    least = float("inf")
     for place, count in enumerate(space.choices()):
-        tried = [genome]
-        for gene in range(count):
-            if gene != genome[place]:
-                tried.append((*genome[:place], gene, *genome[place + 1 :]))
-        genome = min(tried, key=of)
-    return genome
+        tried = np.repeat(genome[None], count, axis=0)
+        tried[:, place] = np.arange(count)
+        values = of(tried)
+        if values.min() < values[genome[place]]:
+            genome = tried[values.argmin()]
+        least = float(values.min())
+    return genome, least
 
 
 def _extremes(space: Space) -> list[Genome]:

@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 from eqnet.backend.discovery import exporter_of
-from eqnet.backend.files import write_files
+from eqnet.backend.files import sha256_file
 from eqnet.backend.refusals import accepted_refusals
-from eqnet.spec.errors import InfeasibleError, ProfileError
-from eqnet.spec.hardware.costs import REMAINDER_BITS, Cost, CostSite
-from eqnet.spec.hardware.load import load_profile, profiles_dir
+from eqnet.spec.errors import InfeasibleError, UsageError, unknown
+from eqnet.spec.hardware.costs import Cost
+from eqnet.spec.hardware.load import load_profile
+from eqnet.spec.hardware.profile import BUDGETS
 from eqnet.spec.progress import Progress, Silent
-from eqnet.spec.reports import FrontPoint, SearchReport
-from eqnet.spec.subnet import Score, SubnetSpec
+from eqnet.spec.reports import SearchReport
+from eqnet.spec.subnet import SubnetSpec
+from eqnet.stages.search.costing import cost_of, float_quantity
 from eqnet.stages.search.cqap import CQAP_FILE, load_cqap
+from eqnet.stages.search.evolution.explore import Outcome, explore
 from eqnet.stages.search.features import feature_size
-from eqnet.stages.search.genetic import evolve
+from eqnet.stages.search.fronts.choosing import Choice, Rule, most_accurate, take
+from eqnet.stages.search.fronts.front import front_of
+from eqnet.stages.search.fronts.measuring import Measurer
+from eqnet.stages.search.fronts.points import baseline_points, front_points, scored
+from eqnet.stages.search.fronts.stored import write_report
+from eqnet.stages.search.journal import Journal
 from eqnet.stages.search.measured import AccuracyModel, measure_space
 from eqnet.stages.search.predictor import make_predictor
-from eqnet.stages.search.reachable import EXHAUSTIVE, require_cost, require_reachable
-from eqnet.stages.search.scoring import Candidate, Scorer
-from eqnet.stages.search.space import Genome, Space
+from eqnet.stages.search.reachable import require_reachable, within_all
+from eqnet.stages.search.scoring import Candidate, Scorer, matrix
+from eqnet.stages.search.space import Space
+from eqnet.subnets.budgets import COST
+from eqnet.subnets.limits import SPELLINGS, Budget, Limit, named, resolved
 from eqnet.subnets.target import Target
-from eqnet.supernet.extract import extract
-from eqnet.supernet.latency import measure_latency
-from eqnet.supernet.measure import accuracy
 from eqnet.supernet.session import Session, open_session
 
-FINALISTS = 4
-ACCURACY_SLACK = 0.005
 QUICK_SUBNETS, QUICK_IMAGES = 200, 500
 MEASURED_SPACE = 16
 """Without a predictor, spaces of at most so many subnets are measured whole."""
@@ -41,70 +46,128 @@ def search(
     *,
     profile: str,
     supernet: Path | None = None,
-    budgets: Mapping[str, float] | None = None,
+    budgets: Mapping[str, float | str | Limit] | None = None,
+    objectives: Sequence[str] = (),
+    min_accuracy: float | None = None,
+    min_float_agreement: float | None = None,
+    pick: str | int | None = None,
     out: Path,
     data: Path | None = None,
     seed: int = 0,
     generations: int = 100,
     population: int = 100,
+    resume: bool = False,
     allow_code: bool = False,
     progress: Progress | None = None,
 ) -> SearchReport:
     """Search a profile's space and write out/subnet.json and out/search.json.
 
-    budgets: upper bounds by name, over the profile's own. With a budget the most accurate
-    subnet within it wins; without one, the cheapest within half a point of the most accurate.
+    budgets: upper bounds by name, over the profile's own, numbers or texts such as "300KB" and
+    "0.5x" (`eqnet.subnets.limits.parse_limit`). objectives: quantities to minimise beside the
+    profile's cost. With a budget the most accurate subnet within it wins; without one, the
+    cheapest within half a point of the most accurate; or the cheapest that has `min_accuracy` or
+    `min_float_agreement` (shares in [0, 1]) on validation images; or what `pick` says.
     Finalists are measured on validation images, as the integers that would be deployed.
+    resume: go on from what an interrupted search left in `out`, to the same end.
     Raises InfeasibleError for a budget that no subnet reaches, ProfileError for a profile that
-    its target refuses.
+    its target refuses, UsageError for options that fit neither each other nor the profile,
+    CheckpointError for a state of another search.
     """
     started = time.perf_counter()
     progress = progress or Silent()
+    rule = Rule(min_accuracy, min_float_agreement, pick)
     rules = load_profile(profile)
     slow = accepted_refusals(exporter_of(rules), rules)
-    limits = dict(rules.budgets) | dict(budgets or {})
+    wanted = dict(rules.budgets) | named(budgets or {}, rules)
+    minimised = _objectives(objectives)
     session = open_session(supernet, data, allow_code=allow_code)
     space = Space.of(Target.of(session.supernet.info, rules), session.identity)
-    require_reachable(space, limits)
-    cost = _cost(session, space, _folder(profile), progress)
-    initial = _initial_genomes(space, limits, cost)
-    predictor = _predictor(session, space, data, seed, allow_code, progress)
-    scorer = Scorer(space, predictor, cost, limits)
-    outcome = _explore(scorer, initial, generations, population, seed, progress)
-    best = _choose(session, outcome.front, _baseline(scorer), progress, budgeted=bool(limits))
+    limits = _limits(space, {name: wanted[name] for name in wanted if name != COST}, None)
+    journal = Journal.open(out, resume=resume)
+    _require_same(journal, session, space, limits, minimised, (seed, population))
+    measure = Measurer(session, journal, progress, agreement=min_float_agreement is not None)
+    cost = cost_of(session, space, profile, wanted, journal, progress)
+    limits |= _limits(space, {name: wanted[name] for name in wanted if name == COST}, cost)
+    journal.require("cost", _costs(space, cost) | {COST: limits.get(COST)})
+    anchor = within_all(space, limits, cost) if limits else space.uniform_genomes()[0]
+    predictor = _predictor(session, space, data, seed, allow_code, journal, progress)
+    scorer = Scorer(space, predictor, cost, limits, minimised)
+    outcome = explore(
+        scorer,
+        anchor,
+        journal,
+        generations=generations,
+        population=population,
+        seed=seed,
+        progress=progress,
+    )
+    front = _front(scorer, outcome)
+    choice = take(rule, front, _baseline(scorer), measure, budgeted=bool(limits))
+    baselines = baseline_points(scorer, measure.winners)
     report = SearchReport(
         profile=rules.name,
         supernet=session.label,
         budgets=limits,
         unit=rules.cost.unit,
-        evaluations=len(scorer.scored),
-        front=tuple(_point(candidate) for candidate in outcome.front),
-        best=_scored(best, rules.cost.unit),
+        objectives=minimised,
+        evaluations=outcome.evaluations,
+        front=front_points(front, measure.winners, rules.cost.unit),
+        best=_best(choice, rules.cost.unit),
+        choice=choice.rule,
+        baselines=baselines,
+        float_network=_of_float(space, cost),
+        history=tuple(journal.state.history),
+        sensitivities=outcome.sensitivities,
         seconds=time.perf_counter() - started,
         stop_reason=outcome.reason,
         judge=session.judge(session.dataset.validation()),
         slow=tuple(str(refusal) for refusal in slow),
         **_rank_quality(predictor),
     )
-    subnet, whole = report.best.model_dump_json(indent=2), report.model_dump_json(indent=2)
-    write_files({out / "subnet.json": subnet, out / "search.json": whole})
+    write_report(report, out)
+    journal.close()
     return report
 
 
-def _folder(profile: str) -> Path:
-    path = Path(profile)
-    return path.parent if path.suffix in (".yaml", ".yml") else profiles_dir()
+def _objectives(names: Sequence[str]) -> tuple[str, ...]:
+    """The profile's cost first, then what else is minimised. Raises UsageError."""
+    found = [COST]
+    for given in names:
+        name = SPELLINGS.get(given, given)
+        if name not in BUDGETS:
+            raise UsageError(f"objective: {unknown('objective', given, (*BUDGETS, *SPELLINGS))}")
+        found.append(name)
+    return tuple(dict.fromkeys(found))
 
 
-def _initial_genomes(space: Space, limits: Mapping[str, float], cost: Cost) -> list[Genome]:
-    """The uniform genomes; under a budget of cost the cheapest that is known of is the last."""
-    genomes = space.uniform_genomes()
-    if "cost" in limits:
-        cheapest = require_cost(space, limits["cost"], cost)
-        if cheapest in genomes:
-            genomes.remove(cheapest)
-        genomes.append(cheapest)
-    return genomes
+def _limits(space: Space, budgets: Mapping[str, Budget], cost: Cost | None) -> dict[str, float]:
+    """Budgets as numbers, each within reach. Raises InfeasibleError and UsageError."""
+    limits = resolved(budgets, lambda name: float_quantity(space, name, cost, budgets[name]))
+    require_reachable(space, limits, cost)
+    return limits
+
+
+def _require_same(
+    journal: Journal,
+    session: Session,
+    space: Space,
+    limits: Mapping[str, float],
+    objectives: Sequence[str],
+    numbers: tuple[int, int],
+) -> None:
+    """What is noted of an interrupted search must be of this one. Raises CheckpointError."""
+    validation = session.dataset.validation()
+    journal.require("profile", space.target.profile.sha256())
+    journal.require("supernet", session.identity)
+    journal.require("data", [session.dataset.name, len(validation)])
+    journal.require("budget", sorted(limits.items()))
+    journal.require("objective", list(objectives))
+    journal.require("seed or population", list(numbers))
+
+
+def _costs(space: Space, cost: Cost) -> dict[str, float | None]:
+    """What the uniform subnets cost: by these a lookup table is known."""
+    return {str(genome): cost(space.subnet(genome)) for genome in space.uniform_genomes()}
 
 
 def _rank_quality(predictor: AccuracyModel) -> dict[str, Any]:
@@ -121,13 +184,15 @@ def _predictor(
     data: Path | None,
     seed: int,
     allow_code: bool,
+    journal: Journal,
     progress: Progress,
 ) -> AccuracyModel:
     """The predictor beside the supernet; where there is none, a small space is measured whole,
     and for a large one a quick predictor is made there."""
-    if not (session.folder / CQAP_FILE).is_file():
+    path = session.folder / CQAP_FILE
+    if not path.is_file():
         if space.size() <= MEASURED_SPACE:
-            return measure_space(session, space, progress)
+            return measure_space(session, space, progress, journal.state.accuracies, journal.save)
         make_predictor(
             session.folder,
             data=data,
@@ -137,165 +202,35 @@ def _predictor(
             allow_code=allow_code,
             progress=progress,
         )
+    journal.require("predictor", sha256_file(path))
     return load_cqap(session.folder, session.identity, feature_size(session.supernet.info))
 
 
-def _cost(session: Session, space: Space, folder: Path, progress: Progress) -> Cost:
-    profile, info = space.target.profile, session.supernet.info
-    site = CostSite(
-        info, REMAINDER_BITS[profile.remainder], folder, lambda: _times(session, space, progress)
-    )
-    return profile.cost.of(site)
-
-
-def _times(session: Session, space: Space, progress: Progress) -> dict[str, float]:
-    """Milliseconds of every subnet of a space in the profile's runtime, by the subnet's sha256."""
-    profile = space.target.profile
-    if space.size() > EXHAUSTIVE:
-        raise ProfileError(
-            f"profile '{profile.name}': cost: model 'measured' with {space.size()} subnets to "
-            f"time (allowed: at most {EXHAUSTIVE}; use 'lookup', or fewer choices)"
-        )
-    specs = [space.subnet(genome) for genome in space.all_genomes()]
-    exporter = exporter_of(profile)
-    times = measure_latency(session.supernet, exporter, profile, specs, progress)
-    return {spec.sha256(): time for spec, time in zip(specs, times, strict=True)}
-
-
-class _Outcome(NamedTuple):
-    front: list[Candidate]
-    reason: str
-
-
-def _explore(
-    scorer: Scorer,
-    initial: list[Genome],
-    generations: int,
-    population: int,
-    seed: int,
-    progress: Progress,
-) -> _Outcome:
-    space = scorer.space
-    if space.size() <= EXHAUSTIVE:
-        candidates = _feasible(scorer, list(space.all_genomes()))
-        reason = f"all {space.size()} subnets of the space were tried"
-    else:
-        genomes = evolve(
-            space.choices(),
-            len(scorer.budgets),
-            scorer.evaluate,
-            given=initial,
-            population=population,
-            generations=generations,
-            seed=seed,
-            progress=progress,
-        )
-        # A crowded last population may have dropped an initial genome, or hold nothing feasible.
-        feasible = _feasible(scorer, initial)
-        candidates = scorer.score(genomes) + feasible
-        reason = f"{generations} generations of {population} were done"
-    if not candidates:
+def _front(scorer: Scorer, outcome: Outcome) -> list[Candidate]:
+    if not outcome.candidates:
         limits = ", ".join(f"{name}={limit:g}" for name, limit in scorer.budgets.items())
         raise InfeasibleError(f"budgets {limits}: each can be met, but no subnet found meets all")
-    return _Outcome(_front(candidates), reason)
-
-
-def _feasible(scorer: Scorer, genomes: list[Genome]) -> list[Candidate]:
-    return [candidate for candidate in scorer.score(genomes) if scorer.feasible(candidate)]
-
-
-def _front(candidates: list[Candidate]) -> list[Candidate]:
-    """The candidates that no other dominates, cheapest first."""
-    front: list[Candidate] = []
-    for candidate in sorted(candidates, key=lambda item: (item.cost, -item.accuracy)):
-        if not front or candidate.accuracy > front[-1].accuracy:
-            front.append(candidate)
-    return front
+    return front_of(outcome.candidates, scorer.objectives)
 
 
 def _baseline(scorer: Scorer) -> list[Candidate]:
     """The most accurate uniform subnet within the budgets: a search must not end below it."""
     if not scorer.budgets:
         return []
-    return _most_accurate(_feasible(scorer, scorer.space.uniform_genomes()), 1)
+    uniform = matrix(scorer.space, scorer.space.uniform_genomes())
+    return most_accurate(scorer.candidates(uniform[scorer.feasible(uniform)]), 1)
 
 
-class _Winner(NamedTuple):
-    candidate: Candidate
-    accuracy: float
-    images: int
+def _of_float(space: Space, cost: Cost) -> dict[str, float]:
+    """The float network's quantities; its cost only where the cost model knows it."""
+    found: dict[str, float] = {}
+    for name in BUDGETS:
+        try:
+            found[name] = float_quantity(space, name, cost, 1.0)
+        except UsageError:
+            continue
+    return found
 
 
-_Accurate = TypeVar("_Accurate", Candidate, _Winner)
-
-
-def _choose(
-    session: Session,
-    front: list[Candidate],
-    baseline: list[Candidate],
-    progress: Progress,
-    *,
-    budgeted: bool,
-) -> _Winner:
-    """Measure the most promising candidates on validation images and pick one.
-
-    budgeted: the most accurate wins; without budgets, the cheapest of nearly the same accuracy.
-    baseline: of a search with budgets, a candidate to beat where there is one.
-    """
-    if budgeted:
-        accurate = _most_accurate(front, FINALISTS)
-        finalists = {candidate.genome: candidate for candidate in accurate + baseline}
-        measured = _measure(session, list(finalists.values()), progress)
-        return max(measured, key=lambda finalist: (finalist.accuracy, -finalist.candidate.cost))
-    close = _near_the_best(front, 2 * ACCURACY_SLACK)
-    if len(close) > FINALISTS:  # the cheapest, and the one that they are compared with
-        close = [*close[: FINALISTS - 1], close[-1]]
-    near = _near_the_best(_measure(session, close, progress), ACCURACY_SLACK)
-    return min(near, key=lambda finalist: finalist.candidate.cost)
-
-
-def _most_accurate(candidates: list[Candidate], most: int) -> list[Candidate]:
-    return sorted(candidates, key=lambda candidate: -candidate.accuracy)[:most]
-
-
-def _near_the_best(subnets: list[_Accurate], slack: float) -> list[_Accurate]:
-    """Those whose accuracy is at most `slack` below the best."""
-    best = max(subnet.accuracy for subnet in subnets)
-    return [subnet for subnet in subnets if subnet.accuracy >= best - slack]
-
-
-def _measure(session: Session, finalists: list[Candidate], progress: Progress) -> list[_Winner]:
-    """Accuracy on validation images of the integers that would be deployed."""
-    images = session.judged(session.dataset.validation())
-    calibration = session.calibration()
-    progress.start("measuring finalists", len(finalists))
-    measured = []
-    for candidate in finalists:
-        session.settle(candidate.spec, calibration)
-        share = accuracy(extract(session.supernet, candidate.spec), images)
-        measured.append(_Winner(candidate, share, len(images)))
-        progress.advance(accuracy=share)
-    progress.finish()
-    return measured
-
-
-def _scored(winner: _Winner, unit: str) -> SubnetSpec:
-    candidate = winner.candidate
-    return candidate.spec.model_copy(
-        update={
-            "predicted": Score(accuracy=candidate.accuracy, cost=candidate.cost, unit=unit),
-            "measured": Score(
-                accuracy=winner.accuracy, images=winner.images, cost=candidate.cost, unit=unit
-            ),
-        }
-    )
-
-
-def _point(candidate: Candidate) -> FrontPoint:
-    return FrontPoint(
-        accuracy_predicted=candidate.accuracy,
-        cost=candidate.cost,
-        avg_weight_bits=candidate.spec.avg_weight_bits,
-        avg_activation_bits=candidate.spec.avg_activation_bits,
-        sha256=candidate.spec.sha256(),
-    )
+def _best(choice: Choice, unit: str) -> SubnetSpec:
+    return scored(choice.winner.candidate, choice.winner, unit)

@@ -13,6 +13,8 @@ from eqnet.subnets.target import ACTIVATED, Target
 
 Genome = tuple[int, ...]
 STEM = "stem"
+EXHAUSTIVE = 64
+"""Spaces of at most so many subnets are tried whole."""
 
 
 @dataclass(frozen=True)

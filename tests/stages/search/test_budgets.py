@@ -10,12 +10,14 @@ import pytest
 from artifacts import profile
 from search_tools import ALL_PAIRS, lowbit, size_of, space_of
 
+import eqnet.stages.search.costing as costing
 import eqnet.stages.search.search as module
 from eqnet.cli.main import main
 from eqnet.spec.errors import InfeasibleError
-from eqnet.stages.search.genetic import evolve
-from eqnet.stages.search.reachable import require_cost
-from eqnet.stages.search.scoring import Scorer
+from eqnet.stages.search.evolution import explore as exploring
+from eqnet.stages.search.evolution.genetic import Evaluation, Generation, evolve
+from eqnet.stages.search.reachable import require_reachable
+from eqnet.stages.search.scoring import Scorer, matrix
 
 FREE = ("conv1", "depthwise", "conv2")
 
@@ -56,7 +58,7 @@ def test_a_cost_budget_holds_for_the_result_and_the_front(world):
 )
 def test_an_infeasible_budget_ends_before_anything_is_predicted(world, name, limit, nearest):
     started = []
-    world.patch.setattr(module, "evolve", lambda *_, **__: started.append("evolve"))
+    world.patch.setattr(exploring, "evolve", lambda *_, **__: started.append("evolve"))
     world.patch.setattr(module, "_predictor", lambda *_: started.append("predictor"))
     with pytest.raises(InfeasibleError, match=rf"{name}={limit:g}.*nearest reachable: {nearest}"):
         world(budgets={name: limit})
@@ -73,7 +75,7 @@ def test_the_nearest_reachable_value_is_reachable(world):
 
 
 def test_bits_budgets_are_checked_before_latency_is_measured(world):
-    world.patch.setattr(module, "measure_latency", lambda *_: pytest.fail("timed"))
+    world.patch.setattr(costing, "measure_latency", lambda *_: pytest.fail("timed"))
     rules = profile(bits=[[8, 8]], cost={"model": "measured"})
     with pytest.raises(InfeasibleError, match="avg_weight_bits"):
         world(rules, {"avg_weight_bits": 4})
@@ -125,7 +127,8 @@ def test_a_genome_known_to_be_feasible_is_never_lost(world, seed):
 def test_a_feasible_given_genome_is_a_candidate_whatever_evolution_returns(world):
     write_table(world.folder, world.info)
     rules = lowbit(cost={"model": "lookup", "table": "table.json"})
-    world.patch.setattr(module, "evolve", lambda *_, **__: [])
+    nothing = Generation(1, np.zeros((0, 3), int), Evaluation(np.zeros((0, 2)), np.zeros((0, 1))))
+    world.patch.setattr(exploring, "evolve", lambda *_, **__: nothing)
     assert world(rules, {"cost": 23}).best.predicted.cost == 23
     with pytest.raises(InfeasibleError, match="no subnet found meets all"):
         world(rules, {"cost": 23, "avg_weight_bits": 4})  # feasible for the cost alone
@@ -145,14 +148,14 @@ def test_the_cheapest_uniform_genome_is_given_last(world, cheapest):
     seen: list[Any] = []
 
     def watched(*args, given, **options):
-        seen.extend(given)
+        seen.extend(map(tuple, given.tolist()))
         return evolve(*args, given=given, **options)
 
-    world.patch.setattr(module, "evolve", watched)
+    world.patch.setattr(exploring, "evolve", watched)
     rules = lowbit(cost={"model": "lookup", "table": "table.json"})
     world(rules, {"cost": 25})
     assert seen[-1] == (ALL_PAIRS.index(list(cheapest)),) * 3
-    assert len(seen) == len(set(seen)) == 49
+    assert len(seen) == len(set(seen)) >= 49
 
 
 def test_the_way_to_the_cheapest_mixture_is_bounded(world):
@@ -163,21 +166,19 @@ def test_the_way_to_the_cheapest_mixture_is_bounded(world):
         return 1e6 - len(asked)  # always "cheaper"
 
     with pytest.raises(InfeasibleError):
-        require_cost(space, 1.0, cost)
+        require_reachable(space, {"cost": 1.0}, cost)
     assert len(asked) < 49 + 10 * 3 * 49
 
 
-def test_scorer_remembers_and_counts_relative_excess(world):
+def test_scorer_counts_relative_excess(world):
     rules = lowbit(bits=[[2, 2], [4, 4], [8, 8]])
     space = space_of(world.info, rules)
     budgets = {"avg_weight_bits": 4.0, "cost": 2.0}
     scorer = Scorer(space, world.predictor, lambda spec: spec.avg_weight_bits / 2, budgets)
-    genomes: list[tuple[int, ...]] = [(0, 0, 0), (2, 2, 2), (0, 0, 0)]
+    genomes = matrix(space, [(0, 0, 0), (2, 2, 2), (0, 0, 0)])
     found = scorer.evaluate(genomes)
-    assert world.predictor.subnets == 2
-    scorer.evaluate(genomes)
-    assert world.predictor.calls == 1
-    average = [space.subnet(genome).avg_weight_bits for genome in genomes]
+    assert scorer.predicted == world.predictor.subnets == 3
+    average = [space.subnet(genome).avg_weight_bits for genome in genomes.tolist()]
     assert found.violations == pytest.approx(np.array([[a / 4 - 1, a / 4 - 1] for a in average]))
     assert found.objectives[:, 1] == pytest.approx([a / 2 for a in average])
-    assert [scorer.feasible(one) for one in scorer.score(genomes)] == [True, False, True]
+    assert scorer.feasible(genomes).tolist() == [True, False, True]

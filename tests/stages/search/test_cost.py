@@ -18,8 +18,8 @@ from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.progress import Silent
 from eqnet.spec.scheme import Frozen
-from eqnet.stages.search import latency
 from eqnet.subnets.target import Target
+from eqnet.supernet import latency
 
 # Of the small network: weights, multiply-adds, elements read and elements written.
 WEIGHTS = {"stem": 216, "conv1": 576, "depthwise": 72, "conv2": 48, "head": 70}

@@ -1,0 +1,1 @@
+"""What becomes of a Pareto front: measuring its points, and choosing one of them."""
