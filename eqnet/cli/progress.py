@@ -109,6 +109,7 @@ def _bars() -> RichProgress:
         SpinnerColumn,
         TextColumn,
         TimeElapsedColumn,
+        TimeRemainingColumn,
     )
 
     return Progress(
@@ -117,6 +118,8 @@ def _bars() -> RichProgress:
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
         TextColumn("{task.fields[info]}", style="dim", markup=False),
         console=Console(stderr=True),
         transient=True,

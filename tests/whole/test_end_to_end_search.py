@@ -14,6 +14,7 @@ from eqnet.cli.main import main
 from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.manifest import MANIFEST, Manifest
 from eqnet.spec.reports import SearchReport
+from eqnet.stages.search.fronts import choosing
 from eqnet.spec.subnet import load_subnet
 from eqnet.stages.export.choose_subnet import choose_subnet
 from eqnet.supernet.session import open_session
@@ -26,7 +27,7 @@ def run_search(folder, seed):
     """Search with few subnets and one finalist beside the uniform baseline."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(search_module, "FINALISTS", 1)
+        patch.setattr(choosing, "FINALISTS", 1)
         assert main(["search", "-p", NAME, "--seed", str(seed), *FEW]) == 0
     return folder / "runs/search" / NAME
 

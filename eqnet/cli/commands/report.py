@@ -18,7 +18,8 @@ search.json, or a training folder or log. The page needs no network.
 Examples:
   eqnet report artifacts/*
   eqnet report artifacts/* runs/search/* runs/fm --out report.html
-  eqnet report artifacts/* --picture docs/demo.png"""
+  eqnet report artifacts/* --picture docs/demo.png
+  eqnet report runs/search/custom_lowbit --plots plots"""
 
 
 def report(
@@ -26,6 +27,10 @@ def report(
     out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("report.html"),
     picture: Annotated[
         Path | None, typer.Option(help="Also write the comparison as one PNG.")
+    ] = None,
+    plots: Annotated[
+        Path | None,
+        typer.Option(help="Also write the plots of searches, as SVG and PNG, into this folder."),
     ] = None,
     title: Annotated[str, typer.Option(help="Title of the page.")] = "eqnet report",
     as_json: Json = False,
@@ -36,10 +41,14 @@ def report(
     from eqnet.stages.report import report as write
     from eqnet.stages.report.terminal import rows_table
 
-    page = write(paths, out, picture=picture, title=title)
+    page = write(paths, out, picture=picture, plots=plots, title=title)
     rows = summarize(load(paths).artifacts)
     if as_json:
-        files = {"report": str(page), "picture": None if picture is None else str(picture)}
+        files = {
+            "report": str(page),
+            "picture": None if picture is None else str(picture),
+            "plots": None if plots is None else str(plots),
+        }
         print_json({**files, "rows": [row.model_dump(mode="json") for row in rows]})
         return
     if rows:
@@ -49,4 +58,6 @@ def report(
     written = f"report in {page}"
     if picture is not None:
         written += f", picture in {picture}"
+    if plots is not None:
+        written += f", plots in {plots}"
     say(written)

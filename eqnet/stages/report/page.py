@@ -7,15 +7,25 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from eqnet.backend.files import write_file
+from eqnet.backend.files import write_file, write_files
 from eqnet.spec.errors import ArtifactError, MissingExtraError
 from eqnet.spec.reports import SearchReport
 from eqnet.spec.version import __version__
 from eqnet.stages.report import wording
 from eqnet.stages.report.load import ReportInputs, Training, load
-from eqnet.stages.report.style import DARK, LIGHT, PAGE, css_variables, drawing, png, themed_svg
+from eqnet.stages.report.style import (
+    DARK,
+    LIGHT,
+    PAGE,
+    Palette,
+    css_variables,
+    drawing,
+    png,
+    svg,
+    themed_svg,
+)
 from eqnet.stages.report.summary import Row, summarize
 
 if TYPE_CHECKING:
@@ -39,13 +49,15 @@ def report(
     out: Path,
     *,
     picture: Path | None = None,
+    plots: Path | None = None,
     title: str = "eqnet report",
     failures: Mapping[str, str] | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Path:
     """Write one self-contained HTML page about artifacts, searches and trainings.
 
-    `picture` also writes the comparison of the artifacts as a PNG; `failures` maps profiles that
+    `picture` also writes the comparison of the artifacts as a PNG, `plots` every plot of the
+    searches as SVG and PNG into a folder; `failures` maps profiles that
     failed to the reason. Returns `out`. Raises ArtifactError for paths that are not reportable,
     OutputError where nothing can be written, MissingExtraError without matplotlib or jinja2.
     """
@@ -53,10 +65,14 @@ def report(
     inputs = load(paths) if paths or not failures else ReportInputs()
     if picture is not None and not inputs.artifacts:
         raise ArtifactError("a picture compares artifacts, and none was given")
+    if plots is not None and not inputs.searches:
+        raise ArtifactError("plots are of searches, and none was given (allowed: a search folder)")
     rows = summarize(inputs.artifacts, failures)
     write_file(out, render(inputs, rows, title=title, now=now()))
     if picture is not None:
         write_picture(inputs, rows, picture)
+    if plots is not None:
+        write_plots(inputs, plots)
     return out
 
 
@@ -120,6 +136,26 @@ def write_picture(inputs: ReportInputs, rows: Sequence[Row], path: Path) -> None
         write_file(path, png(figure))
 
 
+def write_plots(inputs: ReportInputs, folder: Path) -> list[Path]:
+    """Write every plot of every search as ``PROFILE.NAME.svg`` and ``.png``; returns the paths.
+
+    Of several searches of one profile the later ones are numbered from 2 on.
+    """
+    files: dict[Path, bytes | str] = {}
+    seen: dict[str, int] = {}
+    with drawing(LIGHT):
+        for search in inputs.searches:
+            seen[search.profile] = number = seen.get(search.profile, 0) + 1
+            stem = search.profile if number == 1 else f"{search.profile}-{number}"
+            for name, _, _, draw in search_figures():
+                figure = draw(search, LIGHT)
+                if figure is not None:
+                    files[folder / f"{stem}.{name}.svg"] = svg(figure)
+                    files[folder / f"{stem}.{name}.png"] = png(figure)
+    write_files(files)
+    return list(files)
+
+
 def _plots(inputs: ReportInputs, rows: Sequence[Row]) -> dict[str, Any]:
     from eqnet.stages.report import picture, plots
 
@@ -156,19 +192,63 @@ def _plots(inputs: ReportInputs, rows: Sequence[Row]) -> dict[str, Any]:
         }
 
 
-def _search_plots(searches: Sequence[SearchReport]) -> list[tuple[SearchReport, Plot | None]]:
-    from eqnet.stages.report.curves import front_figure
-
+def _search_plots(searches: Sequence[SearchReport]) -> list[tuple[SearchReport, list[Plot]]]:
     plots = []
     for index, search in enumerate(searches):
-        plot = _plot(
-            f"search{index}",
-            front_figure(search, PAGE),
-            f"Pareto front of {search.profile}",
-            f"{search.evaluations} subnets in {search.seconds:.1f} s; {search.stop_reason}.",
-        )
-        plots.append((search, plot))
+        drawn = []
+        for name, title, caption, draw in search_figures():
+            plot = _plot(f"search{index}-{name}", draw(search, PAGE), title, caption)
+            if plot is not None:
+                drawn.append(plot)
+        plots.append((search, drawn))
     return plots
+
+
+class SearchFigure(NamedTuple):
+    """A plot of one search: its file's name, its title and caption, and what draws it."""
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[[SearchReport, Palette], Figure | None]
+
+
+def search_figures() -> tuple[SearchFigure, ...]:
+    """All plots of a search, in the page's order."""
+    from eqnet.stages.report.searches import details, pareto
+
+    return (
+        SearchFigure(
+            "pareto",
+            "Accuracy against each cost",
+            "Dots: the front as predicted; diamonds: measured, with a line to what was predicted; "
+            "crosses: uniform subnets, within the budgets or not.",
+            pareto.pareto_figure,
+        ),
+        SearchFigure(
+            "bits", "Bits of the chosen subnet", "f: stays in float.", details.bits_figure
+        ),
+        SearchFigure(
+            "sensitivities",
+            "Sensitivities",
+            "Accuracy that is predicted to be lost when a layer alone has the profile's fewest "
+            "bits, against the most accurate uniform subnet.",
+            details.sensitivity_figure,
+        ),
+        SearchFigure(
+            "predicted",
+            "Predicted and measured",
+            "What was measured on validation images.",
+            details.scatter_figure,
+        ),
+        SearchFigure(
+            "progress",
+            "Progress over generations",
+            "Hypervolume: share of the box between no error at no cost and the worst uniform "
+            "subnet that the population's front dominates.",
+            details.progress_figure,
+        ),
+    )
 
 
 def _training_plots(trainings: Sequence[Training]) -> list[Plot | None]:

@@ -188,16 +188,22 @@ def _box(axes: Axes, samples: Sequence[float], y: float, colour: str, ink: str) 
 
 def _scale(axes: Axes) -> None:
     """From 0 on, so that lengths compare; in logarithms where nets differ by far."""
+    if not logarithmic_if_wide(axes, LOG_SCALE_FROM):
+        axes.set_xlim(0, axes.get_xlim()[1])
+
+
+def logarithmic_if_wide(axes: Axes, ratio: float = 5.0) -> bool:
+    """Make the x axis logarithmic where its ends lie more than `ratio` apart; whether it did."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-    low, high = axes.get_xlim()
-    if low > 0 and high / low > LOG_SCALE_FROM:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-    else:
-        axes.set_xlim(0, high)
+    low, high = axes.dataLim.intervalx
+    if low <= 0 or high / low <= ratio:
+        return False
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    return True
 
 
 def _latency_legend(axes: Axes, palette: Palette) -> None:

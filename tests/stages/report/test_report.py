@@ -65,7 +65,7 @@ def test_page_names_every_profile_number_and_reason(everything: tuple[str, Path]
         "99.80 %",
         "3.23x faster",
         "no GPU; the same graph was checked in ONNX Runtime",
-        "Pareto front of custom_lowbit",
+        "Search for custom_lowbit",
         "Training: run",
         "2026-01-02 03:04 UTC",
     ):
@@ -75,7 +75,7 @@ def test_page_names_every_profile_number_and_reason(everything: tuple[str, Path]
 def test_plots_follow_the_theme_and_are_titled(everything: tuple[str, Path]) -> None:
     page, _ = everything
     svgs = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
-    assert len(svgs) == 6
+    assert len(svgs) == 7
     for svg in svgs:
         assert 'role="img"><title>' in svg
         assert "<desc>" in svg
@@ -284,12 +284,12 @@ def test_sizes_and_layers_in_words() -> None:
 
 
 def test_a_front_of_one_point_has_no_plot_but_its_facts(tmp_path: Path) -> None:
-    from eqnet.stages.report.curves import front_figure
+    from eqnet.stages.report.searches.pareto import pareto_figure
     from eqnet.stages.report.style import LIGHT
 
     search = search_report()
     single = search.model_copy(update={"front": search.front[:1]})
-    assert front_figure(single, LIGHT) is None
+    assert pareto_figure(single, LIGHT) is None
     (tmp_path / "search.json").write_text(single.model_dump_json())
     page = report([tmp_path / "search.json"], tmp_path / "r.html").read_text()
     assert f"Search for {single.profile}" in page

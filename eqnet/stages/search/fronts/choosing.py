@@ -116,7 +116,7 @@ def _cheapest(
 
     Steps double on the way up and are halved between what fails and what holds, so that of a
     front of N about 2 log2 N are measured. Where the costly end fails too, the others of the
-    costlier part are tried one by one before giving up.
+    costlier part, a few at least, are tried one by one before giving up.
     """
     found: dict[int, Winner] = {}
 
@@ -129,7 +129,8 @@ def _cheapest(
     while not holds(high) and high < len(front) - 1:
         low, high, step = high, min(high + step, len(front) - 1), 2 * step
     if not holds(high):
-        others = (place for place in range(len(front) - 1, start, -1) if holds(place))
+        least = min(start + 1, max(len(front) - FINALISTS, 0))
+        others = (place for place in range(len(front) - 1, least - 1, -1) if holds(place))
         high = next(others, -1)
         if high < 0:
             raise _nothing(list(found.values()), of, wanted)

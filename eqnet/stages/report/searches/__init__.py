@@ -1,0 +1,1 @@
+"""Plots of one search: its front, what was chosen, and how the search came there."""
