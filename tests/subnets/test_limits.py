@@ -46,7 +46,7 @@ def test_every_spelling(name, text, own, value):
         ("cost", "nan", "found 'nan'"),
         ("cost", "1.2.3", "found '1.2.3'"),
         ("cost", "1e999", "found '1e999'"),
-        ("sise", "3", "did you mean 'size'"),
+        ("sizes", "3", "did you mean 'size'"),
     ],
 )
 def test_what_is_no_bound_is_refused_in_one_line(name, text, told):

@@ -14,9 +14,9 @@ from eqnet.cli.main import main
 from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.manifest import MANIFEST, Manifest
 from eqnet.spec.reports import SearchReport
-from eqnet.stages.search.fronts import choosing
 from eqnet.spec.subnet import load_subnet
 from eqnet.stages.export.choose_subnet import choose_subnet
+from eqnet.stages.search.fronts import choosing
 from eqnet.supernet.session import open_session
 
 NAME = "custom_lowbit"

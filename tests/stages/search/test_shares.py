@@ -81,7 +81,7 @@ def test_several_objectives_give_a_front_over_all_of_them(world):
         point.accuracy_predicted for point in one.front
     )
     with pytest.raises(UsageError, match="did you mean 'size'"):
-        world(objectives=["sise"])
+        world(objectives=["sizes"])
 
 
 def test_a_demand_on_accuracy_takes_the_cheapest_and_holds_whole_subnets(world):
