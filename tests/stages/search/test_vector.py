@@ -16,6 +16,7 @@ from search_tools import ALL_PAIRS, BitsPredictor, cost_function, lowbit, space_
 from eqnet.spec.errors import ProfileError
 from eqnet.spec.hardware.load import load_profile, profiles_dir
 from eqnet.spec.progress import Silent
+from eqnet.spec.subnet import SubnetSpec
 from eqnet.stages.search.evolution.genetic import Breeding, evolve
 from eqnet.stages.search.evolution.seeds import Sensitivities, seeds
 from eqnet.stages.search.features import encode
@@ -25,6 +26,7 @@ from eqnet.stages.search.vector.choices import Choices
 from eqnet.stages.search.vector.encoding import Encoder
 from eqnet.stages.search.vector.totals import layer_sum, quantities
 from eqnet.subnets.budgets import quantities as slow_quantities
+from eqnet.subnets.membership import first_difference
 from eqnet.supernet.checkpoint import bundled_supernet, load_supernet
 
 
@@ -86,6 +88,17 @@ def test_every_shipped_profile_gives_the_same_bits_and_costs(infos, name):
     for info in infos.values():
         for seed in range(4):
             agree(info, load_profile(name), seed)
+            chosen_again(info, load_profile(name), seed)
+
+
+def chosen_again(info, rules, seed):
+    """A subnet written, read, and chosen again by its own bits is the very same subnet."""
+    space = space_of(info, rules)
+    for genome in random_genomes(space, seed, count=4).tolist():
+        spec = space.subnet(genome)
+        read = SubnetSpec.model_validate_json(spec.model_dump_json())
+        assert read == spec
+        assert first_difference(space.target, read) is None
 
 
 RULES = st.fixed_dictionaries(
@@ -136,6 +149,7 @@ def test_any_rules_give_the_same_bits_and_costs(
         remainder="float16",
     )
     agree(infos[net], rules, seed)
+    chosen_again(infos[net], rules, seed)
 
 
 def test_a_pair_that_a_table_lacks_is_named(infos, tmp_path):
