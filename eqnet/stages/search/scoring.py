@@ -58,7 +58,7 @@ class Totals:
 
     space: Space
     cost: Cost
-    specs: dict[Genome, SubnetSpec] = field(default_factory=dict)
+    costs: dict[Genome, float] = field(default_factory=dict)
 
     @cached_property
     def choices(self) -> Choices | None:
@@ -66,13 +66,8 @@ class Totals:
         return None if self.space.size() <= EXHAUSTIVE else Choices(self.space)
 
     def subnets(self, genomes: Bits) -> list[SubnetSpec]:
-        """The subnets themselves, made once each."""
-        found = []
-        for genome in rows(genomes):
-            if genome not in self.specs:
-                self.specs[genome] = self.space.subnet(genome)
-            found.append(self.specs[genome])
-        return found
+        """The subnets themselves."""
+        return [self.space.subnet(genome) for genome in rows(genomes)]
 
     def of(self, genomes: Bits, widths: Widths | None = None) -> dict[str, Values]:
         """Every quantity of genomes [N, G], arrays [N] by name; `widths`: where they are known."""
@@ -96,7 +91,11 @@ class Totals:
         return None
 
     def _costs(self, genomes: Bits) -> Values:
-        return np.array([self.cost(spec) for spec in self.subnets(genomes)], dtype=np.float64)
+        """Costs that have no array form, each asked for once."""
+        for genome in rows(genomes):
+            if genome not in self.costs:
+                self.costs[genome] = self.cost(self.space.subnet(genome))
+        return np.array([self.costs[genome] for genome in rows(genomes)], dtype=np.float64)
 
     def _one_by_one(self, genomes: Bits) -> dict[str, Values]:
         target, specs = self.space.target, self.subnets(genomes)

@@ -167,10 +167,18 @@ def test_a_pair_that_a_table_lacks_is_named(infos, tmp_path):
 
 def test_a_cost_of_someone_elses_is_asked_subnet_by_subnet(infos):
     space = space_of(infos["small"], lowbit())
-    totals = Totals(space, lambda spec: spec.avg_weight_bits**2)
+    asked = []
+
+    def cost(spec):
+        asked.append(spec.sha256())
+        return spec.avg_weight_bits**2
+
+    totals = Totals(space, cost)
     genomes = random_genomes(space, 0)
-    found = totals.of(genomes)
-    assert found["cost"] == pytest.approx(found["avg_weight_bits"] ** 2)
+    for _ in range(2):
+        found = totals.of(genomes)
+        assert found["cost"] == pytest.approx(found["avg_weight_bits"] ** 2)
+    assert len(asked) == len({*rows(genomes)})  # each subnet once
 
 
 def test_features_that_are_no_sums_are_made_one_by_one(infos, monkeypatch):
