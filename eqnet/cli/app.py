@@ -4,21 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from eqnet.cli.commands import (
-    bench,
-    compare,
-    demo,
-    evaluate,
-    export,
-    gate,
-    inspect,
-    profiles,
-    quantize,
-    report,
-    search,
-    train,
-    verify,
-)
+from eqnet.cli.commands import demo, profiles
+from eqnet.cli.commands.judging import bench, compare, gate, inspect, report, verify
+from eqnet.cli.commands.making import evaluate, export, quantize, search, train
 from eqnet.cli.helptext import page
 from eqnet.spec.version import __version__
 

@@ -17,7 +17,7 @@ from search_tools import World
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.graph.reading import layers_of
 from eqnet.backend.refusals import accepted_refusals, keeps_int8
-from eqnet.cli.commands.export import _print as show
+from eqnet.cli.commands.making.export import _print as show
 from eqnet.qdq.to_onnx import to_onnx
 from eqnet.spec.errors import ProfileError
 from eqnet.spec.hardware.profile import HardwareProfile

@@ -1,0 +1,1 @@
+"""Commands that judge what was made, by anyone: none needs torch."""
