@@ -130,7 +130,9 @@ run()
 """
 
 
-@pytest.mark.parametrize("module", ["typer", "eqnet.cli.app", "eqnet.cli.commands.judging.bench", "rich"])
+@pytest.mark.parametrize(
+    "module", ["typer", "eqnet.cli.app", "eqnet.cli.commands.judging.bench", "rich"]
+)
 def test_an_interrupt_while_the_command_is_loaded_shows_no_traceback(module: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED_IMPORT, module],
