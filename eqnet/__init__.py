@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from eqnet.stages.bench import bench
     from eqnet.stages.compare import compare
     from eqnet.stages.evaluate.evaluate import evaluate
+    from eqnet.stages.explain import explain
     from eqnet.stages.export.export import export
     from eqnet.stages.inspect import inspect
     from eqnet.stages.quantize import quantize
@@ -35,6 +36,7 @@ __all__ = [
     "bench",
     "compare",
     "evaluate",
+    "explain",
     "export",
     "inspect",
     "load",
@@ -51,6 +53,7 @@ _HOME = {
     "bench": "eqnet.stages.bench",
     "compare": "eqnet.stages.compare",
     "evaluate": "eqnet.stages.evaluate.evaluate",
+    "explain": "eqnet.stages.explain",
     "export": "eqnet.stages.export.export",
     "inspect": "eqnet.stages.inspect",
     "load": "eqnet.runtime",

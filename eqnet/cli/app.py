@@ -9,6 +9,7 @@ from eqnet.cli.commands import (
     compare,
     demo,
     evaluate,
+    explain,
     export,
     inspect,
     profiles,
@@ -65,6 +66,7 @@ app.command("quantize", help=page(quantize.HELP))(quantize.quantize)
 app.command("train", help=page(train.HELP))(train.train)
 app.command("eval", help=page(evaluate.HELP))(evaluate.evaluate)
 app.command("search", help=page(search.HELP))(search.search)
+app.command("explain", help=page(explain.HELP))(explain.explain)
 app.command("export", help=page(export.HELP))(export.export)
 app.command("verify", help=page(verify.HELP))(verify.verify)
 app.command("bench", help=page(bench.HELP))(bench.bench)

@@ -52,6 +52,12 @@ class Found(NamedTuple):
         """Nats, over the images."""
         return float(self.kl.mean(dtype=np.float64))
 
+    def error(self) -> float:
+        """Standard error of the mean KL; 0 of a single image."""
+        if len(self) < 2:
+            return 0.0
+        return float(self.kl.std(ddof=1, dtype=np.float64) / len(self) ** 0.5)
+
     def lost(self) -> float:
         """Share of the images, in [0, 1], whose top-1 class is another."""
         return float(self.moved.mean())

@@ -1,17 +1,18 @@
-"""What is gained where a part of a quantized subnet is taken to float, or to more bits."""
+"""How far a whole subnet is from the float network: what a place taken to float gains.
+
+The correction of each layer behind a change depends on it (what one layer lost, those behind it
+make up for), so a subnet is settled as a whole, though on few images.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from eqnet.sensitivity.measure import CORRECTION_IMAGES, compare
+from eqnet.sensitivity.measure import compare
 from eqnet.sensitivity.store import Found
-from eqnet.sensitivity.variants import Variants
-from eqnet.spec.progress import Progress
 from eqnet.spec.subnet import SubnetSpec
 from eqnet.supernet.measure import Batches
 from eqnet.supernet.measure import logits as logits_of
@@ -43,33 +44,3 @@ def measure_whole(
     """KL of a settled subnet to the reference, image by image. The subnet stays in force."""
     session.settle(spec, calibration)
     return compare(reference.logits, logits_of(session.supernet.graph, reference.images))
-
-
-@torch.no_grad()
-def measure_near(
-    session: Session,
-    base: SubnetSpec,
-    others: Sequence[SubnetSpec],
-    reference: Reference,
-    progress: Progress,
-) -> list[Found]:
-    """KL of subnets near `base`, which is in force and settled, by partial passes.
-
-    Only the layers next to a difference are settled anew, so this ranks subnets; what is told of
-    one is measured by `measure_whole`.
-    """
-    variants = Variants(session.supernet, base)
-    near = [variants.variant(spec) for spec in others]
-    calibration = session.calibration().images.images[:CORRECTION_IMAGES]
-    variants.correct(near, [calibration], progress)
-    found = [Found.none() for _ in near]
-    parts = reference.images.images.split(variants.batch)
-    progress.start("taken out", len(parts) * len(near))
-    for images, wanted in zip(parts, reference.logits.split(variants.batch), strict=True):
-        variants.load(images)
-        for index, variant in enumerate(near):
-            found[index] = found[index].joined(compare(wanted, variants.logits(variant)))
-            progress.advance()
-    progress.finish()
-    variants.restore()
-    return found

@@ -68,7 +68,9 @@ def float_batch(supernet: Supernet, images: Tensor) -> tuple[Tensor, dict[str, F
     def watch(name: str) -> Hook:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             weights = image_weights(output)
-            moments[name] = FloatBatch(moments_of(output, channel_axis(supernet, name), weights), weights)
+            moments[name] = FloatBatch(
+                moments_of(output, channel_axis(supernet, name), weights), weights
+            )
 
         return hook
 
