@@ -21,9 +21,9 @@ from eqnet.stages.search.features import feature_size
 from eqnet.stages.search.genetic import evolve
 from eqnet.stages.search.latency import measure_latency
 from eqnet.stages.search.measured import AccuracyModel, measure_space
-from eqnet.stages.search.predictor import make_predictor
 from eqnet.stages.search.reachable import EXHAUSTIVE, require_cost, require_reachable
 from eqnet.stages.search.scoring import Candidate, Scorer
+from eqnet.stages.search.sensitive import from_sensitivities
 from eqnet.stages.search.space import Genome, Space
 from eqnet.subnets.target import Target
 from eqnet.supernet.extract import extract
@@ -32,7 +32,6 @@ from eqnet.supernet.session import Session, open_session
 
 FINALISTS = 4
 ACCURACY_SLACK = 0.005
-QUICK_SUBNETS, QUICK_IMAGES = 200, 500
 MEASURED_SPACE = 16
 """Without a predictor, spaces of at most so many subnets are measured whole."""
 
@@ -68,7 +67,7 @@ def search(
     require_reachable(space, limits)
     cost = _cost(session, space, _folder(profile), progress)
     initial = _initial_genomes(space, limits, cost)
-    predictor = _predictor(session, space, data, seed, allow_code, progress)
+    predictor = _predictor(session, space, seed, progress)
     scorer = Scorer(space, predictor, cost, limits)
     outcome = _explore(scorer, initial, generations, population, seed, progress)
     best = _choose(session, outcome.front, _baseline(scorer), progress, budgeted=bool(limits))
@@ -118,25 +117,15 @@ def _rank_quality(predictor: AccuracyModel) -> dict[str, Any]:
 def _predictor(
     session: Session,
     space: Space,
-    data: Path | None,
     seed: int,
-    allow_code: bool,
     progress: Progress,
 ) -> AccuracyModel:
     """The predictor beside the supernet; where there is none, a small space is measured whole,
-    and for a large one a quick predictor is made there."""
+    and of a large one what each place costs alone."""
     if not (session.folder / CQAP_FILE).is_file():
         if space.size() <= MEASURED_SPACE:
             return measure_space(session, space, progress)
-        make_predictor(
-            session.folder,
-            data=data,
-            subnets=QUICK_SUBNETS,
-            images=QUICK_IMAGES,
-            seed=seed,
-            allow_code=allow_code,
-            progress=progress,
-        )
+        return from_sensitivities(session, space, seed, progress)
     return load_cqap(session.folder, session.identity, feature_size(session.supernet.info))
 
 
