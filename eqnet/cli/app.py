@@ -9,7 +9,6 @@ from eqnet.cli.commands import (
     compare,
     demo,
     evaluate,
-    explain,
     export,
     inspect,
     profiles,
@@ -19,6 +18,7 @@ from eqnet.cli.commands import (
     train,
     verify,
 )
+from eqnet.cli.commands.insight import explain
 from eqnet.cli.helptext import page
 from eqnet.spec.version import __version__
 
