@@ -16,13 +16,22 @@ from eqnet.sensitivity.variants import Variant, Variants
 from eqnet.spec.progress import Progress
 from eqnet.spec.subnet import SubnetSpec
 from eqnet.supernet.checkpoint import bundled_supernet
-from eqnet.supernet.measure import Batches, kl_divergence
+from eqnet.supernet.measure import BATCH, Batches, batch_size, kl_divergence
 from eqnet.supernet.measure import logits as logits_of
 from eqnet.supernet.session import Session
 from eqnet.supernet.settling.settle import Calibration
 
-CORRECTION_IMAGES = 64
+CORRECTION_IMAGES = 32
 """Images that subnets are settled on to compare them with each other."""
+
+PLACE_IMAGES = 16
+"""Large images that each place is measured on; of small ones there are 64."""
+
+
+def place_images(session: Session) -> int:
+    """How many images each place is measured on: fewer of large ones."""
+    small = batch_size(session.header.input_shape) == BATCH
+    return BATCH if small else PLACE_IMAGES
 
 
 def compare(reference: Tensor, found: Tensor) -> Found:
@@ -54,7 +63,8 @@ class Alone:
         """form: a subnet with the form and storage of all places. images: to measure on."""
         self._session, self._images, self._form = session, images, form
         calibration = session.calibration()
-        source = source_of(session.identity, form, len(calibration), images)
+        settled_on = f"{len(calibration)} {CORRECTION_IMAGES}"
+        source = source_of(session.identity, form, settled_on, images)
         self._source = source
         self._path: Path | None = None
         if session.folder.resolve() != bundled_supernet().resolve():
@@ -77,8 +87,15 @@ class Alone:
             self._measure_whole(groups, count, progress)
         return {place: self._known(place).first(count) for place in places}
 
+    def _key(self, place: Place) -> str:
+        """Of what is known: a group is another with other bits in it."""
+        if place.kind != "group":
+            return place.key
+        spec = alone(self._form, self._session.supernet.info, place)
+        return f"{place.key}:{spec.sha256()[:16]}"
+
     def _known(self, place: Place) -> Found:
-        return self._found.get(place.key, Found.none())
+        return self._found.get(self._key(place), Found.none())
 
     def _save(self) -> None:
         if self._path is not None:
@@ -125,7 +142,7 @@ class Alone:
             reference = base.load(self._images.images[start:end])
             for place in todo:
                 found = compare(reference, base.logits(variants[place.key]))
-                self._found[place.key] = self._known(place).first(start).joined(found)
+                self._found[self._key(place)] = self._known(place).first(start).joined(found)
                 progress.advance(place=place.name)
             self._save()
         progress.finish()
@@ -146,7 +163,9 @@ class Alone:
         progress.advance()
         for place in places:
             session.settle(alone(self._form, info, place), calibration)
-            self._found[place.key] = compare(reference, logits_of(session.supernet.graph, images))
+            self._found[self._key(place)] = compare(
+                reference, logits_of(session.supernet.graph, images)
+            )
             progress.advance(place=place.name)
         progress.finish()
         self._base = None

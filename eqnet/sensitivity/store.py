@@ -63,15 +63,15 @@ class Found(NamedTuple):
         return float(self.moved.mean())
 
 
-def source_of(identity: str, spec: SubnetSpec, calibration: int, images: Batches) -> str:
+def source_of(identity: str, spec: SubnetSpec, settled_on: str, images: Batches) -> str:
     """sha256 of all that sensitivities of a float base depend on.
 
     identity: sha256 of the supernet. spec: a subnet, of which the form and storage count.
-    calibration: how many images settle it. images: those that are measured on.
+    settled_on: how many images subnets are settled on. images: those that are measured on.
     """
     pixels = images.images.cpu().contiguous().numpy()
     storage = f"{spec.weight_scales} {spec.activation_scales} {spec.weight_storage_bits}"
-    told = f"{VERSION} {identity} {spec.form.label()} {storage} {calibration} {pixels.shape} "
+    told = f"{VERSION} {identity} {spec.form.label()} {storage} {settled_on} {pixels.shape} "
     return hashlib.sha256(told.encode() + pixels.tobytes()).hexdigest()
 
 

@@ -203,6 +203,15 @@ class PlaceReport(Frozen):
     )
 
 
+class SuspectReport(Frozen):
+    """A layer with a channel that loses more to quantization than its bits explain."""
+
+    layer: str
+    channel: int | None = Field(description="None where one scale serves the whole layer")
+    snr_db: float = Field(description="signal-to-noise ratio of the channel's weights")
+    expected_db: float = Field(description="of weights like a bell curve at these bits")
+
+
 class Quality(Frozen):
     """How far a subnet is from the float network, and what it costs."""
 
@@ -242,6 +251,9 @@ class ExplainReport(Frozen):
     whole: Quality = Field(description="of the subnet itself")
     places: tuple[PlaceReport, ...]
     groups: tuple[PlaceReport, ...]
+    suspects: tuple[SuspectReport, ...] = Field(
+        default=(), description="worst first; none for a supernet that learned its scales"
+    )
     remedies: tuple[Remedy, ...] = Field(description="each on top of those before it")
     no_cost: str | None = Field(default=None, description="why there are no costs")
     applied: Applied | None = None

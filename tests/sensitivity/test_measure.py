@@ -10,7 +10,7 @@ from search_tools import lowbit, session_of
 
 from eqnet.sensitivity.measure import Alone, ranked
 from eqnet.sensitivity.partial import PartialPasses
-from eqnet.sensitivity.places import Place, groups_in, places_of
+from eqnet.sensitivity.places import Place, groups_in, layers_at, places_of
 from eqnet.spec.errors import CheckpointError
 from eqnet.spec.progress import Silent
 from eqnet.subnets.target import Target
@@ -53,6 +53,18 @@ def test_a_layer_whose_weights_are_cut_off_is_the_worst(tmp_path, layer):
     assert ranked(found)[0] == Place("weights", layer, 8)
 
 
+@pytest.mark.parametrize("layer", ["conv1", "conv2", "head"])
+def test_a_tensor_that_is_cut_off_to_a_quarter_is_the_worst(tmp_path, layer):
+    supernet = small_supernet()
+    name = supernet.info.layer(layer).input
+    with torch.no_grad():
+        for key, scale in supernet.activation(name).log_scale.items():
+            scale -= np.log(4) if key.endswith("_8") else 0.0
+    worst = ranked(Setting(tmp_path, supernet).measure())[0]
+    assert worst.name == name
+    assert layer in layers_at(supernet.info, worst)
+
+
 def test_fewer_bits_cost_more(tmp_path):
     places = [Place("weights", "conv1", bits) for bits in (8, 4, 2)]
     found = Setting(tmp_path).measure(places=places)
@@ -69,6 +81,14 @@ def test_groups_are_measured_as_a_whole(tmp_path):
     single = setting.measure(places=[Place("weights", "depthwise", 8)])
     assert all(found[place].mean_kl() > 0 for place in groups)
     assert found[Place("group", "conv")].mean_kl() > min(one.mean_kl() for one in single.values())
+
+
+def test_a_group_of_other_bits_is_measured_anew(tmp_path):
+    setting = Setting(tmp_path)
+    (conv,) = [p for p in groups_in(setting.info, setting.spec) if p.name == "conv"]
+    eight = setting.measure(places=[conv])[conv]
+    setting.spec = Target.of(setting.info, lowbit()).uniform((2, 2))
+    assert setting.measure(places=[conv])[conv].mean_kl() > 10 * eight.mean_kl()
 
 
 def test_an_interrupted_run_goes_on_and_gives_the_same(tmp_path, monkeypatch):

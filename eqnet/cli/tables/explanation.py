@@ -10,7 +10,7 @@ from eqnet.cli.output import console, facts, share, table
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from eqnet.spec.reports import ExplainReport, PlaceReport, Quality, Remedy
+    from eqnet.spec.reports import ExplainReport, PlaceReport, Quality, Remedy, SuspectReport
 
 WHAT = {
     "weights": "weights",
@@ -27,6 +27,8 @@ def print_explanation(report: ExplainReport, top: int) -> None:
     title = f"what quantizing it alone costs under {report.profile}, worst first"
     out.print(_table(title, report.places[:top], report.unit))
     out.print(_table("op groups, each with what its layers read", report.groups, report.unit))
+    if report.suspects:
+        out.print(_suspects(report.suspects[:top]))
     if report.remedies:
         out.print(_remedies(report.remedies, report.unit))
     out.print(facts(_facts(report, top)))
@@ -45,6 +47,16 @@ def _table(title: str, places: Sequence[PlaceReport], unit: str) -> Table:
             f"{100 * place.lost:.1f}",
             "" if place.cost_saved is None else f"{place.cost_saved:+.4g}",
         )
+    return rows
+
+
+def _suspects(suspects: Sequence[SuspectReport]) -> Table:
+    numbers = ("channel", "dB", "expected")
+    title = "weights that lose more than their bits explain, worst first"
+    rows = table(title, ("layer", *numbers), numbers)
+    for one in suspects:
+        channel = "all" if one.channel is None else str(one.channel)
+        rows.add_row(one.layer, channel, f"{one.snr_db:.1f}", f"{one.expected_db:.1f}")
     return rows
 
 

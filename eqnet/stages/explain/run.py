@@ -8,7 +8,7 @@ from pathlib import Path
 
 from eqnet.backend.discovery import exporter_of
 from eqnet.backend.refusals import accepted_refusals
-from eqnet.sensitivity.measure import Alone, light_calibration, ranked
+from eqnet.sensitivity.measure import Alone, light_calibration, place_images, ranked
 from eqnet.sensitivity.places import Place, groups_in, places_of
 from eqnet.sensitivity.store import Found
 from eqnet.sensitivity.taken_out import Reference, measure_whole
@@ -21,11 +21,9 @@ from eqnet.stages.explain.candidates import Candidate, candidates, of_group
 from eqnet.stages.explain.costs import Costs, Prices, price
 from eqnet.stages.explain.remedies import as_remedies, choose, quality, try_each
 from eqnet.stages.explain.subject import Subject
-from eqnet.stages.explain.told import told_group, told_place
+from eqnet.stages.explain.told import told_group, told_place, told_suspects
 from eqnet.supernet.session import Session, open_session
 
-SCREENED = 32
-"""Images that every place is measured on; the worst are measured on all."""
 IMAGES = 128
 TRIED = 32
 """Images that each remedy is tried on alone; the ones that are taken are measured on all."""
@@ -87,6 +85,7 @@ def explain(
         whole=quality(steps[0], prices.base),
         places=tuple(told_place(info, spec, one, found[one], prices) for one in ranked(found)),
         groups=tuple(told_group(info, spec, one, groups[one], prices) for one in ranked(groups)),
+        suspects=told_suspects(session, spec),
         remedies=remedies,
         no_cost=costs.reason,
         applied=applied,
@@ -105,10 +104,11 @@ def _sensitivities(
     """KL of each place and of each op group alone: all on few images, the worst on all."""
     spec, info = subject.spec(), session.supernet.info
     alone = Alone(session, spec, reference.images)
-    found = alone.measure(places_of(info, spec), SCREENED, progress)
+    few = place_images(session)
+    found = alone.measure(places_of(info, spec), few, progress)
     worst = ranked(found)[:top]
     found |= alone.measure(worst, len(reference.images), progress)
-    return found, alone.measure(groups_in(info, spec), SCREENED, progress)
+    return found, alone.measure(groups_in(info, spec), few, progress)
 
 
 def _remedies(

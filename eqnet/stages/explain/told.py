@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from eqnet.sensitivity.places import Place, layers_at
 from eqnet.sensitivity.store import Found
+from eqnet.sensitivity.suspects import suspects
 from eqnet.spec.network import NetworkInfo
-from eqnet.spec.reports import PlaceReport
+from eqnet.spec.reports import PlaceReport, SuspectReport
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
 from eqnet.stages.explain.candidates import of_group
 from eqnet.stages.explain.costs import Prices
+from eqnet.supernet.session import Session
 
 
 def told_place(
@@ -24,6 +26,18 @@ def told_group(
 ) -> PlaceReport:
     """An op group; of the carriers, which no pin reaches, there is no cost."""
     return _told(place, of_group(info, spec, place.name).layers, found, prices)
+
+
+def told_suspects(session: Session, spec: SubnetSpec) -> tuple[SuspectReport, ...]:
+    """Weights that lose more than their bits explain, of scales that were searched for them."""
+    if session.header.method == "elastic":
+        return ()  # it learned scales that cut off what does not matter
+    return tuple(
+        SuspectReport(
+            layer=one.layer, channel=one.channel, snr_db=one.snr, expected_db=one.expected
+        )
+        for one in suspects(session.supernet, spec)
+    )
 
 
 def _told(place: Place, layers: tuple[str, ...], found: Found, prices: Prices) -> PlaceReport:

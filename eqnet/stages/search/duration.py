@@ -9,12 +9,12 @@ import torch
 
 from eqnet.backend.discovery import find_exporter
 from eqnet.qdq.to_onnx import to_onnx
-from eqnet.sensitivity.measure import CORRECTION_IMAGES
+from eqnet.sensitivity.measure import CORRECTION_IMAGES, place_images
 from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.stages.search.cqap import CQAP_FILE
 from eqnet.stages.search.measured import IMAGES
 from eqnet.stages.search.search import FINALISTS, MEASURED_SPACE
-from eqnet.stages.search.sensitive import FIT_IMAGES, FITTED, place_images, places_to_measure
+from eqnet.stages.search.sensitive import FIT_IMAGES, FITTED, places_to_measure
 from eqnet.stages.search.space import Space
 from eqnet.subnets.target import Target
 from eqnet.supernet.extract import extract

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eqnet.sensitivity.measure import Alone, light_calibration
+from eqnet.sensitivity.measure import Alone, light_calibration, place_images
 from eqnet.sensitivity.places import Kind, Place
 from eqnet.spec.network import NetworkInfo
 from eqnet.spec.progress import Progress
@@ -22,12 +22,10 @@ from eqnet.spec.scheme import CARRIER_BITS
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
 from eqnet.stages.search.features import CODES, encode, feature_size
 from eqnet.stages.search.space import Genome, Space
-from eqnet.supernet.measure import Batches, batch_size
+from eqnet.supernet.measure import Batches
 from eqnet.supernet.session import Session
 from eqnet.supernet.settling.settle import measure
 
-PLACE_IMAGES = 16
-"""Large images that each place is measured on; of small ones there are 64."""
 FITTED, FIT_IMAGES = 10, 128
 """Subnets that tell which accuracy belongs to which sum, and the images they are measured on."""
 MEASURED_BITS = (2, 3, 4, 6, 8)
@@ -62,11 +60,6 @@ def log_sums(weights: NDArray[np.float32], features: NDArray[np.float32]) -> NDA
     """The logarithm of the summed KL of subnets encoded as [N, D], float64 [N]."""
     sums: NDArray[np.float64] = np.log(np.maximum(features.astype(np.float64) @ weights, TINY))
     return sums
-
-
-def place_images(session: Session) -> int:
-    """How many images each place is measured on: fewer of large ones."""
-    return max(PLACE_IMAGES, batch_size(session.header.input_shape))
 
 
 def from_sensitivities(
