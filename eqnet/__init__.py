@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from eqnet.stages.bench import bench
     from eqnet.stages.compare import compare
     from eqnet.stages.evaluate.evaluate import evaluate
+    from eqnet.stages.explain import explain
     from eqnet.stages.export.export import export
     from eqnet.stages.gate import gate
     from eqnet.stages.inspect import inspect
@@ -36,6 +37,7 @@ __all__ = [
     "bench",
     "compare",
     "evaluate",
+    "explain",
     "export",
     "gate",
     "inspect",
@@ -53,6 +55,7 @@ _HOME = {
     "bench": "eqnet.stages.bench",
     "compare": "eqnet.stages.compare",
     "evaluate": "eqnet.stages.evaluate.evaluate",
+    "explain": "eqnet.stages.explain",
     "export": "eqnet.stages.export.export",
     "gate": "eqnet.stages.gate",
     "inspect": "eqnet.stages.inspect",

@@ -6,7 +6,7 @@ import typer
 
 from eqnet.cli.commands import demo, profiles
 from eqnet.cli.commands.judging import bench, compare, gate, inspect, report, verify
-from eqnet.cli.commands.making import evaluate, export, quantize, search, train
+from eqnet.cli.commands.making import evaluate, explain, export, quantize, search, train
 from eqnet.cli.helptext import page
 from eqnet.spec.version import __version__
 
@@ -54,6 +54,7 @@ app.command("quantize", help=page(quantize.HELP))(quantize.quantize)
 app.command("train", help=page(train.HELP))(train.train)
 app.command("eval", help=page(evaluate.HELP))(evaluate.evaluate)
 app.command("search", help=page(search.HELP))(search.search)
+app.command("explain", help=page(explain.HELP))(explain.explain)
 app.command("export", help=page(export.HELP))(export.export)
 app.command("verify", help=page(verify.HELP))(verify.verify)
 app.command("bench", help=page(bench.HELP))(bench.bench)

@@ -280,3 +280,81 @@ class SearchReport(Frozen):
         default=None, description="rank correlation of the predictor with measured accuracies"
     )
     pearson: float | None = None
+
+
+class PlaceReport(Frozen):
+    """What it costs to quantize one place while everything else is float, and what it saves."""
+
+    kind: Literal["weights", "input", "carrier", "tensor", "group"] = Field(
+        description="a layer's weights; a tensor as layers read it, as all others do, or both; "
+        "an op group with what its layers read"
+    )
+    name: str
+    bits: int = Field(description="0 for a group")
+    layers: tuple[str, ...] = Field(description="whose weights, or that read the tensor")
+    images: int = Field(description="that kl and lost are of")
+    kl: float = Field(description="to the float network, in nats, the mean over the images")
+    kl_error: float = Field(description="standard error of kl")
+    lost: float = Field(description="share of images, in [0, 1], whose top-1 class is another")
+    cost_saved: float | None = Field(
+        default=None,
+        description="cost of the subnet with these layers in float, less that of the subnet, in "
+        "the report's unit; below 0 quantizing them costs more",
+    )
+
+
+class SuspectReport(Frozen):
+    """A layer with a channel that loses more to quantization than its bits explain."""
+
+    layer: str
+    channel: int | None = Field(description="None where one scale serves the whole layer")
+    snr_db: float = Field(description="signal-to-noise ratio of the channel's weights")
+    expected_db: float = Field(description="of weights like a bell curve at these bits")
+
+
+class Quality(Frozen):
+    """How far a subnet is from the float network, and what it costs."""
+
+    kl: float = Field(description="to the float network, in nats, the mean over the images")
+    agreement: float = Field(description="share of images with the float network's top-1 class")
+    cost: float | None = Field(default=None, description="in the report's unit")
+
+
+class Remedy(Frozen):
+    """Pins that bring a subnet nearer to the float network. after: with those before it too."""
+
+    name: str
+    layers: tuple[str, ...]
+    bits: int | Literal["remainder"] = Field(description="what the layers are pinned to")
+    before: Quality
+    after: Quality
+
+
+class Applied(Frozen):
+    """A profile that holds the remedies, measured on images that they were not chosen by."""
+
+    profile: str = Field(description="path of the file")
+    images: int
+    before: Quality
+    after: Quality
+
+
+class ExplainReport(Frozen):
+    """What `eqnet explain` finds: every place, worst first, and remedies."""
+
+    schema_version: Literal[1] = 1
+    profile: str
+    supernet: str = Field(description="path of the supernet, or 'bundled'")
+    subnet: str = Field(description="sha256 of the subnet that is explained")
+    images: int = Field(description="that the subnet was measured on")
+    unit: str = Field(description="of every cost, such as 'ms' or 'KiB'")
+    whole: Quality = Field(description="of the subnet itself")
+    places: tuple[PlaceReport, ...]
+    groups: tuple[PlaceReport, ...]
+    suspects: tuple[SuspectReport, ...] = Field(
+        default=(), description="worst first; none for a supernet that learned its scales"
+    )
+    remedies: tuple[Remedy, ...] = Field(description="each on top of those before it")
+    no_cost: str | None = Field(default=None, description="why there are no costs")
+    applied: Applied | None = None
+    seconds: float

@@ -16,7 +16,7 @@ from eqnet.cli.options import require_writable
 from eqnet.spec.errors import EqnetError, OutputError
 
 COMMANDS = (
-    *("profiles", "inspect", "quantize", "train", "eval", "search", "export", "verify"),
+    *("profiles", "inspect", "quantize", "train", "eval", "search", "explain", "export", "verify"),
     *("bench", "compare", "report", "demo"),
 )
 

@@ -36,7 +36,7 @@ def random_spec(net: Supernet, seed: int) -> SubnetSpec:
     return build_spec(net.info, style, rng.choice(list(all_forms())), weights, activations)
 
 
-def nodes_of(model: ir.Model) -> list[tuple]:
+def nodes_of(model: ir.Model) -> list[tuple[str, dict[str, object], str | None]]:
     own = (*LAYER_OPS, "QuantizeLinear", "DequantizeLinear")
     return [
         (node.op_type, dict(node.attributes), node.name if node.op_type in own else None)

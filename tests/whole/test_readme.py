@@ -96,7 +96,6 @@ def test_the_python_quickstart_runs(tmp_path, monkeypatch, capsys):
     (tmp_path / "my_net.py").write_text(MY_NET, encoding="utf-8")
     write_weights(tmp_path / "my_net.pt", tmp_path / "photos")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("eqnet.stages.search.search.QUICK_SUBNETS", 20)
     monkeypatch.setattr("eqnet.supernet.latency.REPEATS", 5)
     code = re.search(r"^```python\n(.*?)^```", text_of(README), re.M | re.S)
     assert code is not None

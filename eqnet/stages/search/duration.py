@@ -8,48 +8,56 @@ from typing import NamedTuple
 import torch
 
 from eqnet.backend.discovery import find_exporter
+from eqnet.sensitivity.measure import CORRECTION_IMAGES, place_images
 from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.subnet import SubnetSpec
 from eqnet.stages.search.cqap import CQAP_FILE
 from eqnet.stages.search.fronts.choosing import FINALISTS
 from eqnet.stages.search.measured import IMAGES
-from eqnet.stages.search.search import MEASURED_SPACE, QUICK_IMAGES, QUICK_SUBNETS
+from eqnet.stages.search.search import MEASURED_SPACE
+from eqnet.stages.search.sensitive import FIT_IMAGES, FITTED, places_to_measure
 from eqnet.stages.search.space import Space
 from eqnet.subnets.target import Target
 from eqnet.supernet.graphs import Graphs
 from eqnet.supernet.session import Session
 
 TIMED_IMAGES = 8
-# Fitting a predictor to its labels, and the generations of a genetic search.
-PREDICTOR_SECONDS = 30.0
+# The generations of a genetic search.
+GENETIC_SECONDS = 5.0
+# What a place alone takes on average, as a part of a whole pass: it runs what is behind it.
+PART_OF_A_PASS = 0.25
 
 
 class Work(NamedTuple):
     """What a search has to do. subnets: that are measured, each on `images` images in PyTorch.
 
-    graphs: subnets that are built and timed in the runtime. predictor: whether one is fitted.
+    graphs: subnets that are built and timed in the runtime. places: that are measured alone, each
+    on `place_images` images.
     """
 
     subnets: int
     images: int
     graphs: int
-    predictor: bool
+    places: int = 0
+    place_images: int = 0
 
 
 def work_of(session: Session, profile: HardwareProfile) -> Work:
     """What a search of `profile` in the session takes. Raises ProfileError for its pins."""
-    space = Space.of(Target.of(session.supernet.info, profile), session.identity)
-    validation = len(session.dataset.validation())
-    has_predictor = (session.folder / CQAP_FILE).is_file()
-    fits = not has_predictor and space.size() > MEASURED_SPACE
-    subnets, limit = space.size(), IMAGES
-    if has_predictor:
-        subnets = 0
-    elif fits:
-        subnets, limit = QUICK_SUBNETS, QUICK_IMAGES
-    images = len(session.calibration()) + min(validation, limit)
+    target = Target.of(session.supernet.info, profile)
+    space = Space.of(target, session.identity)
+    finalists = min(FINALISTS, space.size())
+    calibration, validation = len(session.calibration()), len(session.dataset.validation())
     graphs = space.size() if profile.cost.model == "measured" else 0
-    return Work(subnets + min(FINALISTS, space.size()), images, graphs, fits)
+    if (session.folder / CQAP_FILE).is_file():
+        return Work(finalists, calibration + validation, graphs)
+    if space.size() <= MEASURED_SPACE:
+        return Work(space.size() + finalists, calibration + min(validation, IMAGES), graphs)
+    specs = [target.uniform(pair) for pair in profile.bits]
+    places = len(places_to_measure(session.supernet.info, specs))
+    images = CORRECTION_IMAGES + min(validation, FIT_IMAGES)
+    alone = CORRECTION_IMAGES + place_images(session)
+    return Work(FITTED + finalists, images, graphs, places, alone)
 
 
 def expected_seconds(session: Session, profile: HardwareProfile, patience: float) -> float:
@@ -61,9 +69,10 @@ def expected_seconds(session: Session, profile: HardwareProfile, patience: float
     work = work_of(session, profile)
     spec = Target.of(session.supernet.info, profile).default(session.identity)
     session.supernet.apply(spec)
-    seconds = work.subnets * work.images * _seconds_per_image(session)
-    if work.predictor:
-        seconds += PREDICTOR_SECONDS
+    images = work.subnets * work.images + PART_OF_A_PASS * work.places * work.place_images
+    seconds = images * _seconds_per_image(session)
+    if work.places:
+        seconds += GENETIC_SECONDS
     if work.graphs and seconds <= patience:
         graphs = Graphs(session.supernet)
         first, other = (_seconds_of_graph(graphs, spec, profile) for _ in range(2))

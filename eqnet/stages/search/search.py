@@ -28,16 +28,15 @@ from eqnet.stages.search.fronts.points import baseline_points, front_points, sco
 from eqnet.stages.search.fronts.stored import write_report
 from eqnet.stages.search.journal import Journal
 from eqnet.stages.search.measured import AccuracyModel, measure_space
-from eqnet.stages.search.predictor import make_predictor
 from eqnet.stages.search.reachable import require_reachable, within_all
 from eqnet.stages.search.scoring import Candidate, Scorer, matrix
+from eqnet.stages.search.sensitive import from_sensitivities
 from eqnet.stages.search.space import Space
 from eqnet.subnets.budgets import COST
 from eqnet.subnets.limits import SPELLINGS, Budget, Limit, named, resolved
 from eqnet.subnets.target import Target
 from eqnet.supernet.session import Session, open_session
 
-QUICK_SUBNETS, QUICK_IMAGES = 200, 500
 MEASURED_SPACE = 16
 """Without a predictor, spaces of at most so many subnets are measured whole."""
 
@@ -90,7 +89,7 @@ def search(
     limits |= _limits(space, {name: wanted[name] for name in wanted if name == COST}, cost)
     journal.require("cost", _costs(space, cost) | {COST: limits.get(COST)})
     anchor = within_all(space, limits, cost) if limits else space.uniform_genomes()[0]
-    predictor = _predictor(session, space, data, seed, allow_code, journal, progress)
+    predictor = _predictor(session, space, seed, journal, progress)
     scorer = Scorer(space, predictor, cost, limits, minimised)
     outcome = explore(
         scorer,
@@ -181,27 +180,17 @@ def _rank_quality(predictor: AccuracyModel) -> dict[str, Any]:
 def _predictor(
     session: Session,
     space: Space,
-    data: Path | None,
     seed: int,
-    allow_code: bool,
     journal: Journal,
     progress: Progress,
 ) -> AccuracyModel:
     """The predictor beside the supernet; where there is none, a small space is measured whole,
-    and for a large one a quick predictor is made there."""
+    and of a large one what each place costs alone."""
     path = session.folder / CQAP_FILE
     if not path.is_file():
         if space.size() <= MEASURED_SPACE:
             return measure_space(session, space, progress, journal.state.accuracies, journal.save)
-        make_predictor(
-            session.folder,
-            data=data,
-            subnets=QUICK_SUBNETS,
-            images=QUICK_IMAGES,
-            seed=seed,
-            allow_code=allow_code,
-            progress=progress,
-        )
+        return from_sensitivities(session, space, seed, progress)
     journal.require("predictor", sha256_file(path))
     return load_cqap(session.folder, session.identity, feature_size(session.supernet.info))
 

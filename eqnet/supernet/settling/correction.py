@@ -68,7 +68,9 @@ def float_batch(supernet: Supernet, images: Tensor) -> tuple[Tensor, dict[str, F
     def watch(name: str) -> Hook:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             weights = image_weights(output)
-            moments[name] = FloatBatch(moments_of(output, _axis(supernet, name), weights), weights)
+            moments[name] = FloatBatch(
+                moments_of(output, channel_axis(supernet, name), weights), weights
+            )
 
         return hook
 
@@ -89,7 +91,7 @@ def corrected(
     moments: dict[str, Moments] = {}
 
     def watch(name: str) -> Hook:
-        layer, axis = supernet.layer(name), _axis(supernet, name)
+        layer, axis = supernet.layer(name), channel_axis(supernet, name)
 
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             moments[name] = moments_of(output, axis, target[name].weights)
@@ -123,8 +125,8 @@ def correct(supernet: Supernet, batches: Iterable[Tensor], targets: FloatMoments
         with_gain = supernet.layer(layer.name).weight_quantizer.snapped is None
         wanted = [batch[layer.name] for batch in targets]
         weights = torch.stack([batch.weights.sum() for batch in wanted])
-        pooled = _over_batches([batch.moments for batch in wanted], weights)
-        moments = _over_batches([batch[layer.name] for batch in actual], weights)
+        pooled = over_batches([batch.moments for batch in wanted], weights)
+        moments = over_batches([batch[layer.name] for batch in actual], weights)
         corrections[layer.name] = gain_and_shift(pooled, moments, with_gain)
     supernet.correct(corrections)
 
@@ -157,7 +159,8 @@ def _alive(moments: Moments) -> Tensor:
     return moments.variance > floor
 
 
-def _over_batches(batches: list[Moments], weights: Tensor) -> Moments:
+def over_batches(batches: list[Moments], weights: Tensor) -> Moments:
+    """Moments over all batches, each counted by its part of `weights`, [batches]."""
     means, variances = zip(*batches, strict=True)
     return _pooled(torch.stack(means), torch.stack(variances), weights)
 
@@ -169,7 +172,7 @@ def _pooled(means: Tensor, variances: Tensor, weights: Tensor) -> Moments:
     return Moments(mean, (share * (variances + (means - mean).square())).sum(0))
 
 
-def _axis(supernet: Supernet, name: str) -> int:
+def channel_axis(supernet: Supernet, name: str) -> int:
     """Where a layer's output has its channels: last for linear layers, else after the images."""
     return -1 if isinstance(supernet.layer(name), nn.Linear) else 1
 

@@ -356,10 +356,10 @@ def test_the_work_of_a_search_follows_from_its_space(session: Session) -> None:
     small = work_of(session, load_profile("onnxruntime_x86"))
     large = work_of(session, load_profile("custom_lowbit"))
     assert small.graphs > 1
-    assert not small.predictor
-    assert large.predictor
+    assert small.places == 0
+    # Each layer and tensor at a few bits, which takes parts of passes.
+    assert large.places > len(session.supernet.info.layers)
     assert large.graphs == 0
-    assert large.subnets > small.subnets
     validation, calibration = len(session.dataset.validation()), len(session.calibration())
     assert small.images == validation + calibration
 

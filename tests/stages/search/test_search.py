@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from artifacts import profile
@@ -171,48 +173,44 @@ def test_measured_cost_times_each_subnet_once(world):
     assert (best.measured.cost, best.measured.unit) == (0.25, "ms")
 
 
-def test_the_predictor_beside_the_supernet_is_used_and_made_where_there_is_none(
-    tmp_path, monkeypatch
-):
-    supernet, made = small_supernet(), []
+def test_the_predictor_beside_the_supernet_is_used(tmp_path, monkeypatch):
+    supernet = small_supernet()
     session = session_of(tmp_path, supernet)
     monkeypatch.setattr(module, "open_session", lambda *_, **__: session)
+    monkeypatch.setattr(module, "from_sensitivities", lambda *_, **__: pytest.fail("not needed"))
+    monkeypatch.setattr(module, "MEASURED_SPACE", 0)
+    space = space_of(supernet.info, lowbit())
+    specs = [space.subnet(genome) for genome in space.uniform_genomes()]
+    features = np.stack([encode(supernet.info, spec) for spec in specs])
+    known = MeasuredSubnets(features, np.linspace(0.5, 0.9, len(specs), dtype=np.float32))
+    how: dict[str, Any] = {"images": 1, "epochs": 1, "members": 1, "seed": 0, "progress": Silent()}
+    save_cqap(tmp_path, fit(known, supernet=session.identity, **how))
+    path = tmp_path / "p.yaml"
+    path.write_text(lowbit(bits=[[2, 8], [4, 8], [8, 8]]).model_dump_json(exclude_none=True))
+    report = module.search(profile=str(path), out=tmp_path / "out", **SMALL)
+    header = load_cqap(tmp_path, session.identity, feature_size(supernet.info)).header
+    assert report.kendall_tau == header.kendall_tau
 
-    def make(folder, **options):
-        made.append(options["subnets"])
-        space = space_of(supernet.info, lowbit())
-        specs = [space.subnet(genome) for genome in space.uniform_genomes()]
-        features = np.stack([encode(supernet.info, spec) for spec in specs])
-        known = MeasuredSubnets(features, np.linspace(0.5, 0.9, len(specs), dtype=np.float32))
-        save_cqap(
-            folder,
-            fit(
-                known,
-                supernet=session.identity,
-                images=1,
-                epochs=1,
-                members=1,
-                seed=0,
-                progress=Silent(),
-            ),
-        )
 
-    monkeypatch.setattr(module, "make_predictor", make)
+def test_a_large_space_without_a_predictor_is_searched_by_sensitivities(tmp_path, monkeypatch):
+    session = session_of(tmp_path)
+    monkeypatch.setattr(module, "open_session", lambda *_, **__: session)
     monkeypatch.setattr(module, "MEASURED_SPACE", 0)
     path = tmp_path / "p.yaml"
     path.write_text(lowbit(bits=[[2, 8], [4, 8], [8, 8]]).model_dump_json(exclude_none=True))
-    for _ in range(2):
-        report = module.search(profile=str(path), out=tmp_path / "out", **SMALL)
-    assert made == [module.QUICK_SUBNETS]
-    header = load_cqap(tmp_path, session.identity, feature_size(supernet.info)).header
-    assert report.kendall_tau == header.kendall_tau
+    first, second = (
+        module.search(profile=str(path), out=tmp_path / "out", **SMALL) for _ in range(2)
+    )
+    assert second.best == first.best
+    assert (first.kendall_tau, first.pearson) == (None, None)
+    assert [item.name for item in (tmp_path / "sensitivity").iterdir()]
 
 
 def test_without_a_predictor_a_small_space_is_measured_whole(tmp_path, monkeypatch):
     supernet = small_supernet()
     session = session_of(tmp_path, supernet)
     monkeypatch.setattr(module, "open_session", lambda *_, **__: session)
-    monkeypatch.setattr(module, "make_predictor", lambda *_, **__: pytest.fail("not needed"))
+    monkeypatch.setattr(module, "from_sensitivities", lambda *_, **__: pytest.fail("not needed"))
     rules = lowbit(bits=[[8, 8]])
     path = tmp_path / "p.yaml"
     path.write_text(rules.model_dump_json(exclude_none=True))
@@ -227,7 +225,9 @@ def test_without_a_predictor_a_small_space_is_measured_whole(tmp_path, monkeypat
 def test_a_small_space_without_a_predictor_is_measured(tmp_path, monkeypatch):
     session = session_of(tmp_path)
     monkeypatch.setattr(module, "open_session", lambda *_, **__: session)
-    monkeypatch.setattr(module, "make_predictor", lambda *_, **__: pytest.fail("predictor made"))
+    monkeypatch.setattr(
+        module, "from_sensitivities", lambda *_, **__: pytest.fail("predictor made")
+    )
     path = tmp_path / "p.yaml"
     path.write_text(lowbit(bits=[[2, 8], [8, 8]]).model_dump_json(exclude_none=True))
     report = module.search(profile=str(path), out=tmp_path / "out", **SMALL)

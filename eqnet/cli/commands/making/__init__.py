@@ -1,1 +1,1 @@
-"""Commands that make something: supernets, subnets, artifacts."""
+"""Commands that make something, or say how to: supernets, subnets, artifacts."""

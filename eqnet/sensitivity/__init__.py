@@ -1,0 +1,1 @@
+"""What each place of a network costs when it is quantized: KL by partial forward passes."""

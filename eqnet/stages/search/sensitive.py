@@ -1,0 +1,181 @@
+"""Accuracy from sensitivities: the places' KL alone, summed, and a monotone map to accuracy.
+
+Measuring a place takes a part of a pass on few images, where a predictor needs some hundred
+measured subnets. The sum knows nothing of how errors meet; a few measured subnets tell what
+accuracy belongs to it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eqnet.sensitivity.measure import Alone, light_calibration, place_images
+from eqnet.sensitivity.places import Kind, Place
+from eqnet.spec.network import NetworkInfo
+from eqnet.spec.progress import Progress
+from eqnet.spec.scheme import CARRIER_BITS
+from eqnet.spec.subnet import REMAINDER, SubnetSpec
+from eqnet.stages.search.features import CODES, encode, feature_size
+from eqnet.stages.search.space import Genome, Space
+from eqnet.supernet.measure import Batches
+from eqnet.supernet.session import Session
+from eqnet.supernet.settling.settle import measure
+
+FITTED, FIT_IMAGES = 10, 128
+"""Subnets that tell which accuracy belongs to which sum, and the images they are measured on."""
+MEASURED_BITS = (2, 3, 4, 6, 8)
+"""Bits that are measured; between them the logarithm of the KL is interpolated."""
+TINY = 1e-9
+SLOPE = 1e-4
+"""Accuracy lost at least for each factor e of KL, so that no two sums are alike."""
+
+
+@dataclass(frozen=True)
+class AdditiveAccuracy:
+    """Accuracies by the sum of what a subnet's places cost alone.
+
+    weights: KL in nats of each feature, float32 [D]. sums: their logarithms, ascending, and
+    accuracies in [0, 1], never rising, of the subnets that were measured.
+    """
+
+    weights: NDArray[np.float32]
+    sums: NDArray[np.float64]
+    accuracies: NDArray[np.float64]
+    header: None = None
+
+    def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Accuracies float32 [N] of subnets encoded as [N, D]."""
+        sums = log_sums(self.weights, features)
+        found = np.interp(sums, self.sums, self.accuracies) - SLOPE * (sums - np.log(TINY))
+        accuracies: NDArray[np.float32] = np.clip(found, 0.0, 1.0).astype(np.float32)
+        return accuracies
+
+
+def log_sums(weights: NDArray[np.float32], features: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The logarithm of the summed KL of subnets encoded as [N, D], float64 [N]."""
+    sums: NDArray[np.float64] = np.log(np.maximum(features.astype(np.float64) @ weights, TINY))
+    return sums
+
+
+def from_sensitivities(
+    session: Session, space: Space, seed: int, progress: Progress
+) -> AdditiveAccuracy:
+    """Measure every place of a space alone, and a few subnets of it, on validation images.
+
+    What was measured of places is kept in the supernet's folder. seed: of which subnets.
+    """
+    images = session.judged(session.dataset.validation(), FIT_IMAGES)
+    weights = _weights(session, space, images, progress)
+    info, calibration = session.supernet.info, light_calibration(session)
+    features, accuracies = [], []
+    genomes = spread(space, FITTED, seed)
+    progress.start("measuring subnets", len(genomes))
+    for genome in genomes:
+        spec = space.subnet(genome)
+        features.append(encode(info, spec))
+        accuracies.append(measure(session.supernet, spec, calibration, images))
+        progress.advance(accuracy=accuracies[-1])
+    progress.finish()
+    sums = log_sums(weights, np.stack(features))
+    order = np.argsort(sums, kind="stable")
+    falling = never_rising(np.asarray(accuracies)[order])
+    return AdditiveAccuracy(weights, sums[order], falling)
+
+
+def never_rising(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The nearest values, in squares, that do not rise: neighbours that do are averaged."""
+    blocks: list[tuple[float, int]] = []
+    for value in values:
+        total, count = float(value), 1
+        while blocks and total / count > blocks[-1][0] / blocks[-1][1]:
+            more, others = blocks.pop()
+            total, count = total + more, count + others
+        blocks.append((total, count))
+    return np.concatenate([np.full(count, total / count) for total, count in blocks])
+
+
+def spread(space: Space, count: int, seed: int) -> list[Genome]:
+    """Genomes from the coarsest to the finest: half of them uniform, half mixed around those."""
+    rng = random.Random(seed)  # noqa: S311  (not for secrets)
+    uniform = space.uniform_genomes()
+    bits = space.target.profile.bits
+    uniform.sort(key=lambda genome: sum(bits[genome[0]]) if space.layers else 0)
+    half = max(2, count // 2)
+    places = np.unique(np.linspace(0, len(uniform) - 1, half).round().astype(int))
+    chosen = [uniform[place] for place in places]
+    ordered = sorted(range(len(bits)), key=lambda index: sum(bits[index]))
+    rest = max(0, count - len(chosen))
+    for index in range(rest):
+        middle = (index + 0.5) / rest * len(ordered)
+        low, high = int(middle * 0.5), min(len(ordered), int(middle * 1.5) + 1)
+        genes = [rng.choice(ordered[low:high]) for _ in space.layers]
+        groups = space.choices()[len(space.layers) :]
+        chosen.append((*genes, *(rng.randrange(values) for values in groups)))
+    return list(dict.fromkeys(chosen))
+
+
+def _weights(
+    session: Session, space: Space, images: Batches, progress: Progress
+) -> NDArray[np.float32]:
+    """KL of each feature, float32 [D]; 0 of the form's flags and of what is float."""
+    info, target = session.supernet.info, space.target
+    specs = [target.uniform(pair, supernet=session.identity) for pair in target.profile.bits]
+    wanted = places_to_measure(info, specs)
+    count = min(place_images(session), len(images))
+    found = Alone(session, specs[0], images).measure(wanted, count, progress)
+    curves: dict[tuple[str, str], dict[int, float]] = {}
+    for place, one in found.items():
+        curves.setdefault((place.kind, place.name), {})[place.bits] = one.mean_kl()
+    names = [("weights", layer.name) for layer in info.layers]
+    names += [("input", tensor.name) for tensor in info.read_tensors()]
+    codes = np.zeros((len(names), len(CODES)), np.float32)
+    for row, name in zip(codes, names, strict=True):
+        for bits, kl in between(curves.get(name, {})).items():
+            row[CODES.index(bits)] = kl
+    carriers = np.zeros(len(info.tensors), np.float32)
+    for index, tensor in enumerate(info.tensors):
+        for bits, kl in curves.get(("carrier", tensor.name), {}).items():
+            carriers[index] = kl * CARRIER_BITS / bits  # the feature is bits as a part of 8
+    flags = np.zeros(feature_size(info) - codes.size - carriers.size, np.float32)
+    return np.concatenate([flags, carriers, codes.reshape(-1)])
+
+
+def places_to_measure(info: NetworkInfo, specs: Sequence[SubnetSpec]) -> list[Place]:
+    """Each layer, tensor and carrier with the bits that it has in `specs`, few of many."""
+    bits: dict[tuple[Kind, str], set[int]] = {}
+    for spec in specs:
+        for layer in info.layers:
+            choice = spec.weights[layer.name]
+            if choice != REMAINDER:
+                bits.setdefault(("weights", layer.name), set()).add(int(choice))
+        for name, width in spec.activations.items():
+            bits.setdefault(("input", name), set()).add(width)
+        for name, width in spec.carriers.items():
+            bits.setdefault(("carrier", name), set()).add(width)
+    places = []
+    for (kind, name), widths in bits.items():
+        places += [Place(kind, name, width) for width in _few(widths)]
+    return places
+
+
+def _few(widths: Iterable[int]) -> list[int]:
+    """The least and the most, and of the others those of `MEASURED_BITS`."""
+    ordered = sorted(widths)
+    return [width for width in ordered if width in (*MEASURED_BITS, ordered[0], ordered[-1])]
+
+
+def between(curve: Mapping[int, float]) -> dict[int, float]:
+    """KL by bits, never less with fewer bits, and those between two by their logarithms."""
+    if not curve:
+        return {}
+    known = sorted(curve)
+    logs = [float(np.log(max(curve[bits], TINY))) for bits in known]
+    highest = np.maximum.accumulate(logs[::-1])[::-1]
+    every = range(known[0], known[-1] + 1)
+    filled = np.exp(np.interp(every, known, highest)).tolist()
+    return dict(zip(every, filled, strict=True))
