@@ -11,6 +11,7 @@ from eqnet.cli.commands import (
     evaluate,
     export,
     inspect,
+    profile_device,
     profiles,
     quantize,
     report,
@@ -67,6 +68,7 @@ app.command("eval", help=page(evaluate.HELP))(evaluate.evaluate)
 app.command("search", help=page(search.HELP))(search.search)
 app.command("export", help=page(export.HELP))(export.export)
 app.command("verify", help=page(verify.HELP))(verify.verify)
+app.command("profile-device", help=page(profile_device.HELP))(profile_device.profile_device)
 app.command("bench", help=page(bench.HELP))(bench.bench)
 app.command("compare", help=page(compare.HELP))(compare.compare)
 app.command("report", help=page(report.HELP))(report.report)
