@@ -20,7 +20,7 @@ from eqnet.latency.draw import Drawn, drawn, floating, quantized
 from eqnet.latency.fit import fit
 from eqnet.latency.origins import origins
 from eqnet.latency.whole_graph import cut
-from eqnet.spec.errors import MissingExtraError
+from eqnet.spec.errors import MissingExtraError, ProfileError, one_line
 from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.latency.file import (
     LatencyFile,
@@ -93,8 +93,9 @@ def measure(
     """Time what is missing in the file `out`, fit the model, and write it.
 
     The file is written after each subnet, so that a killed run goes on where it stopped. One
-    that is of another setting or machine is measured anew. Raises MissingExtraError where the
-    runtime cannot execute, UsageError for fewer subnets than a model needs.
+    that is of another setting is measured anew. Raises MissingExtraError where the runtime
+    cannot execute, UsageError for fewer subnets than a model needs, ProfileError for a file
+    there that is none or is of another machine.
     """
     reason = exporter.unavailable(subject.profile)
     if reason is not None:
@@ -114,7 +115,7 @@ def measure(
                 layers=bench.layer_times(),
             )
         known = {_choices(sample): sample for sample in file.samples}
-        for one in order:
+        for one in _mixed(order):
             if _choices(one.spec) not in known:
                 sample = known[_choices(one.spec)] = bench.sample(one)
                 samples = (*file.samples, sample)
@@ -130,6 +131,16 @@ def measure(
     file = fit(file.model_copy(update={"samples": kept}), subject.info, [o.spec for o in order])
     write_file(out, file.model_dump_json())
     return file
+
+
+def _mixed(order: Sequence[Drawn]) -> list[Drawn]:
+    """Those that are held out evenly among the others: whatever changes on the machine meanwhile,
+    such as a neighbour's load on its caches, then meets both alike."""
+    places: dict[int, float] = {}
+    for held_out in (False, True):
+        numbers = [number for number, one in enumerate(order) if one.held_out == held_out]
+        places |= {number: place / len(numbers) for place, number in enumerate(numbers)}
+    return [order[number] for number in sorted(places, key=lambda number: places[number])]
 
 
 def _choices(one: Sample | SubnetSpec) -> str:
@@ -153,13 +164,17 @@ def _setting(subject: Subject, exporter: Exporter, plan: Plan) -> Setting:
 
 
 def _known(out: Path, setting: Setting, host: dict[str, str]) -> LatencyFile | None:
-    """What was measured already of the same, on this machine. Raises ProfileError for a file
-    that is none, which is not written over."""
+    """What was measured already of the same. Raises ProfileError for what is not written over:
+    a file that is none, or is of another machine, where it cannot be made again."""
     if not out.exists():
         return None
     file = read_latency(out)
-    same = file.setting == setting and same_machine(file.host, host)
-    return file if same else None
+    if not same_machine(file.host, host):
+        raise ProfileError(
+            f"{out}: measured on another machine, {one_line(file.host.get('cpu', 'unknown'), 60)} "
+            "(allowed: cost 'lookup' with it, and another place for what is measured here)"
+        )
+    return file if file.setting == setting else None
 
 
 class _Bench:

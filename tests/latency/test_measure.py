@@ -82,20 +82,31 @@ def test_another_plan_keeps_what_it_can(run):
     assert file == run(ClockTarget(), Plan(threads=3, batch=2, subnets=26, held_out=8))
 
 
-@pytest.mark.parametrize(
-    "change", [{"threads": 2}, {"batch": 1}, {"seed": 1}, {"machine": "another"}]
-)
-def test_a_file_of_another_setting_is_measured_anew(run, tmp_path, change):
+@pytest.mark.parametrize("change", [{"threads": 2}, {"batch": 1}, {"seed": 1}])
+def test_a_file_of_another_setting_is_measured_anew(run, change):
     run(ClockTarget())
-    path, clock, plan = tmp_path / "l.json", ClockTarget(), PLAN
-    if "machine" in change:
-        content = json.loads(path.read_text())
-        content["host"]["machine"] = change["machine"]
-        path.write_text(json.dumps(content))
-    else:
-        plan = Plan(**{**PLAN.__dict__, **change})
-    run(clock, plan)
+    clock = ClockTarget()
+    run(clock, Plan(**{**PLAN.__dict__, **change}))
     assert clock.opened == 35
+
+
+def test_a_file_of_another_machine_is_kept(run, tmp_path):
+    run(ClockTarget())
+    path = tmp_path / "l.json"
+    content = json.loads(path.read_text())
+    content["host"] |= {"machine": "another", "cpu": "Cortex-A78"}
+    path.write_text(json.dumps(content))
+    with pytest.raises(ProfileError, match="another machine, Cortex-A78"):
+        run(ClockTarget())
+    assert json.loads(path.read_text()) == content
+
+
+def test_what_is_held_out_is_measured_among_the_others(run, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(ClockTarget(fails_at=20))
+    half = read_latency(tmp_path / "l.json")
+    assert [s.drawn for s in half.samples[:1]] == ["uniform"]
+    assert 4 <= sum(sample.held_out for sample in half.samples) <= 7
 
 
 def test_subnets_are_drawn_by_number_and_no_two_are_equal(subject):

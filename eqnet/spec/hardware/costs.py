@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 from pydantic import Field
 
 from eqnet.spec.errors import ProfileError, one_line
+from eqnet.spec.latency.file import is_latency, parse_latency, require_of
 from eqnet.spec.network import LayerInfo, NetworkInfo
 from eqnet.spec.scheme import Frozen
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
@@ -32,13 +33,15 @@ class CostSite(NamedTuple):
     """What a cost model may need beside its parameters.
 
     wide: bits of what stays in float. folder: where the profile's files are sought.
-    timed: measures every subnet of the search space, milliseconds by the subnet's sha256.
+    timed: measures subnets here, and gives the cost of those of the search space, milliseconds.
+    profile_sha256: of the profile, by which a measurement of it is known.
     """
 
     info: NetworkInfo
     wide: int
     folder: Path
-    timed: Callable[[], Mapping[str, float]]
+    timed: Callable[[], Cost]
+    profile_sha256: str = ""
 
 
 class _LayerSum(Frozen):
@@ -128,9 +131,10 @@ class Size(Frozen):
 
 
 class Lookup(Frozen):
-    """Milliseconds from a JSON table, named by its path from the profile.
+    """Milliseconds from a JSON file, named by its path from the profile.
 
-    The table: layer -> {"w4a8": milliseconds, ..., "remainder": milliseconds}.
+    A table: layer -> {"w4a8": milliseconds, ..., "remainder": milliseconds}; or what `eqnet
+    profile-device` made, on any machine.
     """
 
     model: Literal["lookup"]
@@ -139,20 +143,24 @@ class Lookup(Frozen):
 
     def of(self, site: CostSite) -> Cost:
         """The cost function. Raises ProfileError for a bad table."""
-        table = load_table(site.folder / self.table, site.info)
+        path = site.folder / self.table
+        content = _read(path)
+        if is_latency(content):
+            return _predicted(path, content, site)
+        table = _table(path, content, site.info)
         return lambda spec: sum(_looked_up(table, layer, spec) for layer in site.info.layers)
 
 
 class Measured(Frozen):
-    """Milliseconds in the real runtime on this host, of every subnet of a small space."""
+    """Milliseconds in the real runtime on this host: of every subnet of a small space, and by a
+    model that is fitted to some of a large one."""
 
     model: Literal["measured"]
     unit: ClassVar[str] = "ms"
 
     def of(self, site: CostSite) -> Cost:
-        """The cost function, of the subnets of the space; measures them all."""
-        times = site.timed()
-        return lambda spec: times[spec.sha256()]
+        """The cost function, of the subnets of the space; measures what is needed for it."""
+        return site.timed()
 
 
 CostModel = Annotated[
@@ -171,10 +179,10 @@ def size_kib(info: NetworkInfo, spec: SubnetSpec, wide: int) -> float:
     return bits / 8 / 1024
 
 
-def load_table(path: Path, info: NetworkInfo) -> Table:
-    """Read a lookup table. Raises ProfileError with one line if it cannot be read or is none."""
+def _read(path: Path) -> Any:
+    """The value of a JSON file. Raises ProfileError with one line if it cannot be read."""
     try:
-        content: Any = parse_json(path.read_bytes())
+        return parse_json(path.read_bytes())
     except OSError as error:
         raise ProfileError(
             f"{path}: cannot read the lookup table: {error.strerror} "
@@ -182,6 +190,17 @@ def load_table(path: Path, info: NetworkInfo) -> Table:
         ) from error
     except ValueError as error:
         raise ProfileError(f"{path}: not a lookup table: {one_line(error)}") from error
+
+
+def _predicted(path: Path, content: Any, site: CostSite) -> Cost:
+    """The cost function of a file of `eqnet profile-device`."""
+    file = parse_latency(path, content)
+    require_of(path, file, site.info, file.setting.profile_sha256)
+    return lambda spec: file.milliseconds(site.info, spec)
+
+
+def _table(path: Path, content: Any, info: NetworkInfo) -> Table:
+    """A lookup table. Raises ProfileError with one line if it is none."""
     if not isinstance(content, dict):
         raise ProfileError(f"{path}: found {type(content).__name__} (allowed: an object by layer)")
     for layer in info.layers:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 from eqnet.backend.discovery import exporter_of
 from eqnet.backend.files import write_files
 from eqnet.backend.refusals import accepted_refusals
-from eqnet.spec.errors import InfeasibleError, ProfileError
+from eqnet.spec.errors import InfeasibleError
 from eqnet.spec.hardware.costs import REMAINDER_BITS, Cost, CostSite
 from eqnet.spec.hardware.load import load_profile, profiles_dir
 from eqnet.spec.progress import Progress, Silent
@@ -19,7 +19,7 @@ from eqnet.spec.subnet import Score, SubnetSpec
 from eqnet.stages.search.cqap import CQAP_FILE, load_cqap
 from eqnet.stages.search.features import feature_size
 from eqnet.stages.search.genetic import evolve
-from eqnet.stages.search.latency import measure_latency
+from eqnet.stages.search.latency import measure_latency, modelled_latency
 from eqnet.stages.search.measured import AccuracyModel, measure_space
 from eqnet.stages.search.predictor import make_predictor
 from eqnet.stages.search.reachable import EXHAUSTIVE, require_cost, require_reachable
@@ -143,23 +143,22 @@ def _predictor(
 def _cost(session: Session, space: Space, folder: Path, progress: Progress) -> Cost:
     profile, info = space.target.profile, session.supernet.info
     site = CostSite(
-        info, REMAINDER_BITS[profile.remainder], folder, lambda: _times(session, space, progress)
+        info, REMAINDER_BITS[profile.remainder], folder, lambda: _timed(session, space, progress)
     )
     return profile.cost.of(site)
 
 
-def _times(session: Session, space: Space, progress: Progress) -> dict[str, float]:
-    """Milliseconds of every subnet of a space in the profile's runtime, by the subnet's sha256."""
+def _timed(session: Session, space: Space, progress: Progress) -> Cost:
+    """Milliseconds in the profile's runtime: of a small space's subnets, all measured; of a large
+    one's by the latency model beside the supernet, made where there is none of this machine."""
     profile = space.target.profile
     if space.size() > EXHAUSTIVE:
-        raise ProfileError(
-            f"profile '{profile.name}': cost: model 'measured' with {space.size()} subnets to "
-            f"time (allowed: at most {EXHAUSTIVE}; use 'lookup', or fewer choices)"
-        )
+        return modelled_latency(session, profile, progress)
     specs = [space.subnet(genome) for genome in space.all_genomes()]
     exporter = exporter_of(profile)
     times = measure_latency(session.supernet, exporter, profile, specs, progress)
-    return {spec.sha256(): time for spec, time in zip(specs, times, strict=True)}
+    found = {spec.sha256(): time for spec, time in zip(specs, times, strict=True)}
+    return lambda spec: found[spec.sha256()]
 
 
 class _Outcome(NamedTuple):
