@@ -11,14 +11,13 @@ from eqnet.cli.commands import (
     evaluate,
     export,
     inspect,
-    profile_device,
-    profiles,
     quantize,
     report,
     search,
     train,
     verify,
 )
+from eqnet.cli.commands.targets import profile_device, profiles
 from eqnet.cli.helptext import page
 from eqnet.spec.version import __version__
 

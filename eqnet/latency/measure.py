@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,7 +39,9 @@ from eqnet.subnets.target import Target
 SUBNETS, HELD_OUT = 100, 30
 WARM_UP, PROFILED = 2, 10
 # Turns of a subnet with the fully quantized one: as many as take so long, within limits.
-SECONDS, PAIRS = 2.0, (15, 61)
+SECONDS, PAIRS = 1.0, (15, 61)
+# Between two writings of the file, whose way to the disk takes time beside a busy neighbour.
+SAVED_EVERY = 10.0
 # Draws for each subnet that is wanted: in a small network many are equal.
 TRIES = 20
 
@@ -92,7 +95,7 @@ def measure(
 ) -> LatencyFile:
     """Time what is missing in the file `out`, fit the model, and write it.
 
-    The file is written after each subnet, so that a killed run goes on where it stopped. One
+    The file is written every few subnets, so that a killed run goes on where it stopped. One
     that is of another setting is measured anew. Raises MissingExtraError where the runtime
     cannot execute, UsageError for fewer subnets than a model needs, ProfileError for a file
     there that is none or is of another machine.
@@ -115,13 +118,18 @@ def measure(
                 layers=bench.layer_times(),
             )
         known = {_choices(sample): sample for sample in file.samples}
-        for one in _mixed(order):
-            if _choices(one.spec) not in known:
-                sample = known[_choices(one.spec)] = bench.sample(one)
-                samples = (*file.samples, sample)
-                file = file.model_copy(update={"samples": samples, "fit": None})
-                write_file(out, file.model_dump_json())
-            progress.advance()
+        saved = time.monotonic()
+        try:
+            for one in _mixed(order):
+                if _choices(one.spec) not in known:
+                    known[_choices(one.spec)] = bench.sample(one)
+                    if time.monotonic() - saved > SAVED_EVERY:
+                        _save(out, file, known.values())
+                        saved = time.monotonic()
+                progress.advance()
+        finally:
+            if len(known) > len(file.samples):
+                _save(out, file, known.values())
     progress.finish()
     # In this plan's order and role, without what a run of another plan may have left.
     kept = tuple(
@@ -131,6 +139,12 @@ def measure(
     file = fit(file.model_copy(update={"samples": kept}), subject.info, [o.spec for o in order])
     write_file(out, file.model_dump_json())
     return file
+
+
+def _save(out: Path, file: LatencyFile, samples: Iterable[Sample]) -> None:
+    """Write what there is so far; the model is of all."""
+    unfinished = file.model_copy(update={"samples": tuple(samples), "fit": None})
+    write_file(out, unfinished.model_dump_json())
 
 
 def _mixed(order: Sequence[Drawn]) -> list[Drawn]:
@@ -152,7 +166,7 @@ def _choices(one: Sample | SubnetSpec) -> str:
 def _setting(subject: Subject, exporter: Exporter, plan: Plan) -> Setting:
     return Setting(
         profile=subject.profile.name,
-        profile_sha256=subject.profile.sha256(),
+        graph_sha256=subject.profile.graph_sha256(),
         network=network_sha256(subject.info),
         supernet=subject.supernet,
         backend=exporter.name,

@@ -167,6 +167,15 @@ class SearchReport(Frozen):
     supernet: str = Field(description="path of the supernet, or 'bundled'")
     budgets: dict[str, float]
     unit: str = Field(description="unit of every cost in this report, such as 'ms' or 'KiB'")
+    estimated: bool = Field(
+        default=False, description="whether costs are estimates and nothing was measured or counted"
+    )
+    cost_in_float: float | None = Field(
+        default=None, description="of the network without quantization, where cost is a formula"
+    )
+    float_precision: str = Field(
+        default="float32", description="what that would run in: the profile's remainder"
+    )
     evaluations: int = Field(description="subnets whose accuracy was predicted")
     front: tuple[FrontPoint, ...]
     best: SubnetSpec

@@ -150,12 +150,12 @@ def test_a_file_that_is_none_is_not_written_over(run, tmp_path, text):
 def test_a_file_predicts_its_own_network_and_profile_alone(subject, run, tmp_path):
     path = tmp_path / "l.json"
     file = run(ClockTarget())
-    ours = subject.profile.sha256()
+    ours = subject.profile.graph_sha256()
     require_of(path, file, subject.info, ours)
     other = file.setting.model_copy(update={"network": "0" * 64})
     with pytest.raises(ProfileError, match="another network"):
         require_of(path, file.model_copy(update={"setting": other}), subject.info, ours)
-    with pytest.raises(ProfileError, match="another profile, 'by_hand'"):
+    with pytest.raises(ProfileError, match="under profile 'by_hand'"):
         require_of(path, file, subject.info, "0" * 64)
     with pytest.raises(ProfileError, match="34 subnets measured and no model yet"):
         require_of(path, file.model_copy(update={"fit": None}), subject.info, ours)

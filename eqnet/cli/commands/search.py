@@ -106,6 +106,7 @@ def _print(report: SearchReport, folder: Path) -> None:
                 f"{report.best.avg_activation_bits:.2f} activation bits on average",
                 "accuracies": judged(report.judge),
                 "measured": _measured(report),
+                "without quantization": _in_float(report),
                 "slow": "; ".join(report.slow) or None,
                 "budgets": ", ".join(f"{k} <= {v:g}" for k, v in report.budgets.items()) or None,
                 "predictor": predictor,
@@ -115,6 +116,14 @@ def _print(report: SearchReport, folder: Path) -> None:
             }
         )
     )
+
+
+def _in_float(report: SearchReport) -> str | None:
+    from eqnet.cli.output import quantity
+
+    if report.cost_in_float is None:
+        return None
+    return f"{quantity(report.cost_in_float, report.unit)} in {report.float_precision}"
 
 
 def _measured(report: SearchReport) -> str | None:

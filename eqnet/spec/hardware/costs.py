@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from eqnet.spec.errors import ProfileError, one_line
 from eqnet.spec.latency.file import is_latency, parse_latency, require_of
 from eqnet.spec.network import LayerInfo, NetworkInfo
-from eqnet.spec.scheme import Frozen
+from eqnet.spec.scheme import Form, Frozen
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
 from eqnet.spec.texts import parse_json
 
@@ -34,18 +34,20 @@ class CostSite(NamedTuple):
 
     wide: bits of what stays in float. folder: where the profile's files are sought.
     timed: measures subnets here, and gives the cost of those of the search space, milliseconds.
-    profile_sha256: of the profile, by which a measurement of it is known.
+    graph_sha256: the profile's, by which a measurement of it is known.
     """
 
     info: NetworkInfo
     wide: int
     folder: Path
     timed: Callable[[], Cost]
-    profile_sha256: str = ""
+    graph_sha256: str = ""
 
 
 class _LayerSum(Frozen):
     """A cost that is a sum over layers, of weights with w bits and inputs with a bits."""
+
+    estimated: ClassVar[bool] = False
 
     def of(self, site: CostSite) -> Cost:
         """The cost function."""
@@ -99,7 +101,8 @@ class BitSerial(_LayerSum):
 
 
 class Roofline(_LayerSum):
-    """Estimated milliseconds: the longer of arithmetic and of moving weights, inputs and outputs.
+    """Estimated milliseconds: the longer of arithmetic and of moving weights, inputs and outputs
+    (the roofline of Williams, Waterman and Patterson, CACM 52(4), 2009), layer by layer.
 
     `tops` is the rate at 8 bits in 10^12 operations a second, and wider operands are slower in
     proportion; `gbps` is 10^9 bytes a second.
@@ -108,7 +111,8 @@ class Roofline(_LayerSum):
     model: Literal["roofline"]
     tops: Annotated[float, Field(gt=0)] = 100.0
     gbps: Annotated[float, Field(gt=0)] = 300.0
-    unit: ClassVar[str] = "ms (roofline estimate)"
+    unit: ClassVar[str] = "ms (estimated: roofline)"
+    estimated: ClassVar[bool] = True
 
     def layer(self, info: NetworkInfo, layer: LayerInfo, w: int, a: int) -> float:
         """As the class says."""
@@ -119,9 +123,44 @@ class Roofline(_LayerSum):
         return max(arithmetic, moved) * 1e3
 
 
+class BitSerialEnergy(_LayerSum):
+    """Microjoules of a rows x columns array that multiplies one bit by one bit, with memories.
+
+    Weights lie still in the array while inputs pass: each weight comes once from DRAM; for each
+    output position every tile of columns reads its inputs once from SRAM, and each output is
+    written once. A product of w by a bits is w x a products of bits, and each cycle adds one sum
+    of a column's rows to its accumulator.
+
+    Picojoules by default from Horowitz, "Computing's energy problem", ISSCC 2014 (45 nm, 0.9 V):
+    an 8-bit product 0.2, so 1/64 of it for one bit by one bit; a 32-bit sum 0.1; 64 bits of a
+    32 KiB SRAM 20; 64 bits of DRAM 1300, the least that is given there.
+    """
+
+    model: Literal["bit_serial_energy"]
+    rows: Annotated[int, Field(gt=0)] = 16
+    columns: Annotated[int, Field(gt=0)] = 16
+    product_pj: Annotated[float, Field(ge=0)] = 0.2 / 64
+    sum_pj: Annotated[float, Field(ge=0)] = 0.1
+    sram_bit_pj: Annotated[float, Field(ge=0)] = 20 / 64
+    dram_bit_pj: Annotated[float, Field(ge=0)] = 1300 / 64
+    unit: ClassVar[str] = "uJ"
+
+    def layer(self, info: NetworkInfo, layer: LayerInfo, w: int, a: int) -> float:
+        """As the class says."""
+        depth = layer.weights // layer.out_channels
+        positions = layer.macs // layer.weights
+        sums = positions * layer.out_channels * math.ceil(depth / self.rows) * w * a
+        tiles = math.ceil(layer.out_channels / self.columns)
+        moved = positions * (tiles * depth + layer.out_channels) * a
+        picojoules = layer.macs * w * a * self.product_pj + sums * self.sum_pj
+        picojoules += moved * self.sram_bit_pj + layer.weights * w * self.dram_bit_pj
+        return picojoules / 1e6
+
+
 class Size(Frozen):
     """KiB of all weights."""
 
+    estimated: ClassVar[bool] = False
     model: Literal["size"]
     unit: ClassVar[str] = "KiB"
 
@@ -140,6 +179,7 @@ class Lookup(Frozen):
     model: Literal["lookup"]
     table: str
     unit: ClassVar[str] = "ms"
+    estimated: ClassVar[bool] = False
 
     def of(self, site: CostSite) -> Cost:
         """The cost function. Raises ProfileError for a bad table."""
@@ -157,6 +197,7 @@ class Measured(Frozen):
 
     model: Literal["measured"]
     unit: ClassVar[str] = "ms"
+    estimated: ClassVar[bool] = False
 
     def of(self, site: CostSite) -> Cost:
         """The cost function, of the subnets of the space; measures what is needed for it."""
@@ -164,8 +205,29 @@ class Measured(Frozen):
 
 
 CostModel = Annotated[
-    BitOps | BitSerial | Roofline | Size | Lookup | Measured, Field(discriminator="model")
+    BitOps | BitSerial | BitSerialEnergy | Roofline | Size | Lookup | Measured,
+    Field(discriminator="model"),
 ]
+
+
+def cost_in_float(model: BaseModel, site: CostSite) -> float | None:
+    """What a formula says of the network without any quantization, in the remainder's precision.
+
+    None for a model that knows no subnet but those that were measured or tabulated.
+    """
+    if not isinstance(model, _LayerSum | Size):
+        return None
+    layers = site.info.layer_names()
+    spec = SubnetSpec(
+        supernet="",
+        form=Form(),
+        weights=dict.fromkeys(layers, REMAINDER),
+        activations={},
+        carriers={},
+        avg_weight_bits=site.wide,
+        avg_activation_bits=site.wide,
+    )
+    return model.of(site)(spec)
 
 
 def size_kib(info: NetworkInfo, spec: SubnetSpec, wide: int) -> float:
@@ -195,7 +257,7 @@ def _read(path: Path) -> Any:
 def _predicted(path: Path, content: Any, site: CostSite) -> Cost:
     """The cost function of a file of `eqnet profile-device`."""
     file = parse_latency(path, content)
-    require_of(path, file, site.info, file.setting.profile_sha256)
+    require_of(path, file, site.info, site.graph_sha256)
     return lambda spec: file.milliseconds(site.info, spec)
 
 

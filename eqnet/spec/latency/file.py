@@ -80,11 +80,12 @@ class Fit(Frozen):
 class Setting(Frozen):
     """What a measurement is of, by which files can be told apart.
 
-    network: sha256 of its layers and tensors, which other weights do not change.
+    network: sha256 of its layers and tensors, which other weights do not change. graph_sha256:
+    of the profile, as far as it decides about graphs.
     """
 
     profile: str
-    profile_sha256: str
+    graph_sha256: str
     network: str
     supernet: str
     backend: str
@@ -158,7 +159,7 @@ def parse_latency(path: Path, content: Any) -> LatencyFile:
         raise ProfileError(f"{path}: not a latency file: {first_problem(error)}") from error
 
 
-def require_of(path: Path, file: LatencyFile, info: NetworkInfo, profile_sha256: str) -> None:
+def require_of(path: Path, file: LatencyFile, info: NetworkInfo, graph_sha256: str) -> None:
     """Raise ProfileError unless a file predicts subnets of this network under this profile."""
     if file.fit is None:
         raise ProfileError(
@@ -167,7 +168,8 @@ def require_of(path: Path, file: LatencyFile, info: NetworkInfo, profile_sha256:
         )
     if file.setting.network != network_sha256(info):
         raise ProfileError(f"{path}: of another network (allowed: one measured with this one)")
-    if file.setting.profile_sha256 != profile_sha256:
+    if file.setting.graph_sha256 != graph_sha256:
         raise ProfileError(
-            f"{path}: measured under another profile, '{file.setting.profile}' as it then was"
+            f"{path}: measured under profile '{file.setting.profile}', which makes other graphs "
+            "(allowed: one with the same backend, device, placement and storage)"
         )

@@ -34,7 +34,7 @@ def profile_device(
     profile, supernet: what is measured; None is the bundled supernet. graphs: a folder of
     `write_graphs` in their place, for which no torch is needed. out: the file; by default
     ``latency.PROFILE.json`` in the supernet's folder, where a search looks for it, or in the
-    current one. It is written after each subnet, and a run that was stopped goes on with it.
+    current one. It is written every few seconds, and a run that was stopped goes on with it.
     Raises UsageError for both or neither of profile and graphs, MissingExtraError where the
     runtime cannot execute.
     """

@@ -95,7 +95,7 @@ def _beside(
         return None
     file = read_latency(path)
     wanted = {
-        "profile_sha256": profile.sha256(),
+        "graph_sha256": profile.graph_sha256(),
         "network": network_sha256(info),
         "runtime": exporter.runtime_version(),
         "threads": profile.bench.threads,

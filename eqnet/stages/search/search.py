@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -11,8 +12,9 @@ from eqnet.backend.discovery import exporter_of
 from eqnet.backend.files import write_files
 from eqnet.backend.refusals import accepted_refusals
 from eqnet.spec.errors import InfeasibleError
-from eqnet.spec.hardware.costs import REMAINDER_BITS, Cost, CostSite
+from eqnet.spec.hardware.costs import REMAINDER_BITS, Cost, CostSite, cost_in_float
 from eqnet.spec.hardware.load import load_profile, profiles_dir
+from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.progress import Progress, Silent
 from eqnet.spec.reports import FrontPoint, SearchReport
 from eqnet.spec.subnet import Score, SubnetSpec
@@ -77,6 +79,9 @@ def search(
         supernet=session.label,
         budgets=limits,
         unit=rules.cost.unit,
+        estimated=rules.cost.estimated,
+        cost_in_float=_cost_in_float(session, rules),
+        float_precision=rules.remainder,
         evaluations=len(scorer.scored),
         front=tuple(_point(candidate) for candidate in outcome.front),
         best=_scored(best, rules.cost.unit),
@@ -142,10 +147,16 @@ def _predictor(
 
 def _cost(session: Session, space: Space, folder: Path, progress: Progress) -> Cost:
     profile, info = space.target.profile, session.supernet.info
-    site = CostSite(
-        info, REMAINDER_BITS[profile.remainder], folder, lambda: _timed(session, space, progress)
-    )
-    return profile.cost.of(site)
+    wide, graphs = REMAINDER_BITS[profile.remainder], profile.graph_sha256()
+    timed = partial(_timed, session, space, progress)
+    return profile.cost.of(CostSite(info, wide, folder, timed, graphs))
+
+
+def _cost_in_float(session: Session, profile: HardwareProfile) -> float | None:
+    """What the cost's formula says of the float network, where it is a formula."""
+    wide = REMAINDER_BITS[profile.remainder]
+    site = CostSite(session.supernet.info, wide, Path(), lambda: lambda _: 0.0)
+    return cost_in_float(profile.cost, site)
 
 
 def _timed(session: Session, space: Space, progress: Progress) -> Cost:
