@@ -8,10 +8,12 @@ from typing import NamedTuple
 import torch
 
 from eqnet.backend.discovery import find_exporter
+from eqnet.latency.measure import HELD_OUT, SUBNETS
 from eqnet.qdq.to_onnx import to_onnx
 from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.stages.search.cqap import CQAP_FILE
 from eqnet.stages.search.measured import IMAGES
+from eqnet.stages.search.reachable import EXHAUSTIVE
 from eqnet.stages.search.search import FINALISTS, MEASURED_SPACE, QUICK_IMAGES, QUICK_SUBNETS
 from eqnet.stages.search.space import Space
 from eqnet.subnets.target import Target
@@ -47,7 +49,9 @@ def work_of(session: Session, profile: HardwareProfile) -> Work:
     elif fits:
         subnets, limit = QUICK_SUBNETS, QUICK_IMAGES
     images = len(session.calibration()) + min(validation, limit)
-    graphs = space.size() if profile.cost.model == "measured" else 0
+    graphs = 0
+    if profile.cost.model == "measured":  # all, or those that a latency model is fitted to
+        graphs = space.size() if space.size() <= EXHAUSTIVE else SUBNETS + HELD_OUT
     return Work(subnets + min(FINALISTS, space.size()), images, graphs, fits)
 
 
