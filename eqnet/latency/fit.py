@@ -27,7 +27,7 @@ LEAST = 8
 """Subnets without which no model is fitted."""
 # What is tried: relative error of a measurement, width of a layer's deviation from the profiler's
 # times as a share of them, width of a tensor's deviation from its kind as a share of that.
-NOISES = (0.003, 0.01, 0.03)
+NOISES = (0.01, 0.02, 0.05)
 LAYER_WIDTHS = (0.03, 0.1, 0.3, 1.0)
 TENSOR_WIDTHS = (0.03, 0.1, 0.3, 1.0)
 # The profiler's sum itself is off by overheads, and a pass costs this share of the fully
