@@ -53,3 +53,18 @@ def test_fewer_bits_are_clipped_and_differ_from_carriers(subject, found):
     assert found(narrow) - found(spec) == {f"requantized: {tensor}", f"clipped: {tensor}"}
     split = {name: bits for name, bits in spec.carriers.items() if name != tensor}
     assert f"split: {tensor}" in found(spec.model_copy(update={"carriers": split}))
+
+
+def test_a_sum_differs_where_its_convolution_is_of_the_other_kind(subject, found):
+    (tensor,) = (each for each in subject.info.tensors if each.added_to_convs)
+    (conv,) = tensor.added_to_convs
+    spec = quantized(subject.target)
+    assert tensor.name in spec.carriers
+    pairs = dict.fromkeys(subject.target.free_layers(), (8, 8))
+    beside = subject.target.subnet(pairs, float_layers=[conv])
+    assert f"added to float: {tensor.name}" in found(beside) - found(spec)
+    without = {name: bits for name, bits in spec.carriers.items() if name != tensor.name}
+    bare = spec.model_copy(update={"carriers": without})
+    assert f"added in float: {tensor.name}" in found(bare) - found(spec)
+    both = beside.model_copy(update={"carriers": without})
+    assert not [name for name in found(both) if name.startswith("added")]

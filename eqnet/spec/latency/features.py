@@ -14,13 +14,23 @@ from eqnet.spec.network import NetworkInfo, TensorInfo
 from eqnet.spec.scheme import STORAGE_BITS, Frozen
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
 
-Pass = Literal["quantized", "given in float", "read in float", "split", "requantized", "clipped"]
+Pass = Literal[
+    "quantized",
+    "given in float",
+    "read in float",
+    "split",
+    "requantized",
+    "clipped",
+    "added in float",
+    "added to float",
+]
 """What happens to a tensor.
 
 quantized: made in float, held in integers. given in float: made by integer kernels, and not held
 in integers. read in float: held in integers, and a layer in float reads it. split: layers read
 integers, others floats. requantized: layers read other integers than the rest. clipped: held in
-fewer bits than the storage has.
+fewer bits than the storage has. added in float, added to float: a sum that a convolution's own
+kernel may absorb has floats in a convolution of integers, or integers in one of floats.
 """
 LAYER = "layer"
 
@@ -58,9 +68,9 @@ def _is_integer(origin: Origin, floats: set[str], spec: SubnetSpec) -> bool:
 
 def _passes(tensor: TensorInfo, made: bool, floats: set[str], spec: SubnetSpec) -> set[Pass]:
     carrier, narrow = spec.carriers.get(tensor.name), spec.activations.get(tensor.name)
-    found: set[Pass] = set()
+    found = _sums(tensor, floats, held=carrier is not None)
     if carrier is None and narrow is None:
-        return {"given in float"} if made else found
+        return found | {"given in float"} if made else found
     if not made:
         found.add("quantized")
     if not floats.isdisjoint(tensor.layers):
@@ -72,3 +82,11 @@ def _passes(tensor: TensorInfo, made: bool, floats: set[str], spec: SubnetSpec) 
     if min(bits for bits in (carrier, narrow) if bits is not None) < STORAGE_BITS:
         found.add("clipped")
     return found
+
+
+def _sums(tensor: TensorInfo, floats: set[str], *, held: bool) -> set[Pass]:
+    """Of a tensor that convolutions may add to their outputs. held: in integers."""
+    absorbing = {*tensor.added_to_convs}
+    if held:
+        return {"added to float"} if absorbing & floats else set()
+    return {"added in float"} if absorbing - floats else set()
