@@ -35,7 +35,7 @@ def main(profile: str) -> None:
     info = session.supernet.info
     space = Space.of(Target.of(info, rules), session.identity)
     budgets = {str(name): limit for name, limit in rules.budgets.items()}
-    cost = rules.cost.of(CostSite(info, REMAINDER_BITS[rules.remainder], profiles_dir(), dict))
+    cost = rules.cost.of(CostSite(info, REMAINDER_BITS[rules.remainder], profiles_dir()))
     cqap = load_cqap(session.folder, session.identity, feature_size(info))
     for population, generations in SHAPES:
         started, busy = time.perf_counter(), time.process_time()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from eqnet.stages.export.export import export
     from eqnet.stages.gate import gate
     from eqnet.stages.inspect import inspect
+    from eqnet.stages.profile_device import profile_device
     from eqnet.stages.quantize import quantize
     from eqnet.stages.report import report
     from eqnet.stages.search.search import search
@@ -43,6 +44,7 @@ __all__ = [
     "inspect",
     "load",
     "post_training",
+    "profile_device",
     "quantize",
     "report",
     "search",
@@ -61,6 +63,7 @@ _HOME = {
     "inspect": "eqnet.stages.inspect",
     "load": "eqnet.runtime",
     "post_training": "eqnet.stages.train.post_training",
+    "profile_device": "eqnet.stages.profile_device",
     "quantize": "eqnet.stages.quantize",
     "report": "eqnet.stages.report",
     "search": "eqnet.stages.search.search",

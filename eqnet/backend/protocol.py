@@ -7,7 +7,7 @@ exporters and checking profiles works on a machine where the runtime is not inst
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -180,6 +180,31 @@ class Inspects(Protocol):
         node of it, known by its name. The finding has one entry for each, in their order, by
         the runtime's own word where it is here. A file that the target does not take is the
         verdict "refused" and no error. `eqnet inspect` calls it in a process of its own.
+        """
+        ...
+
+
+REST = ""
+
+
+@runtime_checkable
+class TimesLayers(Protocol):
+    """What an exporter may have besides: its runtime's profiler."""
+
+    def layer_times(
+        self,
+        model: Path,
+        inputs: Array,
+        layers: Collection[str],
+        *,
+        profile: HardwareProfile,
+        threads: int,
+        runs: int,
+    ) -> Mapping[str, float]:
+        """Mean milliseconds of one run, by layer; what is of no layer is under `REST`.
+
+        model: a file that `lower` made. layers: names of its nodes. A layer has the time of all
+        that the runtime fused into it.
         """
         ...
 

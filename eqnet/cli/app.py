@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from eqnet.cli.commands import demo, profiles
+from eqnet.cli.commands import demo
 from eqnet.cli.commands.judging import bench, compare, gate, inspect, report, verify
 from eqnet.cli.commands.making import evaluate, explain, export, quantize, search, train
+from eqnet.cli.commands.targets import profile_device, profiles
 from eqnet.cli.helptext import page
 from eqnet.spec.version import __version__
 
@@ -57,6 +58,7 @@ app.command("search", help=page(search.HELP))(search.search)
 app.command("explain", help=page(explain.HELP))(explain.explain)
 app.command("export", help=page(export.HELP))(export.export)
 app.command("verify", help=page(verify.HELP))(verify.verify)
+app.command("profile-device", help=page(profile_device.HELP))(profile_device.profile_device)
 app.command("bench", help=page(bench.HELP))(bench.bench)
 app.command("compare", help=page(compare.HELP))(compare.compare)
 app.command("gate", help=page(gate.HELP))(gate.gate)

@@ -249,6 +249,12 @@ class SearchReport(Frozen):
     supernet: str = Field(description="path of the supernet, or 'bundled'")
     budgets: dict[str, float]
     unit: str = Field(description="unit of every cost in this report, such as 'ms' or 'KiB'")
+    estimated: bool = Field(
+        default=False, description="whether costs are estimates and nothing was measured or counted"
+    )
+    float_precision: str = Field(
+        default="float32", description="of `float_network`: the profile's remainder"
+    )
     objectives: tuple[str, ...] = Field(
         default=("cost",), description="what was minimised beside the predicted error"
     )

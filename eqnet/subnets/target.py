@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from eqnet.spec.errors import ProfileError, UsageError
@@ -56,6 +56,7 @@ class Target:
         supernet: str = "",
         float_groups: frozenset[str] = frozenset(),
         stem: str | None = None,
+        float_layers: Collection[str] = (),
     ) -> SubnetSpec:
         """The subnet with (weight bits, activation bits) for each free layer.
 
@@ -65,8 +66,10 @@ class Target:
         float_groups: op groups (and "add") that are left in the remainder; "activated" are the
         layers whose output goes to a Swish, a sigmoid or their like. stem: the first
         layer, one of `cuts`, that is not: with the free layers before it everything is.
+        float_layers: free layers that are, by name.
         """
         left = self.left_float(float_groups, stem)
+        left |= set(float_layers).intersection(self.free_layers())
         chosen = {layer.name: self._choice(layer, left, pairs) for layer in self.info.layers}
         read = self._read_bits(chosen)
         weights = {}

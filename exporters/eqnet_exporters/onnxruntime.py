@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import onnx_ir as ir
 
 from eqnet.backend.capabilities import capability_refusals
 from eqnet.backend.machine.isa import Cpu, promises_no_vnni, this_cpu
-from eqnet.backend.protocol import Capabilities, HostLimit, Runner
+from eqnet.backend.protocol import Array, Capabilities, HostLimit, Runner
 from eqnet.backend.refusals import Refusal
 from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.manifest import MODEL
@@ -20,6 +20,7 @@ from eqnet_exporters.ort import inspect as ort_inspect
 from eqnet_exporters.ort import session as ort
 from eqnet_exporters.ort.guard_requantization import guard_requantization
 from eqnet_exporters.ort.keep_float_weights import keep_float_weights
+from eqnet_exporters.ort.layer_times import layer_times
 from eqnet_exporters.ort.own_zero_points import own_zero_points
 from eqnet_exporters.passes.activation_storage import activation_storage
 from eqnet_exporters.passes.fold_activations import fold_activations
@@ -102,6 +103,19 @@ class OnnxRuntimeExporter:
     ) -> list[str]:
         """Layers that ONNX Runtime's optimized graph runs as QLinearConv, QGemm and the like."""
         return ort.int8_layers(folder / MODEL, layers)
+
+    def layer_times(
+        self,
+        model: Path,
+        inputs: Array,
+        layers: Collection[str],
+        *,
+        profile: HardwareProfile,
+        threads: int,
+        runs: int,
+    ) -> Mapping[str, float]:
+        """Milliseconds of each layer's kernel by ONNX Runtime's profiler."""
+        return layer_times(model, inputs, layers, threads=threads, runs=runs)
 
     def open_plain(self, model: Path, *, threads: int) -> Runner:
         """Load any ONNX file with the session's default options, which `inspect` tells of."""

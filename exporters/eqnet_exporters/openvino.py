@@ -10,14 +10,14 @@ and weights with a zero-point, which also drop their layer to float32 (up to 44 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import onnx_ir as ir
 
 from eqnet.backend.capabilities import capability_refusals
 from eqnet.backend.machine.isa import Cpu, onednn_cpu, promises_no_vnni
-from eqnet.backend.protocol import Capabilities, HostLimit, Runner
+from eqnet.backend.protocol import Array, Capabilities, HostLimit, Runner
 from eqnet.backend.refusals import Refusal
 from eqnet.spec.errors import MissingExtraError, OutputError
 from eqnet.spec.hardware.profile import HardwareProfile
@@ -29,6 +29,7 @@ from eqnet_exporters.ov import inspect as ov_inspect
 from eqnet_exporters.ov import run as ov_run
 from eqnet_exporters.ov.expand_by_value import expand_by_value
 from eqnet_exporters.ov.hoist_quantizers import hoist_quantizers
+from eqnet_exporters.ov.layer_times import layer_times
 from eqnet_exporters.ov.quantize_transposed import quantize_transposed
 from eqnet_exporters.ov.reduce_in_float import reduce_in_float
 from eqnet_exporters.ov.split_norms import split_norms
@@ -180,6 +181,20 @@ class OpenVinoExporter:
         """Layers whose primitive is an int8 one in the compiled model's runtime graph."""
         onnx, setting = folder / MODEL, ov_run.Setting.of(profile)
         return ov_run.int8_layers(_shipped(onnx), onnx, layers, setting)
+
+    def layer_times(
+        self,
+        model: Path,
+        inputs: Array,
+        layers: Collection[str],
+        *,
+        profile: HardwareProfile,
+        threads: int,
+        runs: int,
+    ) -> Mapping[str, float]:
+        """Milliseconds of each layer's primitive by OpenVINO's performance counters."""
+        setting = ov_run.Setting.of(profile, threads=threads)
+        return layer_times(model, inputs, layers, setting, runs=runs)
 
     def inspect(self, model: Path, layers: Sequence[LayerForm]) -> BackendFinding:
         """What the CPU plugin's runtime graph makes of any ONNX file."""

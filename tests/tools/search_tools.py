@@ -49,7 +49,7 @@ def lowbit(**changes: object) -> HardwareProfile:
 
 def cost_function(info: NetworkInfo, rules: HardwareProfile, folder: Path | None = None) -> Cost:
     """The cost function of a profile whose cost model times nothing."""
-    return rules.cost.of(CostSite(info, REMAINDER_BITS[rules.remainder], folder or Path(), dict))
+    return rules.cost.of(CostSite(info, REMAINDER_BITS[rules.remainder], folder or Path()))
 
 
 def space_of(info: NetworkInfo, rules: HardwareProfile) -> Space:

@@ -17,6 +17,8 @@ BOARD = [
     "eqnet.subnets",
     "eqnet.backend",
     "eqnet.data",
+    "eqnet.latency",
+    "eqnet.stages.profile_device",
     "eqnet.stages.verify",
     "eqnet.stages.bench",
     "eqnet.stages.inspect",

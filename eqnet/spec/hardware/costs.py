@@ -16,6 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 from pydantic import Field
 
 from eqnet.spec.errors import ProfileError, one_line
+from eqnet.spec.latency.file import is_latency, parse_latency, require_of
 from eqnet.spec.network import LayerInfo, NetworkInfo
 from eqnet.spec.scheme import Frozen
 from eqnet.spec.subnet import REMAINDER, SubnetSpec, WeightChoice
@@ -49,21 +50,30 @@ class LayerSum:
         return self.one(layer, spec.weights[layer.name], spec.activations.get(layer.input, 0))
 
 
+def not_timed() -> Cost:
+    """For places where no cost model times anything."""
+    raise ProfileError("cost: model 'measured' is timed in a search (allowed here: any other)")
+
+
 class CostSite(NamedTuple):
     """What a cost model may need beside its parameters.
 
     wide: bits of what stays in float. folder: where the profile's files are sought.
-    timed: measures every subnet of the search space, milliseconds by the subnet's sha256.
+    timed: measures subnets here, and gives the cost of those of the search space, milliseconds.
+    graph_sha256: the profile's, by which a measurement of it is known.
     """
 
     info: NetworkInfo
     wide: int
     folder: Path
-    timed: Callable[[], Mapping[str, float]]
+    timed: Callable[[], Cost] = not_timed
+    graph_sha256: str = ""
 
 
 class _LayerSum(Frozen):
     """A cost that is a sum over layers, of weights with w bits and inputs with a bits."""
+
+    estimated: ClassVar[bool] = False
 
     def of(self, site: CostSite) -> Cost:
         """The cost function."""
@@ -112,7 +122,8 @@ class BitSerial(_LayerSum):
 
 
 class Roofline(_LayerSum):
-    """Estimated milliseconds: the longer of arithmetic and of moving weights, inputs and outputs.
+    """Estimated milliseconds: the longer of arithmetic and of moving weights, inputs and outputs
+    (the roofline of Williams, Waterman and Patterson, CACM 52(4), 2009), layer by layer.
 
     `tops` is the rate at 8 bits in 10^12 operations a second, and wider operands are slower in
     proportion; `gbps` is 10^9 bytes a second.
@@ -121,7 +132,8 @@ class Roofline(_LayerSum):
     model: Literal["roofline"]
     tops: Annotated[float, Field(gt=0)] = 100.0
     gbps: Annotated[float, Field(gt=0)] = 300.0
-    unit: ClassVar[str] = "ms (roofline estimate)"
+    unit: ClassVar[str] = "ms (estimated: roofline)"
+    estimated: ClassVar[bool] = True
 
     def layer(self, info: NetworkInfo, layer: LayerInfo, w: int, a: int) -> float:
         """As the class says."""
@@ -130,6 +142,40 @@ class Roofline(_LayerSum):
         arithmetic = 2 * layer.macs * max(w, a, 8) / 8 / (self.tops * 1e12)
         moved = (layer.weights * w + (read + written) * a) / 8 / (self.gbps * 1e9)
         return max(arithmetic, moved) * 1e3
+
+
+class BitSerialEnergy(_LayerSum):
+    """Microjoules of a rows x columns array that multiplies one bit by one bit, with memories.
+
+    Weights lie still in the array while inputs pass: each weight comes once from DRAM; for each
+    output position every tile of columns reads its inputs once from SRAM, and each output is
+    written once. A product of w by a bits is w x a products of bits, and each cycle adds one sum
+    of a column's rows to its accumulator.
+
+    Picojoules by default from Horowitz, "Computing's energy problem", ISSCC 2014 (45 nm, 0.9 V):
+    an 8-bit product 0.2, so 1/64 of it for one bit by one bit; a 32-bit sum 0.1; 64 bits of a
+    32 KiB SRAM 20; 64 bits of DRAM 1300, the least that is given there.
+    """
+
+    model: Literal["bit_serial_energy"]
+    rows: Annotated[int, Field(gt=0)] = 16
+    columns: Annotated[int, Field(gt=0)] = 16
+    product_pj: Annotated[float, Field(ge=0)] = 0.2 / 64
+    sum_pj: Annotated[float, Field(ge=0)] = 0.1
+    sram_bit_pj: Annotated[float, Field(ge=0)] = 20 / 64
+    dram_bit_pj: Annotated[float, Field(ge=0)] = 1300 / 64
+    unit: ClassVar[str] = "uJ"
+
+    def layer(self, info: NetworkInfo, layer: LayerInfo, w: int, a: int) -> float:
+        """As the class says."""
+        depth = layer.weights // layer.out_channels
+        positions = layer.macs // layer.weights
+        sums = positions * layer.out_channels * math.ceil(depth / self.rows) * w * a
+        tiles = math.ceil(layer.out_channels / self.columns)
+        moved = positions * (tiles * depth + layer.out_channels) * a
+        picojoules = layer.macs * w * a * self.product_pj + sums * self.sum_pj
+        picojoules += moved * self.sram_bit_pj + layer.weights * w * self.dram_bit_pj
+        return picojoules / 1e6
 
 
 class Size(_LayerSum):
@@ -144,35 +190,43 @@ class Size(_LayerSum):
 
 
 class Lookup(Frozen):
-    """Milliseconds from a JSON table, named by its path from the profile.
+    """Milliseconds from a JSON file, named by its path from the profile.
 
-    The table: layer -> {"w4a8": milliseconds, ..., "remainder": milliseconds}.
+    A table: layer -> {"w4a8": milliseconds, ..., "remainder": milliseconds}; or what `eqnet
+    profile-device` made, on any machine.
     """
 
     model: Literal["lookup"]
     table: str
     unit: ClassVar[str] = "ms"
+    estimated: ClassVar[bool] = False
 
     def of(self, site: CostSite) -> Cost:
         """The cost function. Raises ProfileError for a bad table."""
-        table = load_table(site.folder / self.table, site.info)
+        path = site.folder / self.table
+        content = _read(path)
+        if is_latency(content):
+            return _predicted(path, content, site)
+        table = _table(path, content, site.info)
         return LayerSum(site.info.layers, partial(_looked_up, table))
 
 
 class Measured(Frozen):
-    """Milliseconds in the real runtime on this host, of every subnet of a small space."""
+    """Milliseconds in the real runtime on this host: of every subnet of a small space, and by a
+    model that is fitted to some of a large one."""
 
     model: Literal["measured"]
     unit: ClassVar[str] = "ms"
+    estimated: ClassVar[bool] = False
 
     def of(self, site: CostSite) -> Cost:
-        """The cost function, of the subnets of the space; measures them all."""
-        times = site.timed()
-        return lambda spec: times[spec.sha256()]
+        """The cost function, of the subnets of the space; measures what is needed for it."""
+        return site.timed()
 
 
 CostModel = Annotated[
-    BitOps | BitSerial | Roofline | Size | Lookup | Measured, Field(discriminator="model")
+    BitOps | BitSerial | BitSerialEnergy | Roofline | Size | Lookup | Measured,
+    Field(discriminator="model"),
 ]
 
 
@@ -187,10 +241,10 @@ def size_kib(info: NetworkInfo, spec: SubnetSpec, wide: int) -> float:
     return bits / 8 / 1024
 
 
-def load_table(path: Path, info: NetworkInfo) -> Table:
-    """Read a lookup table. Raises ProfileError with one line if it cannot be read or is none."""
+def _read(path: Path) -> Any:
+    """The value of a JSON file. Raises ProfileError with one line if it cannot be read."""
     try:
-        content: Any = parse_json(path.read_bytes())
+        return parse_json(path.read_bytes())
     except OSError as error:
         raise ProfileError(
             f"{path}: cannot read the lookup table: {error.strerror} "
@@ -198,6 +252,17 @@ def load_table(path: Path, info: NetworkInfo) -> Table:
         ) from error
     except ValueError as error:
         raise ProfileError(f"{path}: not a lookup table: {one_line(error)}") from error
+
+
+def _predicted(path: Path, content: Any, site: CostSite) -> Cost:
+    """The cost function of a file of `eqnet profile-device`."""
+    file = parse_latency(path, content)
+    require_of(path, file, site.info, site.graph_sha256)
+    return lambda spec: file.milliseconds(site.info, spec)
+
+
+def _table(path: Path, content: Any, info: NetworkInfo) -> Table:
+    """A lookup table. Raises ProfileError with one line if it is none."""
     if not isinstance(content, dict):
         raise ProfileError(f"{path}: found {type(content).__name__} (allowed: an object by layer)")
     for layer in info.layers:

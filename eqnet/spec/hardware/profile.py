@@ -302,6 +302,15 @@ class HardwareProfile(Frozen):
             activation_symmetry=self.activations.symmetry,
         )
 
+    def graph_sha256(self) -> str:
+        """Hash of what decides which graph a subnet becomes, and what runs it.
+
+        Another cost model, other budgets and another search change no latency.
+        """
+        keys = {"backend", "opset", "device", "weights", "activations", "remainder", "placement"}
+        text = json.dumps(self.model_dump(mode="json", include=keys), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
     def sha256(self) -> str:
         """Hash of the canonical form of the resolved profile.
 

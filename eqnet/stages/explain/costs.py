@@ -60,7 +60,8 @@ class Costs:
                 self.progress,
             )
         info = self.session.supernet.info
-        site = CostSite(info, REMAINDER_BITS[self.profile.remainder], self.folder, dict)
+        wide, graphs = REMAINDER_BITS[self.profile.remainder], self.profile.graph_sha256()
+        site = CostSite(info, wide, self.folder, graph_sha256=graphs)
         cost = self.profile.cost.of(site)
         return [cost(spec) for spec in specs]
 

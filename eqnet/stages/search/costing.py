@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from eqnet.backend.discovery import exporter_of
-from eqnet.spec.errors import EqnetError, ProfileError, UsageError
+from eqnet.spec.errors import EqnetError, UsageError
 from eqnet.spec.hardware.costs import REMAINDER_BITS, Cost, CostSite
 from eqnet.spec.hardware.load import profiles_dir
 from eqnet.spec.progress import Progress
 from eqnet.stages.search.journal import Journal
+from eqnet.stages.search.modelled import modelled_latency
 from eqnet.stages.search.space import EXHAUSTIVE, Space
 from eqnet.subnets.budgets import COST, quantities
 from eqnet.subnets.limits import Budget, Limit
@@ -33,18 +34,20 @@ def cost_of(
     """
     rules = space.target.profile
 
-    def timed() -> Mapping[str, float]:
+    def timed() -> Cost:
+        if space.size() > EXHAUSTIVE:
+            return modelled_latency(session, rules, progress)
         if journal.state.times is None:
             with_float = isinstance(budgets.get(COST), Limit)
             journal.state.times = _times(session, space, progress, with_float=with_float)
             journal.save()
-        return journal.state.times
+        found = journal.state.times
+        return lambda spec: found[spec.sha256()]
 
     path = Path(profile)
     folder = path.parent if path.suffix in (".yaml", ".yml") else profiles_dir()
-    return rules.cost.of(
-        CostSite(space.target.info, REMAINDER_BITS[rules.remainder], folder, timed)
-    )
+    wide = REMAINDER_BITS[rules.remainder]
+    return rules.cost.of(CostSite(space.target.info, wide, folder, timed, rules.graph_sha256()))
 
 
 def _times(
@@ -52,11 +55,6 @@ def _times(
 ) -> dict[str, float]:
     """Milliseconds of every subnet of a space in the profile's runtime, by the subnet's sha256."""
     profile = space.target.profile
-    if space.size() > EXHAUSTIVE:
-        raise ProfileError(
-            f"profile '{profile.name}': cost: model 'measured' with {space.size()} subnets to "
-            f"time (allowed: at most {EXHAUSTIVE}; use 'lookup', or fewer choices)"
-        )
     specs = [space.subnet(genome) for genome in space.all_genomes()]
     if with_float:
         specs.append(space.target.all_float(space.supernet))

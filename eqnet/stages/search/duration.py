@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 
 from eqnet.backend.discovery import find_exporter
+from eqnet.latency.measure import HELD_OUT, SUBNETS
 from eqnet.sensitivity.measure import CORRECTION_IMAGES, place_images
 from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.subnet import SubnetSpec
@@ -16,7 +17,7 @@ from eqnet.stages.search.fronts.choosing import FINALISTS
 from eqnet.stages.search.measured import IMAGES
 from eqnet.stages.search.search import MEASURED_SPACE
 from eqnet.stages.search.sensitive import FIT_IMAGES, FITTED, places_to_measure
-from eqnet.stages.search.space import Space
+from eqnet.stages.search.space import EXHAUSTIVE, Space
 from eqnet.subnets.target import Target
 from eqnet.supernet.graphs import Graphs
 from eqnet.supernet.session import Session
@@ -48,7 +49,9 @@ def work_of(session: Session, profile: HardwareProfile) -> Work:
     space = Space.of(target, session.identity)
     finalists = min(FINALISTS, space.size())
     calibration, validation = len(session.calibration()), len(session.dataset.validation())
-    graphs = space.size() if profile.cost.model == "measured" else 0
+    graphs = 0
+    if profile.cost.model == "measured":  # all, or those that a latency model is fitted to
+        graphs = space.size() if space.size() <= EXHAUSTIVE else SUBNETS + HELD_OUT
     if (session.folder / CQAP_FILE).is_file():
         return Work(finalists, calibration + validation, graphs)
     if space.size() <= MEASURED_SPACE:

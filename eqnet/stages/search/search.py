@@ -108,6 +108,8 @@ def search(
         supernet=session.label,
         budgets=limits,
         unit=rules.cost.unit,
+        estimated=rules.cost.estimated,
+        float_precision=rules.remainder,
         objectives=minimised,
         evaluations=outcome.evaluations,
         front=front_points(front, measure.winners, rules.cost.unit),

@@ -136,13 +136,23 @@ def _read(path: Path) -> onnx.ModelProto:
         return onnx.load(path)
 
 
+def options_of(path: Path, *, optimize: bool, threads: int | None) -> Any:
+    """The options of a session of an ONNX file. Raises ArtifactError if it is none."""
+    return session_options(optimize, threads, has_int8_activations(_read(path)))
+
+
 def open_model(
     path: Path, *, optimize: bool, threads: int | None, save_optimized: Path | None = None
 ) -> OrtRunner:
     """Load an ONNX file. Raises ArtifactError with one line if it is none or will not load."""
-    options = session_options(optimize, threads, has_int8_activations(_read(path)))
+    options = options_of(path, optimize=optimize, threads=threads)
     if save_optimized is not None:
         options.optimized_model_filepath = str(save_optimized)
+    return runner_of(path, options)
+
+
+def runner_of(path: Path, options: Any) -> OrtRunner:
+    """Load an ONNX file with these options. Raises ArtifactError if it will not load."""
     session = _session(path, options)
     return OrtRunner(session, session.get_inputs()[0].name)
 

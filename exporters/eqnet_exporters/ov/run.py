@@ -156,8 +156,8 @@ def read(ov: Any, core: Any, path: Path) -> Any:
         ) from error
 
 
-def compile_model(path: Path, setting: Setting) -> Any:
-    """Compile a model file.
+def compile_model(path: Path, setting: Setting, properties: Mapping[str, Any] | None = None) -> Any:
+    """Compile a model file. properties: beside those of the setting.
 
     Raises ArtifactError for a file that OpenVINO cannot read, and EqnetError for a device that
     is not here or does not take the model.
@@ -166,7 +166,7 @@ def compile_model(path: Path, setting: Setting) -> Any:
     core = ov.Core()
     model = read(ov, core, path)
     try:
-        return core.compile_model(model, setting.device, setting.config())
+        return core.compile_model(model, setting.device, setting.config() | dict(properties or {}))
     except (RuntimeError, ValueError) as error:
         reason = absent_device(setting.device) or f"OpenVINO cannot compile it: {last_line(error)}"
         raise EqnetError(f"{path}: {reason}") from error

@@ -18,6 +18,7 @@ import eqnet.stages.export.export
 import eqnet.stages.train.post_training
 import eqnet.stages.verify
 from eqnet.cli.main import main
+from eqnet.latency.measure import HELD_OUT, SUBNETS
 from eqnet.spec.errors import CheckpointError, OutputError, UsageError
 from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.inputs import Inputs
@@ -360,6 +361,9 @@ def test_the_work_of_a_search_follows_from_its_space(session: Session) -> None:
     # Each layer and tensor at a few bits, which takes parts of passes.
     assert large.places > len(session.supernet.info.layers)
     assert large.graphs == 0
+    lowbit = load_profile("custom_lowbit")
+    timed = lowbit.model_copy(update={"cost": load_profile("onnxruntime_x86").cost})
+    assert work_of(session, timed).graphs == SUBNETS + HELD_OUT  # by a latency model
     validation, calibration = len(session.dataset.validation()), len(session.calibration())
     assert small.images == validation + calibration
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, ClassVar, Literal
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import numpy as np
 import pytest
@@ -13,7 +14,12 @@ from pydantic import Field, ValidationError
 from search_tools import cost_function, lowbit
 
 from eqnet.spec.errors import MissingExtraError, ProfileError
-from eqnet.spec.hardware.costs import CostModel, size_kib
+from eqnet.spec.hardware.costs import (
+    REMAINDER_BITS,
+    CostModel,
+    CostSite,
+    size_kib,
+)
 from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.progress import Silent
@@ -110,6 +116,50 @@ def test_bit_serial_pays_for_whole_tiles(info, mixed, rows, columns, tiles):
     cycles = sum(positions[name] * tiles[name] * w * a for name, (w, a) in PAIRS.items())
     found = cost_of(info, mixed, model="bit_serial", rows=rows, columns=columns)
     assert found == pytest.approx(cycles / 1e6)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(16, 16), (9, 4)])
+def test_energy_is_that_of_products_sums_and_memories(info, mixed, rows, columns):
+    """By hand: weights once from DRAM, inputs once for each tile of columns, outputs once."""
+    depth = {"stem": 27, "conv1": 72, "depthwise": 9, "conv2": 8, "head": 14}
+    channels = {"stem": 8, "conv1": 8, "depthwise": 8, "conv2": 6, "head": 5}
+    parts = dict.fromkeys(("product_pj", "sum_pj", "sram_bit_pj", "dram_bit_pj"), 0.0)
+    for name, (w, a) in PAIRS.items():
+        positions = MACS[name] // WEIGHTS[name]
+        row_tiles, column_tiles = -(-depth[name] // rows), -(-channels[name] // columns)
+        parts["product_pj"] += MACS[name] * w * a
+        parts["sum_pj"] += positions * channels[name] * row_tiles * w * a
+        parts["sram_bit_pj"] += positions * (column_tiles * depth[name] + channels[name]) * a
+        parts["dram_bit_pj"] += WEIGHTS[name] * w
+    array = {"model": "bit_serial_energy", "rows": rows, "columns": columns}
+    for part, count in parts.items():
+        alone = dict.fromkeys(parts, 0.0) | {part: 2.0}
+        assert cost_of(info, mixed, **array, **alone) == pytest.approx(2 * count / 1e6)
+    horowitz = {"product_pj": 0.2 / 64, "sum_pj": 0.1, "sram_bit_pj": 20 / 64}
+    horowitz["dram_bit_pj"] = 1300 / 64
+    total = sum(parts[part] * picojoules for part, picojoules in horowitz.items())
+    assert cost_of(info, mixed, **array) == pytest.approx(total / 1e6)
+
+
+def test_a_formula_knows_the_float_network_too(info):
+    def in_float(remainder, **cost):
+        rules = lowbit(cost=cost, remainder=remainder)
+        wide = REMAINDER_BITS[rules.remainder]
+        return rules.cost.of(CostSite(info, wide, Path()))(Target.of(info, rules).all_float(""))
+
+    assert in_float("float32", model="size") == pytest.approx(sum(WEIGHTS.values()) * 32 / 8192)
+    limits = {"model": "roofline", "tops": 1, "gbps": 1e9}
+    twice = 2 * 2 * sum(MACS.values()) / 1e12 * 1e3
+    assert in_float("float16", **limits) == pytest.approx(twice)
+    assert in_float("float32", **limits) == pytest.approx(2 * twice)
+
+
+def test_only_the_roofline_is_an_estimate():
+    table = {"lookup": {"table": "t.json"}}
+    for model in get_args(get_args(CostModel)[0]):
+        (name,) = get_args(model.model_fields["model"].annotation)
+        made = model(model=name, **table.get(name, {}))
+        assert made.estimated == (name == "roofline") == ("estimated" in made.unit)
 
 
 def test_roofline_is_the_longer_of_arithmetic_and_memory(info, mixed):

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import json
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 from artifacts import profile
+from latency_tools import ClockTarget
 from nets import small_supernet
 from search_tools import SMALL, lowbit, session_of, size_of, space_of
 
+import eqnet.latency.measure
 import eqnet.stages.search.costing as costing
 import eqnet.stages.search.search as module
+from eqnet.latency.measure import Plan
 from eqnet.spec.errors import ProfileError
+from eqnet.spec.hardware.costs import Lookup
+from eqnet.spec.latency.file import read_latency
 from eqnet.spec.progress import Silent
 from eqnet.spec.reports import SearchReport
 from eqnet.spec.subnet import load_subnet
-from eqnet.stages.search import measured
+from eqnet.stages.search import measured, modelled
 from eqnet.stages.search.cqap import fit, load_cqap, save_cqap
 from eqnet.stages.search.features import encode, feature_size
 from eqnet.stages.search.fronts.choosing import FINALISTS
@@ -155,9 +162,61 @@ def test_a_profile_that_its_target_cannot_execute_is_refused(world, rules, told)
     assert "\n" not in str(caught.value)
 
 
-def test_measuring_a_large_space_is_refused(world):
-    with pytest.raises(ProfileError, match=r"117649 subnets to time .*at most 64; use 'lookup'"):
-        world(lowbit(cost={"model": "measured"}))
+@pytest.fixture
+def clocked(world):
+    """A search by measured cost in a space that counts as large, on a clock of its own."""
+    clock: Any = ClockTarget()
+    world.patch.setattr(costing, "EXHAUSTIVE", 1)
+    world.patch.setattr(modelled, "exporter_of", lambda _: clock)
+    world.patch.setattr(modelled, "Plan", partial(Plan, subnets=16, held_out=4))
+    world.patch.setattr(eqnet.latency.measure, "in_turns", clock.in_turns)
+    world.measure_as(lambda spec: 0.9)
+    groups = ["conv", "depthwise_conv", "linear", "add"]
+    return clock, profile(cost={"model": "measured"}, search_groups=groups)
+
+
+def test_a_large_space_has_the_cost_of_a_model_that_is_made_once(world, clocked):
+    clock, rules = clocked
+    best = world(rules).best
+    path = world.folder / "latency.by_hand.json"
+    file = read_latency(path)
+    assert clock.opened == 1 + 20
+    assert len(file.samples) == 20
+    assert best.measured.cost == file.milliseconds(world.info, best)
+    assert best.measured.unit == "ms"
+    content = path.read_bytes()
+    assert world(rules).best == best
+    assert (clock.opened, path.read_bytes()) == (21, content)
+    looked_up = rules.model_copy(update={"cost": Lookup(model="lookup", table=path.name)})
+    again = world(looked_up).best
+    assert (again.weights, again.measured.cost) == (best.weights, best.measured.cost)
+
+
+def test_a_model_of_another_machine_is_only_looked_up(world, clocked):
+    _, rules = clocked
+    world(rules)
+    path = world.folder / "latency.by_hand.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"host": {"machine": "another", "cpu": "Cortex-A78"}}))
+    with pytest.raises(ProfileError, match=r"another machine, Cortex-A78 .*'lookup'"):
+        world(rules)
+    looked_up = rules.model_copy(update={"cost": Lookup(model="lookup", table=path.name)})
+    assert world(looked_up).best.measured.cost > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [({"fit": None}, "no model yet"), ({"samples": 1}, "not a latency file: samples")],
+)
+def test_a_latency_file_that_predicts_nothing_is_one_line(world, clocked, change, told):
+    _, rules = clocked
+    world(rules)
+    path = world.folder / "latency.by_hand.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    looked_up = rules.model_copy(update={"cost": Lookup(model="lookup", table=path.name)})
+    with pytest.raises(ProfileError, match=told) as caught:
+        world(looked_up)
+    assert "\n" not in str(caught.value)
 
 
 def test_measured_cost_times_each_subnet_once(world):

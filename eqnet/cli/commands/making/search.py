@@ -197,6 +197,7 @@ def _print(report: SearchReport, folder: Path) -> None:
                 "because": report.choice or None,
                 "accuracies": judged(report.judge),
                 "measured": measured_text(report),
+                "without quantization": _in_float(report),
                 "slow": "; ".join(report.slow) or None,
                 "budgets": ", ".join(f"{k} <= {v:.6g}" for k, v in report.budgets.items()) or None,
                 "predictor": predictor,
@@ -206,3 +207,12 @@ def _print(report: SearchReport, folder: Path) -> None:
             }
         )
     )
+
+
+def _in_float(report: SearchReport) -> str | None:
+    """What the float network costs in the same cost model, where that knows it."""
+    from eqnet.cli.output import quantity
+
+    if "cost" not in report.float_network:
+        return None
+    return f"{quantity(report.float_network['cost'], report.unit)} in {report.float_precision}"

@@ -1,0 +1,1 @@
+"""The commands that are about targets: their profiles, and how fast this machine is."""

@@ -1,0 +1,1 @@
+"""Latency of any subnet, by a model that is fitted to measured ones. No torch."""
