@@ -14,11 +14,11 @@ import numpy as np
 from eqnet.spec.hardware.costs import REMAINDER_BITS, CostSite
 from eqnet.spec.hardware.load import load_profile, profiles_dir
 from eqnet.spec.progress import Silent
-from eqnet.stages.search.cqap import load_cqap
+from eqnet.stages.search.accuracy.cqap import load_cqap
+from eqnet.stages.search.accuracy.features import feature_size
 from eqnet.stages.search.evolution.explore import record
 from eqnet.stages.search.evolution.genetic import Breeding, evolve
 from eqnet.stages.search.evolution.seeds import Sensitivities, seeds
-from eqnet.stages.search.features import feature_size
 from eqnet.stages.search.reachable import within_all
 from eqnet.stages.search.scoring import Scorer, matrix
 from eqnet.stages.search.space import Space

@@ -62,8 +62,9 @@ class Chain:
         )
         self.searched = True
 
-    def export(self, subnet: Path | None, *, force: bool) -> None:
-        """Write the artifact of a subnet file; None is the profile's default subnet."""
+    def export(self, subnet: Path | None, *, force: bool, race: bool = True) -> None:
+        """Write the artifact of a subnet file; None is the profile's default subnet, or where
+        `race` what is faster."""
         from eqnet.stages.export.export import export
 
         export(
@@ -75,6 +76,7 @@ class Chain:
             allow_code=self.source.allow_code,
             searches=None,
             force=force,
+            race=race,
             progress=self.source.progress,
         )
         self.exported = True

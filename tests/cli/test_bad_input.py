@@ -10,7 +10,7 @@ from cli_tools import PROFILE
 from safetensors.numpy import load_file, save_file
 
 from eqnet.cli.main import main
-from eqnet.stages.search.cqap import CQAP_FILE
+from eqnet.stages.search.accuracy.cqap import CQAP_FILE
 from eqnet.supernet.checkpoint import SUPERNET_FILE, bundled_supernet
 
 pytestmark = pytest.mark.usefixtures("bundled_data_only")

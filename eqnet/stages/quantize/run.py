@@ -68,6 +68,7 @@ def quantize(
     images: int = 256,
     reconstruct: bool = True,
     search: str = "auto",
+    race: bool = True,
     seed: int = 0,
     device: str = "auto",
     allow_code: bool = False,
@@ -81,7 +82,7 @@ def quantize(
     reconstruct, device: as of `eqnet.stages.train.post_training.post_training`. profiles: names of
     built-in ones, or paths of YAML files. search: "auto" searches where that is expected to
     take under a minute or the profile's budgets need it, and takes the profile's default subnet
-    elsewhere; "always"; "never".
+    elsewhere; "always"; "never". race: as of `eqnet.stages.export.export.export`.
 
     A run with the settings of an earlier one goes on from it: its supernet is not made again,
     and its artifacts are only verified again. force: make all of it anew, also where `out` holds
@@ -133,7 +134,7 @@ def quantize(
         )
         record = write_record(folder, settings, summary)
     source = Source(folder, data, seed, allow_code, listener)
-    plan = _Plan(source, record.supernet, mode, force)
+    plan = _Plan(source, record.supernet, mode, force=force, race=race)
     chains = [_Chain(name, out, plan, profile) for name, profile in rules.items()]
     rows = run_all(chains, out / PAGE, "eqnet quantize")
     return QuantizeResult(
@@ -191,8 +192,11 @@ class _Plan:
     identity: its sha256.
     """
 
-    def __init__(self, source: Source, identity: str, mode: SearchMode, force: bool) -> None:
-        self.source, self.identity, self.mode, self.force = source, identity, mode, force
+    def __init__(
+        self, source: Source, identity: str, mode: SearchMode, *, force: bool, race: bool
+    ) -> None:
+        self.source, self.identity, self.mode = source, identity, mode
+        self.force, self.race = force, race
 
     @cached_property
     def session(self) -> Session:
@@ -246,7 +250,7 @@ class _Chain(Chain):
             if choice.search:
                 self.search()
         chosen = subnet if self.searched else None
-        self.export(chosen, force=self._plan.force)
+        self.export(chosen, force=self._plan.force, race=self._plan.race)
         race = read_manifest(self.artifact).race
         if race is not None:
             self.chosen += f"; raced: {race.chosen}, {race.winner.to_float:.2f} of float's time"

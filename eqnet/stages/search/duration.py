@@ -12,11 +12,11 @@ from eqnet.latency.measure import HELD_OUT, SUBNETS
 from eqnet.sensitivity.measure import CORRECTION_IMAGES, place_images
 from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.subnet import SubnetSpec
-from eqnet.stages.search.cqap import CQAP_FILE
+from eqnet.stages.search.accuracy.cqap import CQAP_FILE
+from eqnet.stages.search.accuracy.measured import IMAGES
+from eqnet.stages.search.accuracy.sensitive import FIT_IMAGES, FITTED, places_to_measure
 from eqnet.stages.search.fronts.choosing import FINALISTS
-from eqnet.stages.search.measured import IMAGES
 from eqnet.stages.search.search import MEASURED_SPACE
-from eqnet.stages.search.sensitive import FIT_IMAGES, FITTED, places_to_measure
 from eqnet.stages.search.space import EXHAUSTIVE, Space
 from eqnet.subnets.target import Target
 from eqnet.supernet.graphs import Graphs

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from eqnet.spec.hardware.costs import Cost, LayerSum
 from eqnet.spec.subnet import SubnetSpec
+from eqnet.stages.search.accuracy.features import encode
+from eqnet.stages.search.accuracy.measured import AccuracyModel
 from eqnet.stages.search.evolution.genetic import Evaluation
-from eqnet.stages.search.features import encode
-from eqnet.stages.search.measured import AccuracyModel
 from eqnet.stages.search.space import EXHAUSTIVE, Genome, Space
 from eqnet.stages.search.vector.choices import Bits, Choices, Widths
 from eqnet.stages.search.vector.encoding import Encoder

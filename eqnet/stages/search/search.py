@@ -17,20 +17,20 @@ from eqnet.spec.hardware.profile import BUDGETS
 from eqnet.spec.progress import Progress, Silent
 from eqnet.spec.reports import SearchReport
 from eqnet.spec.subnet import SubnetSpec
+from eqnet.stages.search.accuracy.cqap import CQAP_FILE, load_cqap
+from eqnet.stages.search.accuracy.features import feature_size
+from eqnet.stages.search.accuracy.measured import AccuracyModel, measure_space
+from eqnet.stages.search.accuracy.sensitive import from_sensitivities
 from eqnet.stages.search.costing import cost_of, float_quantity
-from eqnet.stages.search.cqap import CQAP_FILE, load_cqap
 from eqnet.stages.search.evolution.explore import Outcome, explore
-from eqnet.stages.search.features import feature_size
 from eqnet.stages.search.fronts.choosing import Choice, Rule, most_accurate, take
 from eqnet.stages.search.fronts.front import front_of
 from eqnet.stages.search.fronts.measuring import Measurer
 from eqnet.stages.search.fronts.points import baseline_points, front_points, scored
 from eqnet.stages.search.fronts.stored import write_report
 from eqnet.stages.search.journal import Journal
-from eqnet.stages.search.measured import AccuracyModel, measure_space
 from eqnet.stages.search.reachable import require_reachable, within_all
 from eqnet.stages.search.scoring import Candidate, Scorer, matrix
-from eqnet.stages.search.sensitive import from_sensitivities
 from eqnet.stages.search.space import Space
 from eqnet.subnets.budgets import COST
 from eqnet.subnets.limits import SPELLINGS, Budget, Limit, named, resolved

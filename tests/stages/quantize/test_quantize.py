@@ -64,7 +64,7 @@ def run(home: Path, out: Path, **changes: Any) -> QuantizeResult:
         "search": "never",
         "profiles": PROFILES,
     }
-    return quantize(**options | {"out": out} | changes)
+    return quantize(**{"race": False} | options | {"out": out} | changes)
 
 
 def words(home: Path, out: Path, *more: str, profiles: tuple[str, ...] = PROFILES) -> list[str]:

@@ -17,9 +17,9 @@ from search_tools import IDENTITY, session_of
 from eqnet.spec.errors import CheckpointError
 from eqnet.spec.progress import Silent
 from eqnet.spec.scheme import Form, Granularity, Symmetry, all_forms
-from eqnet.stages.search import labels as labels_module
-from eqnet.stages.search.features import CODES, encode, feature_size
-from eqnet.stages.search.labels import draw_subnet, measure_labels
+from eqnet.stages.search.accuracy import labels as labels_module
+from eqnet.stages.search.accuracy.features import CODES, encode, feature_size
+from eqnet.stages.search.accuracy.labels import draw_subnet, measure_labels
 from eqnet.subnets.build import PAPER_STYLE, build_spec
 
 STYLES = [PAPER_STYLE, style(), style(activations=SIGNED_ZERO)]

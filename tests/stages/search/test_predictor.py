@@ -17,9 +17,16 @@ from search_tools import IDENTITY
 from eqnet.spec.errors import CheckpointError
 from eqnet.spec.progress import Silent
 from eqnet.spec.scheme import all_forms
-from eqnet.stages.search.cqap import CQAP_FILE, Cqap, fit, kendall_tau, load_cqap, save_cqap
-from eqnet.stages.search.features import CODES, encode, feature_size
-from eqnet.stages.search.labels import MeasuredSubnets, draw_subnet
+from eqnet.stages.search.accuracy.cqap import (
+    CQAP_FILE,
+    Cqap,
+    fit,
+    kendall_tau,
+    load_cqap,
+    save_cqap,
+)
+from eqnet.stages.search.accuracy.features import CODES, encode, feature_size
+from eqnet.stages.search.accuracy.labels import MeasuredSubnets, draw_subnet
 from eqnet.subnets.build import PAPER_STYLE, uniform
 
 STYLES = [PAPER_STYLE, style(), style(activations=SIGNED_ZERO)]

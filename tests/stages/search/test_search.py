@@ -23,11 +23,12 @@ from eqnet.spec.latency.file import read_latency
 from eqnet.spec.progress import Silent
 from eqnet.spec.reports import SearchReport
 from eqnet.spec.subnet import load_subnet
-from eqnet.stages.search import measured, modelled
-from eqnet.stages.search.cqap import fit, load_cqap, save_cqap
-from eqnet.stages.search.features import encode, feature_size
+from eqnet.stages.search import modelled
+from eqnet.stages.search.accuracy import measured
+from eqnet.stages.search.accuracy.cqap import fit, load_cqap, save_cqap
+from eqnet.stages.search.accuracy.features import encode, feature_size
+from eqnet.stages.search.accuracy.labels import MeasuredSubnets
 from eqnet.stages.search.fronts.choosing import FINALISTS
-from eqnet.stages.search.labels import MeasuredSubnets
 from eqnet.subnets.target import Target
 from eqnet.supernet.settling.settle import measure
 

@@ -10,9 +10,9 @@ from search_tools import lowbit, session_of, space_of
 from eqnet.sensitivity.measure import light_calibration
 from eqnet.sensitivity.taken_out import Reference, measure_whole
 from eqnet.spec.progress import Silent
-from eqnet.stages.search.cqap import kendall_tau
-from eqnet.stages.search.features import encode
-from eqnet.stages.search.sensitive import (
+from eqnet.stages.search.accuracy.cqap import kendall_tau
+from eqnet.stages.search.accuracy.features import encode
+from eqnet.stages.search.accuracy.sensitive import (
     AdditiveAccuracy,
     between,
     from_sensitivities,

@@ -17,9 +17,9 @@ from eqnet.spec.errors import ProfileError
 from eqnet.spec.hardware.load import load_profile, profiles_dir
 from eqnet.spec.progress import Silent
 from eqnet.spec.subnet import SubnetSpec
+from eqnet.stages.search.accuracy.features import encode
 from eqnet.stages.search.evolution.genetic import Breeding, evolve
 from eqnet.stages.search.evolution.seeds import Sensitivities, seeds
-from eqnet.stages.search.features import encode
 from eqnet.stages.search.reachable import within_all
 from eqnet.stages.search.scoring import Scorer, Totals, matrix, rows
 from eqnet.stages.search.vector.choices import Choices

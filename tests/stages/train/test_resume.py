@@ -69,7 +69,7 @@ def test_a_run_interrupted_in_the_predictor_keeps_its_supernet(
             raise CheckpointError("interrupted")
         return {"kendall_tau": 0.5}
 
-    monkeypatch.setattr("eqnet.stages.search.predictor.make_predictor", predictor)
+    monkeypatch.setattr("eqnet.stages.search.accuracy.predictor.make_predictor", predictor)
     out = tmp_path / "out"
     command = ["train", "--recipe", str(recipe), "--out", str(out), "--device", "cpu", "--json"]
     assert main([*command, "-q"]) == CheckpointError.exit_code

@@ -90,6 +90,9 @@ def quantize(
     search: Annotated[
         str, typer.Option(help="auto (where it takes under a minute), always or never.")
     ] = "auto",
+    race: Annotated[
+        bool, typer.Option(help="Time a default subnet against the float model first.")
+    ] = True,
     device: Annotated[str, typer.Option(help="For the scales: auto, cpu or cuda.")] = "auto",
     seed: Seed = 0,
     allow_code: AllowCode = False,
@@ -131,6 +134,7 @@ def quantize(
             inputs=inputs,
             reconstruct=reconstruct,
             search=search,
+            race=race,
             seed=seed,
             device=device,
             allow_code=allow_code,

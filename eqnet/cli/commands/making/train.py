@@ -207,7 +207,7 @@ def _check_mode(recipe: str | None, post_training: bool, set_by_user: dict[str, 
 def _by_recipe(
     recipe: str, out: Path, *, seed: int | None, static: StaticRecipe | None, **options: Any
 ) -> dict[str, Any]:
-    from eqnet.stages.search.predictor import make_predictor
+    from eqnet.stages.search.accuracy.predictor import make_predictor
     from eqnet.stages.train.devices import pick_device
     from eqnet.stages.train.elastic import train as elastic
     from eqnet.stages.train.recipe import load_recipe

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from eqnet.spec.scheme import BITS
 from eqnet.spec.subnet import SubnetSpec
-from eqnet.stages.search.features import encode
+from eqnet.stages.search.accuracy.features import encode
 from eqnet.stages.search.vector.choices import Bits, Choices, Widths
 
 Features = NDArray[np.float32]

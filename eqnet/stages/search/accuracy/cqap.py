@@ -23,7 +23,7 @@ from eqnet.spec.errors import CheckpointError
 from eqnet.spec.fields import first_problem
 from eqnet.spec.progress import Progress
 from eqnet.spec.scheme import Frozen
-from eqnet.stages.search.labels import MeasuredSubnets
+from eqnet.stages.search.accuracy.labels import MeasuredSubnets
 from eqnet.supernet.checkpoint import read_tensors, require_like
 
 CQAP_FILE = "cqap.safetensors"

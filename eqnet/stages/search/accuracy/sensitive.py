@@ -20,7 +20,7 @@ from eqnet.spec.network import NetworkInfo
 from eqnet.spec.progress import Progress
 from eqnet.spec.scheme import CARRIER_BITS
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
-from eqnet.stages.search.features import CODES, encode, feature_size
+from eqnet.stages.search.accuracy.features import CODES, encode, feature_size
 from eqnet.stages.search.space import Genome, Space
 from eqnet.supernet.measure import Batches
 from eqnet.supernet.session import Session

@@ -18,7 +18,7 @@ from eqnet.spec.network import NetworkInfo
 from eqnet.spec.progress import Progress
 from eqnet.spec.scheme import BITS, Form, all_forms
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
-from eqnet.stages.search.features import encode
+from eqnet.stages.search.accuracy.features import encode
 from eqnet.subnets.build import PlacementStyle, build_spec, choose_bits, groups_of
 from eqnet.supernet.checkpoint import read_tensors, require_like
 from eqnet.supernet.measure import Batches

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from eqnet.spec.progress import Progress, Silent
-from eqnet.stages.search.cqap import fit, save_cqap
-from eqnet.stages.search.labels import measure_labels
+from eqnet.stages.search.accuracy.cqap import fit, save_cqap
+from eqnet.stages.search.accuracy.labels import measure_labels
 from eqnet.subnets.build import PAPER_STYLE, load_style
 from eqnet.supernet.session import open_session
 

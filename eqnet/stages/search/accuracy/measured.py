@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eqnet.spec.progress import Progress
-from eqnet.stages.search.cqap import CqapHeader
-from eqnet.stages.search.features import encode
+from eqnet.stages.search.accuracy.cqap import CqapHeader
+from eqnet.stages.search.accuracy.features import encode
 from eqnet.stages.search.space import Space
 from eqnet.supernet.session import Session
 from eqnet.supernet.settling.settle import measure
