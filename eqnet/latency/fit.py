@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from eqnet.backend.ranks import kendall_tau
 from eqnet.spec.errors import UsageError
 from eqnet.spec.latency.features import LAYER, features, key
 from eqnet.spec.latency.file import FLOOR, Fit, LatencyFile, LayerTime, Quality, Sample
@@ -176,14 +177,3 @@ def _quality(predicted: Array, measured: Array) -> Quality:
         worst_error=float(errors.max()),
         kendall_tau=kendall_tau(predicted, measured),
     )
-
-
-def kendall_tau(a: Array, b: Array) -> float:
-    """Kendall's tau-b of two samples [N] (Kendall, 1945); 0 where all of one are equal."""
-    order = np.sign(a[:, None] - a[None, :]) * np.sign(b[:, None] - b[None, :])
-    upper = np.triu_indices(len(a), 1)
-    pairs_a = np.count_nonzero((a[:, None] - a[None, :])[upper])
-    pairs_b = np.count_nonzero((b[:, None] - b[None, :])[upper])
-    if not pairs_a or not pairs_b:
-        return 0.0
-    return float(order[upper].sum() / np.sqrt(float(pairs_a) * pairs_b))

@@ -102,10 +102,10 @@ class ElasticRecipe(Frozen):
 class CqapRecipe(Frozen):
     """The accuracy predictor: how many subnets are measured for it, and how it is fitted."""
 
-    subnets: Annotated[int, Field(ge=20)] = 1500
-    images: Annotated[int, Field(ge=100)] = 5000
-    epochs: Annotated[int, Field(ge=1)] = 60
-    seeds: Annotated[int, Field(ge=1)] = 2
+    subnets: Annotated[int, Field(ge=20)] = 1000
+    images: Annotated[int, Field(ge=100)] = 2000
+    epochs: Annotated[int, Field(ge=1)] = 150
+    seeds: Annotated[int, Field(ge=1)] = 3
 
 
 class Recipe(Frozen):

@@ -19,8 +19,9 @@ from eqnet.spec.progress import Silent
 from eqnet.spec.scheme import Form, Granularity, Symmetry, all_forms
 from eqnet.stages.search.accuracy import labels as labels_module
 from eqnet.stages.search.accuracy.features import CODES, encode, feature_size
-from eqnet.stages.search.accuracy.labels import draw_subnet, measure_labels
+from eqnet.stages.search.accuracy.labels import Score, draw_subnet, measure_labels
 from eqnet.subnets.build import PAPER_STYLE, build_spec
+from eqnet.supernet.measure import kl_divergence, logits
 
 STYLES = [PAPER_STYLE, style(), style(activations=SIGNED_ZERO)]
 FORMS = list(all_forms())
@@ -89,11 +90,12 @@ class Measured:
     def __init__(self, stop_after=None):
         self.done, self.stop_after = 0, stop_after
 
-    def __call__(self, supernet, spec, calibration, images):
+    def __call__(self, supernet, spec, calibration, images, reference):
         if self.done == self.stop_after:
             raise KeyboardInterrupt
         self.done += 1
-        return spec.avg_activation_bits / 40
+        bits = spec.avg_activation_bits / 40
+        return Score((1 / bits, 1.1 / bits), (bits, 0.9 * bits))
 
 
 @pytest.fixture
@@ -104,12 +106,13 @@ def measure(supernet, tmp_path, monkeypatch):
 
     def run(name="a", stop_after=None, seed=1, count=10, identity=IDENTITY):
         stand_in = Measured(stop_after)
-        monkeypatch.setattr(labels_module, "measure", stand_in)
+        monkeypatch.setattr(labels_module, "score", stand_in)
         made = measure_labels(
             supernet,
             STYLES,
             images,
             images.images,
+            torch.zeros(len(images), 3),
             identity=identity,
             count=count,
             seed=seed,
@@ -122,13 +125,16 @@ def measure(supernet, tmp_path, monkeypatch):
     return run
 
 
-def test_labels_are_accuracies_of_the_drawn_subnets(supernet, tmp_path):
+def test_labels_are_kl_and_accuracy_on_two_halves_of_the_images(supernet, tmp_path):
     images = session_of(tmp_path, supernet).calibration()
+    supernet.apply_float()
+    reference = logits(supernet.graph, images.images)
     made = measure_labels(
         supernet,
         [PAPER_STYLE],
         images,
         images.images,
+        reference,
         identity=IDENTITY,
         count=3,
         seed=1,
@@ -137,12 +143,18 @@ def test_labels_are_accuracies_of_the_drawn_subnets(supernet, tmp_path):
     )
     rng = random.Random(1)
     specs = [draw_subnet(supernet.info, [PAPER_STYLE], FORMS, rng) for _ in range(3)]
-    for row, accuracy, spec in zip(made.features, made.accuracy, specs, strict=True):
+    for row, kl, accuracy, spec in zip(
+        made.features, made.divergence, made.accuracy, specs, strict=True
+    ):
         assert np.array_equal(row, encode(supernet.info, spec))
         images.settle(supernet, spec)
         with torch.no_grad():
-            found = supernet.graph(images.images.images).argmax(1)
-        assert accuracy == pytest.approx((found == images.images.labels).float().mean().item())
+            found = supernet.graph(images.images.images)
+        right = (found.argmax(1) == images.images.labels).float()
+        for half in (0, 1):
+            assert accuracy[half] == pytest.approx(right[half::2].mean().item())
+            due = kl_divergence(reference[half::2], found[half::2]).mean().item()
+            assert kl[half] == pytest.approx(due, rel=1e-4, abs=1e-9)
 
 
 def test_an_interrupted_run_goes_on_and_equals_one_go(measure):
@@ -204,6 +216,17 @@ def test_labels_of_impossible_accuracies_are_refused(measure, value):
     with safe_open(path, "np") as file:
         save_file(tensors, path, file.metadata())
     with pytest.raises(CheckpointError, match=str(path)):
+        measure()
+
+
+def test_a_kl_below_0_is_refused(measure):
+    measure()
+    path = measure.folder / "a"
+    tensors = load_file(path)
+    tensors["divergence"][1] = -0.1
+    with safe_open(path, "np") as file:
+        save_file(tensors, path, file.metadata())
+    with pytest.raises(CheckpointError, match="KL below 0"):
         measure()
 
 

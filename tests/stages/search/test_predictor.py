@@ -14,14 +14,16 @@ from nets import SIGNED_ZERO, small_supernet, style
 from safetensors.numpy import load_file, save_file
 from search_tools import IDENTITY
 
+from eqnet.backend.ranks import kendall_tau
 from eqnet.spec.errors import CheckpointError
 from eqnet.spec.progress import Silent
 from eqnet.spec.scheme import all_forms
 from eqnet.stages.search.accuracy.cqap import (
     CQAP_FILE,
     Cqap,
+    average_bits,
     fit,
-    kendall_tau,
+    inputs_of,
     load_cqap,
     save_cqap,
 )
@@ -39,7 +41,8 @@ def supernet():
 
 
 def additive(info, count, seed):
-    """Subnets whose accuracy is a sum over their layers and tensors, as a predictor must learn."""
+    """Subnets whose KL follows from their layers and tensors, as a predictor must learn, and whose
+    accuracy falls with it."""
     rng, weights = random.Random(seed), np.random.default_rng(9).random(feature_size(info))
     specs = [draw_subnet(info, STYLES, FORMS, rng) for _ in range(count)]
     features = np.stack([encode(info, spec) for spec in specs])
@@ -47,29 +50,75 @@ def additive(info, count, seed):
     gain = np.tile([0.2, -3, -1.2, -0.5, -0.2, -0.1, 0, 0.1], codes)
     importance = np.repeat(weights[:codes], len(CODES))
     error = features[:, -len(CODES) * codes :] @ (gain * importance)
-    return MeasuredSubnets(features, (0.9 + 0.01 * error).astype(np.float32))
+    logs = -5 - 0.2 * error
+    halves = np.exp(logs[:, None] + np.random.default_rng(seed).normal(0, 0.02, (count, 2)))
+    accuracy = np.repeat((0.9 - 0.02 * (logs + 5))[:, None], 2, axis=1)
+    return MeasuredSubnets(features, halves.astype(np.float32), accuracy.astype(np.float32))
 
 
 @pytest.fixture(scope="module")
 def fitted(supernet) -> Cqap:
     learned = additive(supernet.info, 500, 1)
-    return fit(
-        learned, supernet=IDENTITY, images=40, epochs=25, members=2, seed=0, progress=Silent()
-    )
+    how: dict[str, Any] = {"images": 40, "epochs": 40, "members": 2, "seed": 0}
+    return fit(learned, info=supernet.info, supernet=IDENTITY, **how, progress=Silent())
 
 
 def test_predictor_ranks_subnets_that_it_never_saw(supernet, fitted):
     unseen = additive(supernet.info, 200, 2)
-    assert kendall_tau(fitted.predict(unseen.features), unseen.accuracy) > 0.8
-    assert fitted.header.kendall_tau > 0.8
-    assert fitted.header.pearson > 0.9
-    assert fitted.header.mean_absolute_error < 0.5 * unseen.accuracy.std()
-    assert (fitted.header.subnets, fitted.header.images) == (500, 40)
+    truth, accuracy = unseen.divergence.mean(1), unseen.accuracy.mean(1)
+    assert kendall_tau(fitted.log_divergence(unseen.features).mean(0), truth) > 0.8
+    predicted = fitted.predict(unseen.features)
+    assert kendall_tau(predicted, accuracy) > 0.8
+    assert np.abs(predicted - accuracy).mean() < 0.5 * accuracy.std()
+    header = fitted.header
+    assert header.kendall_tau > 0.8
+    assert header.pearson > 0.9
+    assert header.kendall_tau_accuracy > 0.8
+    assert header.local_tau is not None
+    assert 0.7 < header.ceilings[0] <= 1
+    assert header.ceilings[1] == 1.0
+    assert (header.subnets, header.images) == (500, 40)
+
+
+def test_the_spread_of_the_members_is_there(supernet, fitted):
+    unseen = additive(supernet.info, 20, 2)
+    found = fitted.log_divergence(unseen.features)
+    assert found.shape == (2, 20)
+    assert (found[0] != found[1]).all()
+
+
+def test_average_bits_of_features_are_those_of_the_subnets(supernet):
+    rng = random.Random(5)
+    specs = [draw_subnet(supernet.info, STYLES, FORMS, rng) for _ in range(20)]
+    features = np.stack([encode(supernet.info, spec) for spec in specs])
+    due = [spec.avg_weight_bits for spec in specs]
+    assert average_bits(features, supernet.info) == pytest.approx(due)
+
+
+def test_inputs_are_steps_and_their_squares(supernet):
+    info = supernet.info
+    spec = uniform(info, PAPER_STYLE, FORMS[0], 4, 8)
+    features = encode(info, spec)[None]
+    found = inputs_of(features, len(info.layers), len(info.read_tensors()))
+    places = len(info.layers) + len(info.read_tensors())
+    split = features.shape[1] - places * len(CODES)
+    assert found.shape == (1, split + 2 * places + 2)
+    squares, steps = found[0, split : split + places], found[0, split + places : -2]
+    bits = [spec.weights[layer.name] for layer in info.layers]
+    bits += [spec.activations[tensor.name] for tensor in info.read_tensors()]
+    assert steps == pytest.approx([2.0 ** (2 - int(width)) for width in bits])
+    assert squares == pytest.approx(steps**2)
 
 
 def test_fitting_depends_on_the_seed_alone_and_leaves_the_global_generator(supernet):
     few = additive(supernet.info, 40, 1)
-    options: dict[str, Any] = {"supernet": IDENTITY, "images": 1, "epochs": 1, "members": 1}
+    options: dict[str, Any] = {
+        "info": supernet.info,
+        "supernet": IDENTITY,
+        "images": 1,
+        "epochs": 1,
+        "members": 1,
+    }
     state = torch.get_rng_state()
     first, again, other = (
         fit(few, **options, seed=seed, progress=Silent()).predict(few.features)
@@ -87,7 +136,7 @@ def test_a_round_trip_keeps_predictions_to_half_precision(supernet, fitted, tmp_
     assert [item.name for item in tmp_path.iterdir()] == [path.name] == [CQAP_FILE]
     features = additive(supernet.info, 50, 3).features
     difference = np.abs(loaded.predict(features) - fitted.predict(features))
-    assert difference.max() < 0.02 * fitted.header.deviation
+    assert difference.max() < 0.02 * np.ptp(fitted.header.accuracies)
 
 
 def refused(folder, told, features, identity=IDENTITY):
@@ -111,11 +160,17 @@ def test_a_missing_or_foreign_predictor_is_one_line(supernet, fitted, tmp_path):
     refused(tmp_path, "other tensors", size)
 
 
-@pytest.mark.parametrize("header", [None, "", "{", "[]", '{"schema_version": 2}', "[" * 50_000])
+@pytest.mark.parametrize("header", [None, "", "{", "[]", '{"schema_version": 3}', "[" * 50_000])
 def test_a_wrong_header_is_one_line(supernet, fitted, tmp_path, header):
     path = save_cqap(tmp_path, fitted)
     save_file(load_file(path), path, None if header is None else {"eqnet": header})
     refused(tmp_path, "not a predictor", feature_size(supernet.info))
+
+
+def test_a_predictor_of_an_earlier_version_is_one_line(supernet, fitted, tmp_path):
+    path = save_cqap(tmp_path, fitted)
+    save_file(load_file(path), path, {"eqnet": '{"schema_version":1,"supernet":"x"}'})
+    refused(tmp_path, "of an earlier version", feature_size(supernet.info))
 
 
 @pytest.mark.parametrize("kept", [0, 8, 0.5, 0.99])

@@ -242,9 +242,10 @@ def test_the_predictor_beside_the_supernet_is_used(tmp_path, monkeypatch):
     space = space_of(supernet.info, lowbit())
     specs = [space.subnet(genome) for genome in space.uniform_genomes()]
     features = np.stack([encode(supernet.info, spec) for spec in specs])
-    known = MeasuredSubnets(features, np.linspace(0.5, 0.9, len(specs), dtype=np.float32))
+    halves = np.repeat(np.linspace(0.5, 0.9, len(specs), dtype=np.float32)[:, None], 2, axis=1)
+    known = MeasuredSubnets(features, 1 - halves, halves)
     how: dict[str, Any] = {"images": 1, "epochs": 1, "members": 1, "seed": 0, "progress": Silent()}
-    save_cqap(tmp_path, fit(known, supernet=session.identity, **how))
+    save_cqap(tmp_path, fit(known, info=supernet.info, supernet=session.identity, **how))
     path = tmp_path / "p.yaml"
     path.write_text(lowbit(bits=[[2, 8], [4, 8], [8, 8]]).model_dump_json(exclude_none=True))
     report = module.search(profile=str(path), out=tmp_path / "out", **SMALL)

@@ -12,12 +12,12 @@ from eqnet.sensitivity.taken_out import Reference, measure_whole
 from eqnet.spec.progress import Silent
 from eqnet.stages.search.accuracy.cqap import kendall_tau
 from eqnet.stages.search.accuracy.features import encode
+from eqnet.stages.search.accuracy.mapping import AccuracyOfKl, never_rising
 from eqnet.stages.search.accuracy.sensitive import (
     AdditiveAccuracy,
     between,
     from_sensitivities,
     log_sums,
-    never_rising,
     places_to_measure,
     spread,
 )
@@ -82,7 +82,8 @@ def test_two_places_cost_the_sum(setting):
 def test_accuracies_never_rise_with_the_cost():
     falling = never_rising(np.asarray([0.9, 0.8, 0.85, 0.3, 0.3, 0.4]))
     assert falling == pytest.approx([0.9, 0.825, 0.825, 1 / 3, 1 / 3, 1 / 3])
-    model = AdditiveAccuracy(np.ones(1, np.float32), np.log([1e-3, 1e-1]), np.asarray([0.9, 0.5]))
+    mapping = AccuracyOfKl(np.log([1e-3, 1e-1]), np.asarray([0.9, 0.5]))
+    model = AdditiveAccuracy(np.ones(1, np.float32), mapping)
     found = model.predict(np.asarray([[1e-4], [1e-3], [1e-2], [1e-1], [1.0]], np.float32))
     assert (np.diff(found) < 0).all()  # beyond the ends too
     assert found[1] == pytest.approx(0.9, abs=0.01)

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save
+from torch import Tensor
 
+from eqnet.backend.decisions import decide
 from eqnet.backend.files import write_file
 from eqnet.spec.errors import CheckpointError
 from eqnet.spec.network import NetworkInfo
@@ -21,8 +23,8 @@ from eqnet.spec.subnet import REMAINDER, SubnetSpec
 from eqnet.stages.search.accuracy.features import encode
 from eqnet.subnets.build import PlacementStyle, build_spec, choose_bits, groups_of
 from eqnet.supernet.checkpoint import read_tensors, require_like
-from eqnet.supernet.measure import Batches
-from eqnet.supernet.settling.settle import Calibration, measure
+from eqnet.supernet.measure import Batches, kl_divergence, logits
+from eqnet.supernet.settling.settle import Calibration
 from eqnet.supernet.supernet import Supernet
 
 SAVE_EVERY = 50
@@ -31,10 +33,41 @@ REMAINDER_SHARE = 0.15
 
 
 class MeasuredSubnets(NamedTuple):
-    """features float32 [N, D] and accuracy float32 [N] in [0, 1]."""
+    """What was measured of N subnets.
+
+    features: float32 [N, D]. divergence: mean KL in nats to the reference network, float32
+    [N, 2], on every other image and on the rest: what the two halves agree in is what can be
+    learned. accuracy: in [0, 1], float32 [N, 2], likewise.
+    """
 
     features: NDArray[np.float32]
+    divergence: NDArray[np.float32]
     accuracy: NDArray[np.float32]
+
+
+class Score(NamedTuple):
+    """Of one subnet: mean KL in nats, and accuracy, each on the two halves of the images."""
+
+    divergence: tuple[float, float]
+    accuracy: tuple[float, float]
+
+
+def score(
+    supernet: Supernet,
+    spec: SubnetSpec,
+    calibration: Calibration,
+    images: Batches,
+    reference: Tensor,
+) -> Score:
+    """Measure a subnet that `calibration` brings into force. reference: logits [N, K]."""
+    calibration.settle(supernet, spec)
+    found = logits(supernet.graph, images).cpu()
+    kl = kl_divergence(reference, found).numpy()
+    right = decide(found.numpy()) == images.labels.cpu().numpy()
+    return Score(
+        (float(kl[::2].mean()), float(kl[1::2].mean())),
+        (float(right[::2].mean()), float(right[1::2].mean())),
+    )
 
 
 def draw_subnet(
@@ -67,6 +100,7 @@ def measure_labels(
     styles: Sequence[PlacementStyle],
     calibration: Calibration,
     validation: Batches,
+    reference: Tensor,
     *,
     identity: str,
     count: int,
@@ -76,8 +110,10 @@ def measure_labels(
 ) -> MeasuredSubnets:
     """Measure `count` random subnets; goes on from `path` after an interruption.
 
-    Which subnets are drawn depends on the seed alone. identity: sha256 of the supernet; labels
-    in `path` that were measured on another one, or on other images, are made anew.
+    Which subnets are drawn depends on the seed alone. validation: at least two images.
+    reference: logits [N, K] on them of the network that KL is taken to. identity: sha256 of the
+    supernet; labels in `path` that were measured on another one, or on other images, are made
+    anew.
     Raises CheckpointError for a damaged file and for labels of another seed.
     """
     source = f"{identity}:{len(calibration)}:{len(validation)}"
@@ -85,41 +121,51 @@ def measure_labels(
     forms = list(all_forms())
     specs = [draw_subnet(supernet.info, styles, forms, rng) for _ in range(count)]
     features = np.stack([encode(supernet.info, spec) for spec in specs])
-    accuracies = _load(path, features, source)
+    scores = _load(path, features, source)
     progress.start("measuring subnets", count)
-    progress.advance(len(accuracies))
-    for index in range(len(accuracies), count):
-        accuracies.append(measure(supernet, specs[index], calibration, validation))
-        progress.advance(accuracy=accuracies[-1])
+    progress.advance(len(scores))
+    for index in range(len(scores), count):
+        scores.append(score(supernet, specs[index], calibration, validation, reference))
+        progress.advance(kl=float(np.mean(scores[-1].divergence)))
         if (index + 1) % SAVE_EVERY == 0 or index + 1 == count:
-            _save(path, features[: index + 1], accuracies, source)
+            _save(path, _measured(features[: index + 1], scores), source)
     progress.finish()
-    return MeasuredSubnets(features, np.asarray(accuracies, dtype=np.float32))
+    return _measured(features, scores)
 
 
-def _save(path: Path, features: NDArray[np.float32], accuracies: list[float], source: str) -> None:
-    accuracy = np.asarray(accuracies, dtype=np.float32)
-    tensors = {"features": np.ascontiguousarray(features), "accuracy": accuracy}
+def _measured(features: NDArray[np.float32], scores: Sequence[Score]) -> MeasuredSubnets:
+    divergence = np.array([one.divergence for one in scores], dtype=np.float32)
+    accuracy = np.array([one.accuracy for one in scores], dtype=np.float32)
+    return MeasuredSubnets(features, divergence, accuracy)
+
+
+def _save(path: Path, measured: MeasuredSubnets, source: str) -> None:
+    tensors = {name: np.ascontiguousarray(value) for name, value in measured._asdict().items()}
     write_file(path, save(tensors, metadata={SOURCE_KEY: source}))
 
 
-def _load(path: Path, features: NDArray[np.float32], source: str) -> list[float]:
-    """Accuracies that an interrupted run has measured; none where there is no such file."""
+def _load(path: Path, features: NDArray[np.float32], source: str) -> list[Score]:
+    """What an interrupted run has measured; nothing where there is no such file."""
     if not path.is_file():
         return []
     metadata, tensors = read_tensors(path)
-    if set(tensors) != {"features", "accuracy"}:
+    if set(tensors) != set(MeasuredSubnets._fields):
         raise CheckpointError(f"{path}: not labels of a predictor (remove it to measure anew)")
     if metadata.get(SOURCE_KEY) != source:
         return []
     for name, value in tensors.items():
         require_like(path, name, value, torch.zeros(value.shape))
-    if not bool(((tensors["accuracy"] >= 0) & (tensors["accuracy"] <= 1)).all()):
+    accuracy, divergence = tensors["accuracy"], tensors["divergence"]
+    if not bool(((accuracy >= 0) & (accuracy <= 1)).all()):
         raise CheckpointError(f"{path}: accuracies outside of 0 to 1 (remove it to measure anew)")
-    measured, accuracy = tensors["features"].numpy(), tensors["accuracy"].reshape(-1).tolist()
-    common = min(len(accuracy), len(features))
-    if len(measured) != len(accuracy) or not np.array_equal(measured[:common], features[:common]):
+    if not bool((divergence >= 0).all()):
+        raise CheckpointError(f"{path}: KL below 0 (remove it to measure anew)")
+    measured = tensors["features"].numpy()
+    pairs = accuracy.ndim == 2 and accuracy.shape == divergence.shape == (len(measured), 2)
+    common = min(len(measured), len(features))
+    if not pairs or not np.array_equal(measured[:common], features[:common]):
         raise CheckpointError(
             f"{path}: labels of other subnets (allowed: the same seed; or remove it)"
         )
-    return [float(value) for value in accuracy[:common]]
+    rows = zip(divergence.tolist()[:common], accuracy.tolist()[:common], strict=True)
+    return [Score(tuple(kl), tuple(right)) for kl, right in rows]

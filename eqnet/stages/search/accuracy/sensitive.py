@@ -21,6 +21,7 @@ from eqnet.spec.progress import Progress
 from eqnet.spec.scheme import CARRIER_BITS
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
 from eqnet.stages.search.accuracy.features import CODES, encode, feature_size
+from eqnet.stages.search.accuracy.mapping import TINY, AccuracyOfKl
 from eqnet.stages.search.space import Genome, Space
 from eqnet.supernet.measure import Batches
 from eqnet.supernet.session import Session
@@ -30,30 +31,22 @@ FITTED, FIT_IMAGES = 10, 128
 """Subnets that tell which accuracy belongs to which sum, and the images they are measured on."""
 MEASURED_BITS = (2, 3, 4, 6, 8)
 """Bits that are measured; between them the logarithm of the KL is interpolated."""
-TINY = 1e-9
-SLOPE = 1e-4
-"""Accuracy lost at least for each factor e of KL, so that no two sums are alike."""
 
 
 @dataclass(frozen=True)
 class AdditiveAccuracy:
     """Accuracies by the sum of what a subnet's places cost alone.
 
-    weights: KL in nats of each feature, float32 [D]. sums: their logarithms, ascending, and
-    accuracies in [0, 1], never rising, of the subnets that were measured.
+    weights: KL in nats of each feature, float32 [D]. mapping: by subnets that were measured.
     """
 
     weights: NDArray[np.float32]
-    sums: NDArray[np.float64]
-    accuracies: NDArray[np.float64]
+    mapping: AccuracyOfKl
     header: None = None
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Accuracies float32 [N] of subnets encoded as [N, D]."""
-        sums = log_sums(self.weights, features)
-        found = np.interp(sums, self.sums, self.accuracies) - SLOPE * (sums - np.log(TINY))
-        accuracies: NDArray[np.float32] = np.clip(found, 0.0, 1.0).astype(np.float32)
-        return accuracies
+        return self.mapping.of(log_sums(self.weights, features))
 
 
 def log_sums(weights: NDArray[np.float32], features: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -82,21 +75,7 @@ def from_sensitivities(
         progress.advance(accuracy=accuracies[-1])
     progress.finish()
     sums = log_sums(weights, np.stack(features))
-    order = np.argsort(sums, kind="stable")
-    falling = never_rising(np.asarray(accuracies)[order])
-    return AdditiveAccuracy(weights, sums[order], falling)
-
-
-def never_rising(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The nearest values, in squares, that do not rise: neighbours that do are averaged."""
-    blocks: list[tuple[float, int]] = []
-    for value in values:
-        total, count = float(value), 1
-        while blocks and total / count > blocks[-1][0] / blocks[-1][1]:
-            more, others = blocks.pop()
-            total, count = total + more, count + others
-        blocks.append((total, count))
-    return np.concatenate([np.full(count, total / count) for total, count in blocks])
+    return AdditiveAccuracy(weights, AccuracyOfKl.fit(sums, np.asarray(accuracies)))
 
 
 def spread(space: Space, count: int, seed: int) -> list[Genome]:
