@@ -283,7 +283,7 @@ class SearchReport(Frozen):
         default=(), description="demands that the target runs slowly, accepted by the profile"
     )
     kendall_tau: float | None = Field(
-        default=None, description="rank correlation of the predictor with measured accuracies"
+        default=None, description="of the predictor, with the measured KL of subnets held out"
     )
     pearson: float | None = None
 

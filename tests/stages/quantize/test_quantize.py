@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -310,6 +311,19 @@ def test_a_wanted_search_is_done_once(
     assert run(home, deploy, search="never", profiles=[profile]).subnets == {
         profile: "default subnet: no search was wanted"
     }
+
+
+def test_a_default_subnet_is_raced_and_the_table_says_so(home: Path, deploy: Path) -> None:
+    profile = PROFILES[1]
+    shutil.rmtree(deploy / profile)
+    told = run(home, deploy, race=True, profiles=[profile]).subnets[profile]
+    assert re.fullmatch(
+        r"default subnet: no search was wanted; raced: .+, \d\.\d\d of float's time", told
+    )
+    manifest = json.loads((deploy / profile / "manifest.json").read_text())
+    assert manifest["race"]["chosen"] in told
+    again = run(home, deploy, race=True, profiles=[profile])
+    assert again.subnets == {profile: "default subnet: exported before"}
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import pytest
 from nets import small_supernet
 from search_tools import lowbit, session_of, space_of
 
+from eqnet.backend.ranks import kendall_tau
 from eqnet.sensitivity.measure import light_calibration
 from eqnet.sensitivity.taken_out import Reference, measure_whole
 from eqnet.spec.progress import Silent
-from eqnet.stages.search.accuracy.cqap import kendall_tau
 from eqnet.stages.search.accuracy.features import encode
 from eqnet.stages.search.accuracy.mapping import AccuracyOfKl, never_rising
 from eqnet.stages.search.accuracy.sensitive import (

@@ -186,7 +186,7 @@ def _print(report: SearchReport, folder: Path) -> None:
 
     predictor = None
     if report.kendall_tau is not None:
-        predictor = f"Kendall tau {report.kendall_tau:.2f}"
+        predictor = f"Kendall tau {report.kendall_tau:.2f} with KL, on subnets held out"
     out = console()
     out.print(front_table(report))
     out.print(
