@@ -102,7 +102,7 @@ def build(net: str, folder: Path, profiles: Sequence[str], *, whole_space: bool)
     measured out as `eqnet search` does, or else the default subnet alone.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    supernet = _supernet(net)
+    supernet = supernet_of(net)
     kept = [one for one in read(folder) if one.profile not in profiles]
     ours = list(_ours(supernet, folder, profiles, whole_space))
     plain = folder / FLOAT
@@ -125,7 +125,7 @@ def images(batch: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((batch, *SHAPE)).astype(np.float32)
 
 
-def _supernet(net: str) -> Supernet:
+def supernet_of(net: str) -> Supernet:
     """A calibrated supernet; statistics are collected, or deep nets would overflow."""
     torch.manual_seed(0)
     supernet = Supernet(load_model(f"torchvision:{net}", classes=CLASSES, in_channels=3), SHAPE)
