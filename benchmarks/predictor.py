@@ -186,7 +186,7 @@ CONTESTANTS: dict[str, Callable[[Fitter], Predict]] = {
     "perceptron on log KL": Fitter.on_kl,
     "ridge on pairs, log KL": Fitter.ridge,
     "boosted trees, log KL": Fitter.trees,
-    "ours: perceptron on steps, log KL": Fitter.ours,
+    "ours: the same, and squared steps": Fitter.ours,
 }
 
 

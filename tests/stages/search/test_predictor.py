@@ -95,19 +95,17 @@ def test_average_bits_of_features_are_those_of_the_subnets(supernet):
     assert average_bits(features, supernet.info) == pytest.approx(due)
 
 
-def test_inputs_are_steps_and_their_squares(supernet):
+def test_inputs_are_features_and_the_energy_of_rounding(supernet):
     info = supernet.info
     spec = uniform(info, PAPER_STYLE, FORMS[0], 4, 8)
+    spec.weights[info.layers[1].name] = "remainder"
     features = encode(info, spec)[None]
     found = inputs_of(features, len(info.layers), len(info.read_tensors()))
-    places = len(info.layers) + len(info.read_tensors())
-    split = features.shape[1] - places * len(CODES)
-    assert found.shape == (1, split + 2 * places + 2)
-    squares, steps = found[0, split : split + places], found[0, split + places : -2]
+    assert found[0, : features.shape[1]].tolist() == features[0].tolist()
     bits = [spec.weights[layer.name] for layer in info.layers]
     bits += [spec.activations[tensor.name] for tensor in info.read_tensors()]
-    assert steps == pytest.approx([2.0 ** (2 - int(width)) for width in bits])
-    assert squares == pytest.approx(steps**2)
+    due = [0.0 if width == "remainder" else 4.0 ** (2 - int(width)) for width in bits]
+    assert found[0, features.shape[1] :] == pytest.approx(due)
 
 
 def test_fitting_depends_on_the_seed_alone_and_leaves_the_global_generator(supernet):

@@ -78,22 +78,17 @@ def _member(size: int) -> nn.Sequential:
 
 
 def inputs_of(features: NDArray[np.float32], layers: int, read: int) -> NDArray[np.float32]:
-    """What a member reads of subnets encoded as [N, D], float32 [N, D'].
+    """What a member reads of subnets encoded as [N, D], float32 [N, D + layers + read].
 
-    The flags and carriers as they are. For each layer's weights and each tensor that layers read,
-    a step of its grid, 2^(2 - b) with b bits, and its square, to which the energy of rounding is
-    in proportion (0 in float); and the logarithms of the mean squares over layers and over
-    tensors. One-hot codes instead rank less well (docs/results.md).
+    The features, and for each layer's weights and each tensor that layers read the square of a
+    step of its grid, 4^(2 - b) with b bits and 0 in float, to which the energy of rounding is in
+    proportion. docs/results.md has what else was tried.
     """
     places = layers + read
-    split = features.shape[1] - places * len(CODES)
-    codes = features[:, split:].reshape(-1, places, len(CODES))
-    steps = codes @ np.array([0.0 if bits == OFF else 2.0 ** (2 - bits) for bits in CODES], "f4")
-    squares = steps**2
-    means = [squares[:, :layers].mean(1), squares[:, layers:].mean(1)]
-    logs = np.log(np.stack(means, axis=1) + 1e-6)
-    found = np.concatenate([features[:, :split], squares, steps, logs], axis=1)
-    return np.ascontiguousarray(found, dtype=np.float32)
+    codes = features[:, -places * len(CODES) :].reshape(-1, places, len(CODES))
+    energies = [0.0 if bits == OFF else 4.0 ** (2 - bits) for bits in CODES]
+    squares = codes @ np.array(energies, np.float32)
+    return np.ascontiguousarray(np.concatenate([features, squares], axis=1), dtype=np.float32)
 
 
 class Cqap(NamedTuple):
@@ -273,12 +268,10 @@ def load_cqap(folder: Path, supernet: str, features: int) -> Cqap:
         )
     for name, value in tensors.items():
         require_like(path, name, value, torch.zeros(value.shape, dtype=torch.float16))
-    # Flags, carriers, two numbers a place, two means: as `inputs_of` makes them.
     places = header.layers + header.read
-    size = features - places * len(CODES) + 2 * places + 2
-    if size <= 2 * places + 2 or len(header.logs) != len(header.accuracies):
+    if features <= places * len(CODES) or len(header.logs) != len(header.accuracies):
         raise CheckpointError(f"{path}: of another network than this one")
-    members = nn.ModuleList(_member(size) for _ in range(header.members))
+    members = nn.ModuleList(_member(features + places) for _ in range(header.members))
     try:
         members.load_state_dict({name: value.float() for name, value in tensors.items()})
     except RuntimeError as error:
