@@ -5,7 +5,8 @@
 On a supernet with an accuracy predictor (the bundled one), at equal average bits (of weights and of
 activations alike) and, with --bitops, at the BitOPs of the uniform subnet of so many bits:
 
-- searched: NSGA-II over predicted accuracy, as `eqnet search`
+- searched: NSGA-II over predicted accuracy, and the uniform subnet as one to beat, as `eqnet
+  search`
 - uniform: these bits everywhere (first and last layer 8)
 - random: random subnets within the budget
 - greedy: bits by what each layer costs alone, predicted, over a range of exchange rates
@@ -21,6 +22,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -39,8 +41,10 @@ from eqnet.spec.progress import Silent
 from eqnet.spec.subnet import SubnetSpec
 from eqnet.stages.search.accuracy.cqap import load_cqap
 from eqnet.stages.search.accuracy.features import feature_size
-from eqnet.stages.search.evolution.genetic import Breeding, evolve
-from eqnet.stages.search.evolution.seeds import Sensitivities, seeds
+from eqnet.stages.search.evolution.explore import explore
+from eqnet.stages.search.evolution.seeds import Sensitivities
+from eqnet.stages.search.fronts.choosing import most_accurate
+from eqnet.stages.search.journal import Journal
 from eqnet.stages.search.reachable import within_all
 from eqnet.stages.search.scoring import Scorer, matrix, rows
 from eqnet.stages.search.space import Genome, Space
@@ -113,21 +117,22 @@ def proposals(way: str, scorer: Scorer, bits: int, count: int, seed: int) -> lis
     if way == "random":
         return random_genomes(scorer, count, seed)
     if way == "greedy":
-        found = sensitivities.greedy(scorer)
-    else:
-        anchor = within_all(space, scorer.budgets, scorer.totals.cost)
-        last = evolve(
-            Breeding(space.choices(), len(scorer.budgets), scorer.evaluate, scorer.excess),
-            given=seeds(scorer, sensitivities, anchor),
-            population=POPULATION,
+        greedy = sensitivities.greedy(scorer)
+        greedy = greedy[scorer.feasible(greedy)]
+        best = np.argsort(-scorer.score(greedy).accuracy, kind="stable")[:count]
+        return rows(greedy[best])
+    with tempfile.TemporaryDirectory() as scratch:
+        outcome = explore(
+            scorer,
+            within_all(space, scorer.budgets, scorer.totals.cost),
+            Journal.open(Path(scratch), resume=False),
             generations=GENERATIONS,
+            population=POPULATION,
             seed=seed,
             progress=Silent(),
         )
-        found = np.unique(last.genomes, axis=0)
-    found = found[scorer.feasible(found)]
-    best = np.argsort(-scorer.score(found).accuracy, kind="stable")[:count]
-    return rows(found[best])
+    found = most_accurate(outcome.candidates, count - 1)
+    return list(dict.fromkeys([*(one.genome for one in found), uniform]))
 
 
 def uniform_of(space: Space, bits: int) -> Genome:

@@ -99,13 +99,14 @@ def evolve(
 def first_genomes(breeding: Breeding, given: Bits, count: int, rng: np.random.Generator) -> Bits:
     """Given genomes first, then random ones, each a mixture of two of the given.
 
-    Where the given are more than half of the population, the last one and a random choice of
-    the others are taken: the last may be the only one known to meet the constraints, and the
-    others are then brought within them.
+    Where the given are more than half of the population, the last one, those that meet the
+    constraints and then a random choice of the others are taken: the last may be the only one
+    known to meet them, and what does not is then brought within them.
     Random genes alone have averages near the middle; a mixture of two uniform genomes reaches
     the ends of the space, where tight budgets lie.
     """
-    order = rng.permutation(len(given))[: max(1, count // 2)]
+    order = rng.permutation(len(given))
+    order = order[np.argsort(~breeding.feasible(given)[order], kind="stable")][: max(1, count // 2)]
     last = len(given) - 1
     if last not in order:
         order[-1] = last
