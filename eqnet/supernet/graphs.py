@@ -11,8 +11,8 @@ from eqnet.spec.subnet import SubnetSpec
 from eqnet.supernet.extract import extract
 from eqnet.supernet.supernet import Supernet
 
-# Bits that differ and that both need a Clip, of a template's carriers, activations and weights.
-CARRIER, NARROW, WEIGHT = 7, 4, 8
+# Bits that differ and that both need a Clip, of a template's carriers and activations.
+CARRIER, NARROW = 7, 4
 
 
 class Graphs:
@@ -43,7 +43,7 @@ class Graphs:
         info = self._supernet.info
         return spec.model_copy(
             update={
-                "weights": dict.fromkeys(info.layer_names(), WEIGHT),
+                "weights": dict.fromkeys(info.layer_names(), spec.weight_storage_bits),
                 "carriers": {tensor.name: CARRIER for tensor in info.tensors},
                 "activations": {tensor.name: NARROW for tensor in info.read_tensors()},
             }

@@ -11,9 +11,11 @@ import torch
 
 from eqnet.backend.graph.operators import LAYER_OPS
 from eqnet.qdq.to_onnx import to_onnx
+from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.scheme import all_forms
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
 from eqnet.subnets.build import build_spec, choose_bits, load_style
+from eqnet.subnets.target import Target
 from eqnet.supernet.extract import extract
 from eqnet.supernet.graphs import Graphs
 from eqnet.supernet.supernet import Supernet
@@ -61,6 +63,18 @@ def test_the_graph_is_the_exported_one(net):
     assert nodes_of(found) == nodes_of(due)
     for here, there in zip(constants_of(found), constants_of(due), strict=True):
         assert here.dtype == there.dtype
+        np.testing.assert_array_equal(here, there)
+
+
+@pytest.mark.parametrize("profile", ["openvino_avx2", "custom_pow2", "tensorrt_int8"])
+def test_the_graph_of_a_profile_is_the_exported_one(profile):
+    """7-bit storage and scales that are powers of two are in it."""
+    supernet = supernet_of("residual")
+    spec = Target.of(supernet.info, load_profile(profile)).default("")
+    found = Graphs(supernet).of(spec)
+    due = to_onnx(extract(supernet, spec), supernet.info.input_shape)
+    assert nodes_of(found) == nodes_of(due)
+    for here, there in zip(constants_of(found), constants_of(due), strict=True):
         np.testing.assert_array_equal(here, there)
 
 

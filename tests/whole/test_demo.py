@@ -102,7 +102,7 @@ def test_demo_that_passes(
     text = capsys.readouterr().out
     assert text.index("beta") < text.index("alpha")
     assert (out / "alpha" / "bench.json").is_file()
-    assert "Pareto front" in (out / "report.html").read_text()
+    assert "Accuracy against each cost" in (out / "report.html").read_text()
 
 
 def test_demo_shows_no_artifact_of_an_earlier_run(tmp_path: Path, stage: Stage) -> None:

@@ -62,7 +62,7 @@ def supernet_of_factor(trained, tmp_path):
 def test_one_large_channel_is_never_passed_in_silence(supernet_of_factor, tmp_path, factor):
     supernet, net = supernet_of_factor(factor)
     folder = tmp_path / "out"
-    made = export(profile=PROFILE, supernet=supernet, out=folder, allow_code=True)
+    made = export(profile=PROFILE, supernet=supernet, out=folder, allow_code=True, race=False)
     checked = verify(folder, threads=1)
     assert checked.export_verdict == "passed"
     good = checked.against_float.agreement >= 0.97
@@ -128,7 +128,9 @@ def test_a_network_with_one_logit_is_served_to_the_end(binary, tmp_path):
     assert summary["float_accuracy"] == pytest.approx(right)
     assert "warning" not in summary
     folder = tmp_path / "out"
-    made = export(profile=PROFILE, supernet=tmp_path / "supernet", out=folder, allow_code=True)
+    made = export(
+        profile=PROFILE, supernet=tmp_path / "supernet", out=folder, allow_code=True, race=False
+    )
     assert made.model.classes == 1
     assert made.parity.accuracy == pytest.approx(right, abs=0.03)
     checked = verify(folder, data=tmp_path, threads=1)
@@ -147,7 +149,9 @@ def test_one_logit_for_other_labels_has_agreement_alone(tmp_path):
     _, summary = one_logit_supernet(data, tmp_path)
     assert "the model has 2 classes and the data 10" in summary["warning"]
     folder = tmp_path / "out"
-    made = export(profile=PROFILE, supernet=tmp_path / "supernet", out=folder, allow_code=True)
+    made = export(
+        profile=PROFILE, supernet=tmp_path / "supernet", out=folder, allow_code=True, race=False
+    )
     assert made.parity.accuracy is None
     checked = verify(folder, threads=1)
     assert (checked.export_verdict, checked.quantization_verdict) == ("passed", "passed")
@@ -193,7 +197,7 @@ def test_commands_say_how_far_the_float_model_is(supernet_of_factor, tmp_path, c
     demand = "parity: {float_agreement: 1.0, float_accuracy_drop: 0}"
     strict.write_text(f"extends: {PROFILE}\nname: strict\nbits: [[8, 8]]\n{demand}\n")
     folder = tmp_path / "out"
-    options = ["--supernet", str(supernet), "--out", str(folder), "--allow-code", "-q"]
+    options = ["--supernet", str(supernet), "--out", str(folder), "--allow-code", "-q", "--no-race"]
     assert main(["export", "--profile", str(strict), *options]) == 0
     out, err = capsys.readouterr()
     assert "against float" in out
