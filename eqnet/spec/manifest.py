@@ -154,11 +154,13 @@ class Raced(Frozen):
 class Race(Frozen):
     """How the subnet was chosen where nothing was searched: by time, on the exporting machine.
 
-    The float model, whose ratio is 1, ran with the runtime's own settings.
+    The float model, whose ratio is 1, ran in `float_precision`, the fastest that the runtime has
+    on that machine.
     """
 
     chosen: str
     entries: tuple[Raced, ...]
+    float_precision: str = "float32"
 
     @property
     def winner(self) -> Raced:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.graph.operators import LAYER_OPS
 from eqnet.backend.graph.reading import quantizers
+from eqnet.backend.machine.isa import Cpu
 from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.progress import Silent
 from eqnet.stages.bench import bench
@@ -43,6 +46,7 @@ class Rival:
     """
 
     name = "rival"
+    capabilities = SimpleNamespace(remainders=frozenset({"float32"}))
 
     def __init__(self, time_of) -> None:
         self.time_of = time_of
@@ -57,6 +61,8 @@ class Rival:
     def open(self, model, *, optimize=True, threads=None, profile=None):
         self.opened.append(model.name)
         milliseconds = self.time_of(ir.load(model), model.name == "float.onnx")
+        if profile.remainder == "bfloat16":
+            milliseconds /= 4
 
         return Runs(milliseconds)
 
@@ -145,6 +151,17 @@ def test_a_runtime_whose_own_float_is_faster_still_is_told(session, clock):
     _, (_, told) = raced(session, exporter)
     assert told.chosen == DEFAULT
     assert told.slower_than_float
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_the_float_model_runs_in_the_fastest_precision(session, clock, monkeypatch, native):
+    exporter = Rival(lambda model, plain: 10.0 if plain else 3.0)
+    exporter.capabilities = SimpleNamespace(remainders=frozenset({"float32", "bfloat16"}))
+    cpu = Cpu(frozenset({"avx512_bf16"} if native else {"avx2"}))
+    monkeypatch.setattr(module, "cpu_of", lambda _: cpu)
+    _, (_, told) = raced(session, exporter)
+    assert told.float_precision == ("bfloat16" if native else "float32")
+    assert told.slower_than_float == native
 
 
 @pytest.mark.parametrize("profile", ["tensorrt_int8", "custom_lowbit", "onnxruntime_arm"])
