@@ -44,7 +44,8 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 def commands() -> Iterator[tuple[str, Any]]:
     """Every command, as click has it, with its words after `eqnet`; groups are taken apart."""
-    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+    group: Any = get_command(app)  # a group, whose class typer keeps to itself
+    for name, command in group.commands.items():
         inside = getattr(command, "commands", None)
         if inside is None:
             yield name, command

@@ -148,7 +148,10 @@ class GateRow(Frozen):
         """The failure, or what the reports say of what was skipped."""
         if self.failure is not None:
             return self.failure
-        return "" if self.bench is None else self.bench.reason
+        told = [] if self.bench is None else [self.bench.reason]
+        if self.verify is not None and self.verify.verdict == "skipped":
+            told += [check.reason for check in self.verify.checks if check.verdict == "skipped"]
+        return "; ".join(dict.fromkeys(text for text in told if text))
 
 
 class GateReport(Frozen):

@@ -16,7 +16,7 @@ from graphs import residual_net
 
 from eqnet.cli.main import main
 from eqnet.spec.errors import UsageError
-from eqnet.spec.reports import BenchReport
+from eqnet.spec.reports import BenchReport, Check, GateReport
 from eqnet.stages.bench import to_markdown as bench_markdown
 from eqnet.stages.gate import gate, to_markdown
 from eqnet.stages.verify import to_junit, verify
@@ -107,6 +107,17 @@ def test_a_damaged_baseline_fails(good, tmp_path):
     (folder / "good.bench.json").write_text("{")
     row = gate([good], reports=tmp_path / "now", baselines=folder).rows[0]
     assert (row.verdict, row.exit_code) == ("failed", 2)
+
+
+def test_what_did_not_run_is_skipped_with_its_reason(good, tmp_path):
+    passed = gate([good], reports=tmp_path / "reports").rows[0]
+    checks = [Check(name="runtime", verdict="skipped", reason="no GPU here")]
+    skipped = passed.verify.model_copy(update={"verdict": "skipped", "checks": tuple(checks)})
+    row = passed.model_copy(update={"verify": skipped})
+    assert row.verdict == "skipped"
+    assert row.why == "no GPU here"
+    assert GateReport(rows=(row,)).verdict == "skipped"
+    assert passed.why == ""
 
 
 def test_two_artifacts_of_one_name_are_refused(good, tmp_path):
