@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from eqnet.stages.search.accuracy.refined import Point, Refined
 from eqnet.stages.search.accuracy.sensitive import from_sensitivities
 from eqnet.stages.search.costing import cost_of, float_quantity
 from eqnet.stages.search.evolution.explore import Outcome, explore
-from eqnet.stages.search.evolution.refining import refined_search
+from eqnet.stages.search.evolution.refining import Refinement, refined_search
 from eqnet.stages.search.fronts.choosing import Choice, Rule, most_accurate, take
 from eqnet.stages.search.fronts.front import front_of
 from eqnet.stages.search.fronts.measuring import Measurer
@@ -112,16 +112,10 @@ def search(
         progress=progress,
     )
     scorer = Scorer(space, predictor, cost, limits, minimised)
-    if isinstance(predictor, Refined):
-
-        def score_anew(genomes: Sequence[Genome]) -> list[Point]:
-            return points.measure_all([space.subnet(genome) for genome in genomes], progress)
-
-        scorer, outcome = refined_search(predictor, scorer, find, score_anew, journal, count=refine)
-    else:
-        outcome = find(scorer)
+    scorer, outcome, nearest = _explored(scorer, find, points, journal, refine, progress)
     front = _front(scorer, outcome)
-    choice = take(rule, front, _baseline(scorer), measure, budgeted=bool(limits))
+    rivals = [*_baseline(scorer), *scorer.candidates(matrix(space, nearest))]
+    choice = take(rule, front, rivals, measure, budgeted=bool(limits))
     baselines = baseline_points(scorer, measure.winners)
     report = SearchReport(
         profile=rules.name,
@@ -217,6 +211,27 @@ def _predictor(
     journal.require("predictor", sha256_file(path))
     size = feature_size(session.supernet.info)
     return Refined(load_cqap(session.folder, session.identity, size))
+
+
+def _explored(
+    scorer: Scorer,
+    find: Callable[..., Outcome],
+    points: Points,
+    journal: Journal,
+    count: int,
+    progress: Progress,
+) -> Refinement:
+    """The space explored: once, or with a predictor that can be corrected several times."""
+    if not isinstance(scorer.predictor, Refined):
+        return Refinement(scorer, find(scorer), [])
+
+    def measured(genomes: Sequence[Genome]) -> list[Point]:
+        return points.measure_all(scorer.totals.subnets(matrix(scorer.space, genomes)), progress)
+
+    guards = [one.genome for one in _baseline(scorer)]
+    return refined_search(
+        scorer.predictor, scorer, find, measured, journal, count=count, first=guards
+    )
 
 
 def _front(scorer: Scorer, outcome: Outcome) -> list[Candidate]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,14 @@ APART = 2
 """Genes that subnets of one round differ in, where there are enough that do: more is learned."""
 
 
+class Refinement(NamedTuple):
+    """The last scorer, what the search with it found, and of all measured the nearest to float."""
+
+    scorer: Scorer
+    outcome: Outcome
+    nearest: list[Genome]
+
+
 def refined_search(
     model: Refined,
     scorer: Scorer,
@@ -29,25 +38,34 @@ def refined_search(
     journal: Journal,
     *,
     count: int,
-) -> tuple[Scorer, Outcome]:
-    """The last scorer, and what the search with it found.
+    first: Sequence[Genome] = (),
+) -> Refinement:
+    """Search, measure some of what was found, and search again with what that tells.
 
     search: `explore`, of a scorer and `known` genomes. count: of subnets that are measured in all,
-    a few after each search; the last search has learned from all of them.
+    a few after each search; the last search has learned from all of them. first: genomes within
+    the budgets that are measured before others.
     """
-    measured: list[Genome] = []
+    measured: dict[Genome, Point] = {}
+
+    def learn(chosen: Sequence[Genome]) -> None:
+        measured.update(zip(chosen, measure(chosen), strict=True))
+
     for chosen in journal.rounds(scorer.space.choices()):
-        model = model.with_points(measure(chosen))
-        measured += chosen
+        learn(chosen)
     while True:
-        scorer = replace(scorer, predictor=model, predicted=0)
-        outcome = search(scorer, known=measured)
-        chosen = promising(scorer, outcome, min(EACH, count - len(measured)), set(measured))
+        learned = model.with_points(list(measured.values()))
+        scorer = replace(scorer, predictor=learned, predicted=0)
+        outcome = search(scorer, known=list(measured))
+        room = min(EACH, count - len(measured))
+        given = [genome for genome in first if genome not in measured][: max(room, 0)]
+        known = {*measured, *given}
+        chosen = [*given, *promising(scorer, outcome, room - len(given), known)]
         if not chosen:
-            return scorer, outcome
+            nearest = sorted(measured, key=lambda genome: measured[genome].kl)[:1]
+            return Refinement(scorer, outcome, nearest)
         journal.end_round(chosen, scorer.predicted)
-        model = model.with_points(measure(chosen))
-        measured += chosen
+        learn(chosen)
 
 
 def promising(
