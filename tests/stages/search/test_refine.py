@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from search_tools import ALL_PAIRS, SMALL, lowbit
 
-import eqnet.stages.search.search as module
 from eqnet.backend.ranks import kendall_tau
 from eqnet.spec.errors import CheckpointError
-from eqnet.stages.search.accuracy.features import CODES, feature_size
+from eqnet.stages.search.accuracy.features import CODES, encode, feature_size
 from eqnet.stages.search.accuracy.points import Points
 from eqnet.stages.search.accuracy.refined import Point, Refined
 from eqnet.stages.search.accuracy.sensitive import Additive
 from eqnet.stages.search.evolution.refining import EACH
 from eqnet.stages.search.journal import STATE_FILE
-from eqnet.subnets.build import groups_of
+from eqnet.stages.search.space import Space
+from eqnet.subnets.target import Target
 
 PLACES, CHOICES = 12, 7
 
@@ -78,9 +78,6 @@ def test_without_points_it_is_its_base_and_points_add_up():
 class Deceived:
     """A model that takes one layer's 2 bits for free, which cost most of all in truth."""
 
-    header = None
-    mapping = None
-
     def __init__(self, info) -> None:
         places = len(info.layers) + len(info.read_tensors())
         codes = np.zeros((places, len(CODES)), np.float32)
@@ -93,10 +90,6 @@ class Deceived:
         self.truth[-codes.size :].reshape(codes.shape)[self.place, 1] = 0.1
         self.additive = Additive(np.concatenate([self.truth[: -codes.size], believed.reshape(-1)]))
 
-    def refined(self) -> Refined:
-        """As a search gets it, with points of two uniform subnets."""
-        return Refined(self.additive, tuple(self.points))
-
     def measure(self, features) -> Point:
         """The truth."""
         kl = float(features @ self.truth) + 1e-6
@@ -108,20 +101,18 @@ def deceived(world):
     """A search whose model is deceived, and whose measurements tell the truth."""
     model = Deceived(world.info)
     world.tried = []
-    space = module.Space.of(module.Target.of(world.info, lowbit()), world.session.identity)
+    space = Space.of(Target.of(world.info, lowbit()), world.session.identity)
 
     def run(points: Points, spec: Any) -> tuple[float, float]:
         world.tried.append(spec)
-        found = model.measure(module_encode(world.info, spec))
+        found = model.measure(encode(world.info, spec))
         return found.kl, found.accuracy
 
-    from eqnet.stages.search.accuracy.features import encode as module_encode
-
     ends = [space.subnet(genome) for genome in space.uniform_genomes()[:: len(ALL_PAIRS) - 1]]
-    model.points = [model.measure(module_encode(world.info, spec)) for spec in ends]
+    points = tuple(model.measure(encode(world.info, spec)) for spec in ends)
     world.patch.setattr(Points, "_run", run)
-    world.predictor = model.refined()
-    world.measure_as(lambda spec: model.measure(module_encode(world.info, spec)).accuracy)
+    world.predictor = Refined(model.additive, points)
+    world.measure_as(lambda spec: model.measure(encode(world.info, spec)).accuracy)
     return world
 
 
@@ -129,7 +120,6 @@ BUDGETS = {"avg_weight_bits": 5, "avg_activation_bits": 8}
 
 
 def test_what_a_model_takes_for_too_good_is_measured_and_left(deceived):
-    assert groups_of(deceived.info)
     once = deceived(budgets=BUDGETS, refine=0)
     assert not deceived.tried
     taken_in = sum(point.subnet.weights["conv1"] == 2 for point in once.front) / len(once.front)

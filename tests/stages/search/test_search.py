@@ -297,6 +297,6 @@ def test_a_small_space_without_a_predictor_is_measured(tmp_path, monkeypatch):
     assert report.best.predicted.accuracy == pytest.approx(report.best.measured.accuracy, abs=0.05)
     # KL ranks the subnets, so what is predicted never rises with it.
     ranked = sorted(report.front, key=lambda point: -point.accuracy_predicted)
-    kls = [point.measured.kl for point in ranked if point.measured is not None]
+    kls = [point.measured.kl or 0.0 for point in ranked if point.measured is not None]
     assert len(kls) > 1
     assert kls == sorted(kls)
