@@ -1,12 +1,15 @@
-"""Plots that compare artifacts: accuracy against size and speed, bits of layers, latencies."""
+"""Plots that compare artifacts: accuracy against size and speed, latencies."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from eqnet.spec.reports import BenchReport, Latency
 from eqnet.stages.report.load import Artifact
-from eqnet.stages.report.style import BIT_COLOURS, FLOAT_COLOUR, MARKERS, Palette
+from eqnet.stages.report.style import BIT_COLOURS, FLOAT_COLOUR, MARKERS, Palette, is_narrow
 from eqnet.stages.report.summary import Row
 
 if TYPE_CHECKING:
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
 
 NUMBERED_CELLS = 44
 LOG_SCALE_FROM = 20
+TICKS = 200
+"""Of single runs at most, evenly out of the sorted ones: more cannot be told apart."""
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -24,7 +29,13 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height))
 
 
-def accuracy_figure(rows: Sequence[Row], palette: Palette) -> Figure | None:
+def legend_columns(names: Sequence[str], width: float) -> int:
+    """How many entries of a legend fit beside each other into a figure of `width` inches."""
+    longest = max(map(len, names), default=1)
+    return max(1, min(len(names), int(72 * width / (6.3 * longest + 40))))
+
+
+def accuracy_figure(rows: Sequence[Row], palette: Palette, width: float) -> Figure | None:
     """Accuracy against weight size and against time; None when no row has an accuracy.
 
     A row without an accuracy from its runtime is drawn hollow, with the PyTorch subnet's.
@@ -32,47 +43,55 @@ def accuracy_figure(rows: Sequence[Row], palette: Palette) -> Figure | None:
     measured = [row for row in rows if _accuracy(row) is not None]
     if not measured:
         return None
-    figure = new_figure(11, 4)
-    left, right = figure.subplots(1, 2, sharey=True)
+    if is_narrow(width):
+        figure = new_figure(width, 5.4 + 0.22 * len(measured))
+        left, right = figure.subplots(2, 1)
+    else:
+        figure = new_figure(width, 4.2)
+        left, right = figure.subplots(1, 2, sharey=True)
     for index, row in enumerate(rows):
-        accuracy = _accuracy(row)
-        if accuracy is None:
-            continue
-        style = {
-            "marker": MARKERS[index % len(MARKERS)],
-            "markersize": 10,
-            "linestyle": "none",
-            "color": palette.of(index),
-            "markerfacecolor": palette.of(index),
-            "markeredgewidth": 1.8,
-            "alpha": 0.9,
-        }
-        if row.accuracy_runtime is None:
-            style["markerfacecolor"] = "none"
-        if row.weight_bytes is not None:
-            left.plot(row.weight_bytes / 1024, 100 * accuracy, label=row.profile, **style)
-        if row.ratio is not None:
-            right.plot(row.ratio, 100 * accuracy, **style)
-            _interval(right, row, 100 * accuracy, palette.of(index))
+        _score(left, right, index, row, palette)
     _float_lines(left, right, rows, palette)
     left.set(xlabel="weights, KiB", ylabel="top-1 accuracy, %", title="Accuracy and size")
-    right.set(xlabel="time against float32 (left of 1 is faster)", title="Accuracy and speed")
+    right.set(xlabel="time against float (left of 1 is faster)", title="Accuracy and speed")
+    if is_narrow(width):
+        right.set_ylabel("top-1 accuracy, %")
     for axes in (left, right):
         axes.grid(True)
         axes.margins(0.12)
     handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center")
+    columns = legend_columns(labels, width)
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
     figure.set_layout_engine("constrained")
     return figure
 
 
+def _score(left: Axes, right: Axes, index: int, row: Row, palette: Palette) -> None:
+    """One row's marks in both plots."""
+    accuracy = _accuracy(row)
+    if accuracy is None:
+        return
+    colour = palette.of(index)
+    style = {
+        "marker": MARKERS[index % len(MARKERS)],
+        "markersize": 10,
+        "linestyle": "none",
+        "color": colour,
+        "markerfacecolor": "none" if row.accuracy_runtime is None else colour,
+        "markeredgewidth": 1.8,
+        "alpha": 0.9,
+    }
+    if row.weight_bytes is not None:
+        left.plot(row.weight_bytes / 1024, 100 * accuracy, label=row.profile, **style)
+    if row.ratio is not None:
+        right.plot(row.ratio, 100 * accuracy, **style)
+        if row.ratio_interval is not None:
+            y = (100 * accuracy, 100 * accuracy)
+            right.plot(row.ratio_interval, y, color=colour, linewidth=2, alpha=0.5)
+
+
 def _accuracy(row: Row) -> float | None:
     return row.accuracy_runtime if row.accuracy_runtime is not None else row.accuracy_pytorch
-
-
-def _interval(axes: Axes, row: Row, y: float, colour: str) -> None:
-    if row.ratio_interval is not None:
-        axes.plot(row.ratio_interval, (y, y), color=colour, linewidth=2, alpha=0.5)
 
 
 def _float_lines(left: Axes, right: Axes, rows: Sequence[Row], palette: Palette) -> None:
@@ -96,31 +115,10 @@ def _float_lines(left: Axes, right: Axes, rows: Sequence[Row], palette: Palette)
         right.text(0.5, 0.5, "no latency measured", transform=right.transAxes, ha="center")
 
 
-def bits_figure(artifacts: Sequence[Artifact], palette: Palette) -> Figure | None:
-    """Bits of each weight and activation tensor, in graph order, a strip for each."""
-    if not artifacts:
-        return None
-    figure = new_figure(11, 0.95 * len(artifacts) + 0.5)
-    axes = figure.subplots(len(artifacts), 1, squeeze=False)[:, 0]
-    for index, (ax, artifact) in enumerate(zip(axes, artifacts, strict=True)):
-        subnet = artifact.manifest.subnet
-        draw_strip(ax, subnet.weights, y=1, scale=10)
-        draw_strip(ax, subnet.activations, y=0, scale=10)
-        ax.set_title(artifact.manifest.profile.name, color=palette.of(index), pad=4)
-        ax.set_yticks([1.5, 0.5], ["weights", "activations"])
-        longest = max(len(subnet.weights), len(subnet.activations), 1)
-        ax.set(xlim=(0, longest), ylim=(0, 2), xticks=[])
-        ax.tick_params(length=0)
-        for spine in ax.spines.values():
-            spine.set_visible(False)
-    figure.set_layout_engine("constrained")
-    return figure
-
-
 def draw_strip(axes: Axes, bits: Mapping[str, int | str], y: float, scale: float) -> None:
     """One row of cells, coloured by bits and numbered while they are wide enough.
 
-    `scale` is the size of the numbers in points; a float layer's cell is hatched and says f.
+    `scale` is the size of the numbers in points; a float layer's cell says f.
     """
     from matplotlib.patches import Rectangle
 
@@ -137,43 +135,54 @@ def draw_strip(axes: Axes, bits: Mapping[str, int | str], y: float, scale: float
             )
 
 
-def latency_figure(artifacts: Sequence[Artifact], palette: Palette) -> Figure | None:
+def latency_figure(artifacts: Sequence[Artifact], palette: Palette, width: float) -> Figure | None:
     """Distributions of all timed runs, the artifact's and the float model's, or None."""
-    timed = [(index, item) for index, item in enumerate(artifacts) if _is_timed(item)]
+    timed = []
+    for index, artifact in enumerate(artifacts):
+        bench = artifact.bench
+        if bench is not None and bench.quantized is not None and bench.float32 is not None:
+            timed.append((index, bench, bench.quantized, bench.float32))
     if not timed:
         return None
-    figure = new_figure(11, 0.95 * len(timed) + 0.9)
+    figure = new_figure(width, 1.05 * len(timed) + 1.1)
     axes = figure.subplots()
-    places: list[int] = []
-    names: list[str] = []
-    for position, (index, artifact) in enumerate(reversed(timed)):
-        bench = artifact.bench
-        if bench is None or bench.quantized is None or bench.float32 is None:
-            continue
-        _box(axes, bench.quantized.samples, position - 0.17, palette.of(index), palette.ink)
-        _box(axes, bench.float32.samples, position + 0.17, palette.grid, palette.ink)
-        places.append(position)
-        names.append(bench.profile)
-    axes.set_yticks(places, names, color=palette.ink)
-    axes.set_xlabel("milliseconds a batch; box: middle half of the runs, whiskers: 5 to 95 %")
+    for position, (index, _, quantized, floating) in enumerate(reversed(timed)):
+        _box(axes, quantized, position + 0.16, palette.of(index), palette.ink)
+        _box(axes, floating, position - 0.2, palette.grid, palette.ink)
+    _name_boxes(axes, [bench for _, bench, _, _ in reversed(timed)], palette, width)
+    axes.set_ylim(-0.55, len(timed) - 1 + (0.72 if is_narrow(width) else 0.45))
+    axes.set_xlabel("milliseconds a batch")
     axes.grid(True, axis="x", which="both")
     _scale(axes)
-    _latency_legend(axes, palette)
+    _latency_legend(figure, palette, width)
     figure.set_layout_engine("constrained")
     return figure
 
 
-def _is_timed(artifact: Artifact) -> bool:
-    bench = artifact.bench
-    return bench is not None and bench.quantized is not None and bench.float32 is not None
+def _name_boxes(axes: Axes, benches: Sequence[BenchReport], palette: Palette, width: float) -> None:
+    """The profiles beside their boxes, or above them where there is no room beside."""
+    if not is_narrow(width):
+        names = [bench.profile for bench in benches]
+        axes.set_yticks(range(len(benches)), names, color=palette.ink)
+        return
+    axes.set_yticks([])
+    for position, bench in enumerate(benches):
+        axes.text(
+            0.01,
+            position + 0.45,
+            bench.profile,
+            transform=axes.get_yaxis_transform(),
+            color=palette.ink,
+            va="center",
+        )
 
 
-def _box(axes: Axes, samples: Sequence[float], y: float, colour: str, ink: str) -> None:
+def _box(axes: Axes, latency: Latency, y: float, colour: str, ink: str) -> None:
     line = {"color": ink, "linewidth": 1}
     axes.boxplot(
-        samples,
+        latency.samples,
         positions=[y],
-        widths=0.28,
+        widths=0.2,
         orientation="horizontal",
         whis=(5, 95),
         showfliers=False,
@@ -184,6 +193,17 @@ def _box(axes: Axes, samples: Sequence[float], y: float, colour: str, ink: str) 
         whiskerprops=line,
         capprops=line,
     )
+    _ticks(axes, latency.samples, y - 0.15, ink)
+
+
+def _ticks(axes: Axes, samples: Sequence[float], y: float, ink: str) -> None:
+    """Single runs as short ticks: one path for all, which keeps the page small."""
+    runs = np.sort(np.asarray(samples, dtype=np.float64))
+    if len(runs) > TICKS:
+        runs = runs[np.linspace(0, len(runs) - 1, TICKS).round().astype(int)]
+    x = np.repeat(runs, 3)
+    heights = np.tile([y - 0.03, y + 0.03, np.nan], len(runs))
+    axes.plot(x, heights, color=ink, linewidth=0.7, alpha=0.55)
 
 
 def _scale(axes: Axes) -> None:
@@ -206,11 +226,12 @@ def logarithmic_if_wide(axes: Axes, ratio: float = 5.0) -> bool:
     return True
 
 
-def _latency_legend(axes: Axes, palette: Palette) -> None:
+def _latency_legend(figure: Figure, palette: Palette, width: float) -> None:
     from matplotlib.patches import Patch
 
     handles = [
+        Patch(facecolor=palette.of(0), edgecolor=palette.ink, label="artifact, in its own colour"),
         Patch(facecolor=palette.grid, edgecolor=palette.ink, label="float model, same runtime"),
-        Patch(facecolor=palette.of(0), edgecolor=palette.ink, label="artifact (its own colour)"),
     ]
-    axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+    columns = 1 if is_narrow(width) else 2
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
