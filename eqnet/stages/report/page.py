@@ -125,8 +125,8 @@ def headline(rows: Sequence[Row], inputs: ReportInputs) -> str:
             ("evaluation", "evaluations"): inputs.evaluations,
             ("training log", "training logs"): inputs.trainings,
         }
-        told = [f"{len(them)} {names[len(them) > 1]}" for names, them in named.items() if them]
-        return f"{', '.join(told)}."
+        parts = [f"{len(them)} {names[len(them) > 1]}" for names, them in named.items() if them]
+        return f"{', '.join(parts)}."
     counts = dict.fromkeys(("passed", "failed", "skipped"), 0)
     for row in rows:
         counts[row.verdict] += 1

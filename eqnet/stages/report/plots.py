@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 NUMBERED_CELLS = 44
 LOG_SCALE_FROM = 20
+LETTER = 6.3
+"""Width in points of a letter of the plots' font, on average."""
 TICKS = 200
 """Of single runs at most, evenly out of the sorted ones: more cannot be told apart."""
 
@@ -29,10 +31,16 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height))
 
 
+def folded(name: str, points: float) -> str:
+    """A long name in lines of at most this width: names have no gaps to break at."""
+    most = max(8, int(points / LETTER))
+    return "\n".join(name[at : at + most] for at in range(0, len(name), most))
+
+
 def legend_columns(names: Sequence[str], width: float) -> int:
     """How many entries of a legend fit beside each other into a figure of `width` inches."""
     longest = max(map(len, names), default=1)
-    return max(1, min(len(names), int(72 * width / (6.3 * longest + 40))))
+    return max(1, min(len(names), int(72 * width / (LETTER * longest + 40))))
 
 
 def accuracy_figure(rows: Sequence[Row], palette: Palette, width: float) -> Figure | None:
@@ -61,6 +69,7 @@ def accuracy_figure(rows: Sequence[Row], palette: Palette, width: float) -> Figu
         axes.margins(0.12)
     handles, labels = left.get_legend_handles_labels()
     columns = legend_columns(labels, width)
+    labels = [folded(label, 72 * width - 40) for label in labels]
     figure.legend(handles, labels, loc="outside lower center", ncols=columns)
     figure.set_layout_engine("constrained")
     return figure
@@ -72,7 +81,7 @@ def _score(left: Axes, right: Axes, index: int, row: Row, palette: Palette) -> N
     if accuracy is None:
         return
     colour = palette.of(index)
-    style = {
+    style: dict[str, Any] = {
         "marker": MARKERS[index % len(MARKERS)],
         "markersize": 10,
         "linestyle": "none",
@@ -162,7 +171,7 @@ def latency_figure(artifacts: Sequence[Artifact], palette: Palette, width: float
 def _name_boxes(axes: Axes, benches: Sequence[BenchReport], palette: Palette, width: float) -> None:
     """The profiles beside their boxes, or above them where there is no room beside."""
     if not is_narrow(width):
-        names = [bench.profile for bench in benches]
+        names = [folded(bench.profile, 72 * width / 4) for bench in benches]
         axes.set_yticks(range(len(benches)), names, color=palette.ink)
         return
     axes.set_yticks([])
@@ -170,7 +179,7 @@ def _name_boxes(axes: Axes, benches: Sequence[BenchReport], palette: Palette, wi
         axes.text(
             0.01,
             position + 0.45,
-            bench.profile,
+            folded(bench.profile, 72 * width - 20),
             transform=axes.get_yaxis_transform(),
             color=palette.ink,
             va="center",
