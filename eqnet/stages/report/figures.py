@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     Draw = Callable[[Palette, float], Figure | None]
 
 
+FRONT = "pareto"
+
+
 @dataclass(frozen=True)
 class Plot:
     """A plot on the page, of which the style sheet shows one drawing: `wide` or `narrow`. Both
@@ -28,12 +31,19 @@ class Plot:
     narrow: str | None
 
 
+class SearchPlots(NamedTuple):
+    """Of one search: its front, and what it rests on."""
+
+    front: Plot | None
+    others: list[Plot]
+
+
 class PagePlots(NamedTuple):
     """The page's plots; `searches` and `trainings` are in the order of the inputs."""
 
     accuracy: Plot | None
     latency: Plot | None
-    searches: list[list[Plot]]
+    searches: list[SearchPlots]
     trainings: list[Plot]
 
 
@@ -79,7 +89,7 @@ def search_figures() -> tuple[SearchFigure, ...]:
 
     return (
         SearchFigure(
-            "pareto",
+            FRONT,
             "Accuracy against each cost",
             "Dots: the front as predicted; diamonds: measured, with a line to what was predicted; "
             "crosses: uniform subnets, within the budgets or not.",
@@ -115,8 +125,8 @@ def search_figures() -> tuple[SearchFigure, ...]:
     )
 
 
-def _search_plots(index: int, search: SearchReport) -> list[Plot]:
-    drawn = []
+def _search_plots(index: int, search: SearchReport) -> SearchPlots:
+    drawn = {}
     for figure in search_figures():
         if not figure.on_page:
             continue
@@ -127,8 +137,8 @@ def _search_plots(index: int, search: SearchReport) -> list[Plot]:
             lambda palette, width, draw=figure.draw: draw(search, palette, width),  # type: ignore[misc]  # mypy takes no default for Draw
         )
         if plot is not None:
-            drawn.append(plot)
-    return drawn
+            drawn[figure.name] = plot
+    return SearchPlots(drawn.pop(FRONT, None), [*drawn.values()])
 
 
 def _training_plots(inputs: ReportInputs) -> list[Plot]:

@@ -11,7 +11,8 @@ from report_samples import full_search_report, search_report
 from eqnet.cli.main import main
 from eqnet.spec.errors import ArtifactError
 from eqnet.spec.reports import SearchReport
-from eqnet.stages.report import report
+from eqnet.stages.report import load, report
+from eqnet.stages.report.page import write_plots
 from eqnet.stages.report.searches import details, pareto
 from eqnet.stages.report.style import LIGHT, WIDE, drawing
 
@@ -42,7 +43,7 @@ def test_plots_are_written_as_svg_and_png(tmp_path, capsys):
 def test_the_same_search_gives_the_same_svg(tmp_path):
     folder = write(tmp_path / "found", full_search_report())
     for name in ("a", "b"):
-        report([folder, folder], tmp_path / f"{name}.html", plots=tmp_path / name)
+        write_plots(load([folder, folder]), tmp_path / name)
     first = tmp_path / "a" / "custom_lowbit.pareto.svg"
     assert first.read_bytes() == (tmp_path / "b" / "custom_lowbit.pareto.svg").read_bytes()
     assert first.read_bytes() == (tmp_path / "b" / "custom_lowbit-2.pareto.svg").read_bytes()

@@ -61,7 +61,8 @@ def pareto_figure(search: SearchReport, palette: Palette, width: float) -> Figur
         _draw(axes, search, quantity, palette)
         axes.set_xlabel(quantity.label)
         axes.grid(True, which="both")
-        logarithmic_if_wide(axes)
+        if not logarithmic_if_wide(axes):
+            axes.locator_params(axis="x", nbins=4)
     for axes in grid if is_narrow(width) else grid[:1]:
         axes.set_ylabel("top-1 accuracy, %")
     unique: dict[str, Artist] = {}

@@ -131,10 +131,12 @@ def questions_table(artifacts: Sequence[Artifact]) -> Table | None:
     for index, artifact in enumerate(artifacts):
         manifest, verify = artifact.manifest, artifact.verify
         export = None if verify is None else verify.export_verdict
+        images = None if verify is None else verify.images
         error = _check(artifact, "logit_error")
         against_float = manifest.parity.against_float if verify is None else verify.against_float
         cells = [
             Cell(manifest.profile.name),
+            number(images, wording.NOTHING if images is None else str(images)),
             verdict(export),
             _percent(None if verify is None else verify.top1_agreement),
             plain(error, "%.3g"),
@@ -145,8 +147,8 @@ def questions_table(artifacts: Sequence[Artifact]) -> Table | None:
     if not rows:
         return None
     titles = columns(
-        "Profile", "As PyTorch's subnet?", "#Agreement", "#Logit error, steps",
-        "As the float model?", "#Agreement", "#Logits", "#Accuracy lost, 95 %",
+        "Profile", "#Images", "Export", "#Agreement with PyTorch", "#Logit error, steps",
+        "Quantization", "#Agreement with float", "#SNR of logits", "#Points lost",
     )  # fmt: skip
     return Table("Parity over the whole network", titles, rows)
 
@@ -158,7 +160,7 @@ def _float_cells(comparison: FloatComparison | None) -> list[Cell]:
     return [
         _percent(comparison.agreement),
         number(comparison.snr_db, wording.decibels(comparison.snr_db)),
-        number(drop, wording.drop_text(drop, interval)),
+        number(drop, *wording.drop_texts(drop, interval)),
     ]
 
 

@@ -87,8 +87,6 @@ class _Accuracies:
         for name, value in named:
             if value is not None:
                 notes.append(f"{name} {wording.percent(value)}")
-        if result.images:
-            notes.append(f"{result.images} images")
         text = wording.percent(result.accuracy_runtime)
         return number(result.accuracy_runtime, text, *notes, gauge=self._marks(result))
 

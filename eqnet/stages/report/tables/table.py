@@ -34,6 +34,11 @@ class Cell:
     look: str = ""
     gauge: Sequence[Mark] = ()
 
+    @property
+    def unknown(self) -> bool:
+        """Whether it says nothing: left out of a card."""
+        return self.text in ("", NOTHING) and not self.notes
+
 
 @dataclass(frozen=True)
 class Column:
