@@ -205,12 +205,15 @@ class MeasuredScore(Frozen):
     """A subnet on validation images, as the integers that would be deployed.
 
     accuracy: top-1 in [0, 1], against the labels or the float model's classes (the report's
-    `judge`); float_agreement: share of images with the float model's class, where it was asked for.
+    `judge`); float_agreement: share of images with the float model's class, where it was asked for;
+    kl: to the float model, or where that is not kept the 8-bit subnet, in nats, the mean over the
+    images.
     """
 
     accuracy: float
     images: int
     float_agreement: float | None = None
+    kl: float | None = None
 
 
 class FrontPoint(Frozen):

@@ -13,10 +13,10 @@ from eqnet.sensitivity.measure import CORRECTION_IMAGES, place_images
 from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.subnet import SubnetSpec
 from eqnet.stages.search.accuracy.cqap import CQAP_FILE
-from eqnet.stages.search.accuracy.measured import IMAGES
-from eqnet.stages.search.accuracy.sensitive import FIT_IMAGES, FITTED, places_to_measure
+from eqnet.stages.search.accuracy.points import point_images
+from eqnet.stages.search.accuracy.sensitive import FITTED, places_to_measure
 from eqnet.stages.search.fronts.choosing import FINALISTS
-from eqnet.stages.search.search import MEASURED_SPACE
+from eqnet.stages.search.search import MEASURED_SPACE, REFINE
 from eqnet.stages.search.space import EXHAUSTIVE, Space
 from eqnet.subnets.target import Target
 from eqnet.supernet.graphs import Graphs
@@ -30,13 +30,12 @@ PART_OF_A_PASS = 0.25
 
 
 class Work(NamedTuple):
-    """What a search has to do. subnets: that are measured, each on `images` images in PyTorch.
+    """What a search has to do. images: passes of one image through whole subnets, all in all.
 
     graphs: subnets that are built and timed in the runtime. places: that are measured alone, each
     on `place_images` images.
     """
 
-    subnets: int
     images: int
     graphs: int
     places: int = 0
@@ -47,20 +46,22 @@ def work_of(session: Session, profile: HardwareProfile) -> Work:
     """What a search of `profile` in the session takes. Raises ProfileError for its pins."""
     target = Target.of(session.supernet.info, profile)
     space = Space.of(target, session.identity)
-    finalists = min(FINALISTS, space.size())
-    calibration, validation = len(session.calibration()), len(session.dataset.validation())
+    settled, validation = len(session.calibration()), len(session.dataset.validation())
+    finalists = min(FINALISTS, space.size()) * (settled + validation)
+    if session.header.method == "post_training":
+        settled = min(settled, CORRECTION_IMAGES)
+    point = settled + min(validation, point_images(session))
     graphs = 0
     if profile.cost.model == "measured":  # all, or those that a latency model is fitted to
         graphs = space.size() if space.size() <= EXHAUSTIVE else SUBNETS + HELD_OUT
     if (session.folder / CQAP_FILE).is_file():
-        return Work(finalists, calibration + validation, graphs)
+        return Work(finalists + REFINE * point, graphs)
     if space.size() <= MEASURED_SPACE:
-        return Work(space.size() + finalists, calibration + min(validation, IMAGES), graphs)
+        return Work(finalists + space.size() * point, graphs)
     specs = [target.uniform(pair) for pair in profile.bits]
     places = len(places_to_measure(session.supernet.info, specs))
-    images = CORRECTION_IMAGES + min(validation, FIT_IMAGES)
     alone = CORRECTION_IMAGES + place_images(session)
-    return Work(FITTED + finalists, images, graphs, places, alone)
+    return Work(finalists + (FITTED + REFINE) * point, graphs, places, alone)
 
 
 def expected_seconds(session: Session, profile: HardwareProfile, patience: float) -> float:
@@ -72,7 +73,7 @@ def expected_seconds(session: Session, profile: HardwareProfile, patience: float
     work = work_of(session, profile)
     spec = Target.of(session.supernet.info, profile).default(session.identity)
     session.supernet.apply(spec)
-    images = work.subnets * work.images + PART_OF_A_PASS * work.places * work.place_images
+    images = work.images + PART_OF_A_PASS * work.places * work.place_images
     seconds = images * _seconds_per_image(session)
     if work.places:
         seconds += GENETIC_SECONDS

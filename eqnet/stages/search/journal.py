@@ -7,7 +7,9 @@ the population, and what was measured is known by the subnet's sha256.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,14 +40,21 @@ class SavedGeneration(BaseModel):
 
 
 class State(BaseModel):
-    """The content of the file. facts: hashes of what the search is of, by name."""
+    """The content of the file.
+
+    facts: hashes of what the search is of, by name. points: KL and accuracy by a subnet's sha256.
+    rounds: genomes that the accuracy model was corrected by, a list for each genetic search that
+    is over. generation, predicted, history: of the one that is not; earlier: predictions before it.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     schema_version: Literal[1] = 1
     facts: dict[str, str] = Field(default_factory=dict)
     times: dict[str, float] | None = None
-    accuracies: dict[str, float] = Field(default_factory=dict)
+    points: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    rounds: list[list[list[int]]] = Field(default_factory=list)
+    earlier: int = 0
     generation: SavedGeneration | None = None
     predicted: int = 0
     history: list[GenerationRecord] = Field(default_factory=list)
@@ -124,6 +133,21 @@ class Journal:
         if not inside or found.shape != (count, objectives) or len(violations) != count:
             raise _damaged(self.path, "generation: not a population of this search")
         return Generation(saved.number, genomes, Evaluation(found, violations.reshape(count, -1)))
+
+    def rounds(self, choices: tuple[int, ...]) -> list[list[tuple[int, ...]]]:
+        """The genomes of earlier rounds. Raises CheckpointError for those of another space."""
+        for genome in itertools.chain.from_iterable(self.state.rounds):
+            pairs = zip(genome, choices, strict=False)
+            if len(genome) != len(choices) or any(not 0 <= gene < most for gene, most in pairs):
+                raise _damaged(self.path, "rounds: not of this search")
+        return [[tuple(genome) for genome in chosen] for chosen in self.state.rounds]
+
+    def end_round(self, chosen: Sequence[Sequence[int]], predicted: int) -> None:
+        """A genetic search is over, and these are to be measured before the next one."""
+        self.state.rounds.append([list(genome) for genome in chosen])
+        self.state.earlier += predicted
+        self.state.generation, self.state.predicted, self.state.history = None, 0, []
+        self.save()
 
     def keep(self, now: Generation, predicted: int, record: GenerationRecord) -> None:
         """Note a generation; every few of them are written."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,12 @@ from eqnet.spec.subnet import SubnetSpec
 from eqnet.stages.search.accuracy.cqap import CQAP_FILE, load_cqap
 from eqnet.stages.search.accuracy.features import feature_size
 from eqnet.stages.search.accuracy.measured import AccuracyModel, measure_space
+from eqnet.stages.search.accuracy.points import Points
+from eqnet.stages.search.accuracy.refined import Point, Refined
 from eqnet.stages.search.accuracy.sensitive import from_sensitivities
 from eqnet.stages.search.costing import cost_of, float_quantity
 from eqnet.stages.search.evolution.explore import Outcome, explore
+from eqnet.stages.search.evolution.refining import refined_search
 from eqnet.stages.search.fronts.choosing import Choice, Rule, most_accurate, take
 from eqnet.stages.search.fronts.front import front_of
 from eqnet.stages.search.fronts.measuring import Measurer
@@ -31,12 +35,14 @@ from eqnet.stages.search.fronts.stored import write_report
 from eqnet.stages.search.journal import Journal
 from eqnet.stages.search.reachable import require_reachable, within_all
 from eqnet.stages.search.scoring import Candidate, Scorer, matrix
-from eqnet.stages.search.space import Space
+from eqnet.stages.search.space import Genome, Space
 from eqnet.subnets.budgets import COST
 from eqnet.subnets.limits import SPELLINGS, Budget, Limit, named, resolved
 from eqnet.subnets.target import Target
 from eqnet.supernet.session import Session, open_session
 
+REFINE = 12
+"""Subnets that a predictor is corrected by, unless told otherwise."""
 MEASURED_SPACE = 16
 """Without a predictor, spaces of at most so many subnets are measured whole."""
 
@@ -55,6 +61,7 @@ def search(
     seed: int = 0,
     generations: int = 100,
     population: int = 100,
+    refine: int = REFINE,
     resume: bool = False,
     allow_code: bool = False,
     progress: Progress | None = None,
@@ -63,9 +70,12 @@ def search(
 
     budgets: upper bounds by name, over the profile's own, numbers or texts such as "300KB" and
     "0.5x" (`eqnet.subnets.limits.parse_limit`). objectives: quantities to minimise beside the
-    profile's cost. With a budget the most accurate subnet within it wins; without one, the
-    cheapest within half a point of the most accurate; or the cheapest that has `min_accuracy` or
-    `min_float_agreement` (shares in [0, 1]) on validation images; or what `pick` says.
+    profile's cost. With a budget the subnet within it that is nearest to float (KL) wins;
+    without one, the cheapest within half a point of the most accurate; or the cheapest that has
+    `min_accuracy` or `min_float_agreement` (shares in [0, 1]) on validation images; or what `pick`
+    says.
+    refine: so many subnets of what is found are measured to correct the predictor by, a few after
+    each of several searches.
     Finalists are measured on validation images, as the integers that would be deployed.
     resume: go on from what an interrupted search left in `out`, to the same end.
     Raises InfeasibleError for a budget that no subnet reaches, ProfileError for a profile that
@@ -87,19 +97,29 @@ def search(
     measure = Measurer(session, journal, progress, agreement=min_float_agreement is not None)
     cost = cost_of(session, space, profile, wanted, journal, progress)
     limits |= _limits(space, {name: wanted[name] for name in wanted if name == COST}, cost)
+    journal.require("refine", refine)
     journal.require("cost", _costs(space, cost) | {COST: limits.get(COST)})
     anchor = within_all(space, limits, cost) if limits else space.uniform_genomes()[0]
-    predictor = _predictor(session, space, seed, journal, progress)
-    scorer = Scorer(space, predictor, cost, limits, minimised)
-    outcome = explore(
-        scorer,
-        anchor,
-        journal,
+    points = Points(session, journal)
+    predictor = _predictor(session, space, points, seed, journal, progress)
+    find = partial(
+        explore,
+        anchor=anchor,
+        journal=journal,
         generations=generations,
         population=population,
         seed=seed,
         progress=progress,
     )
+    scorer = Scorer(space, predictor, cost, limits, minimised)
+    if isinstance(predictor, Refined):
+
+        def score_anew(genomes: Sequence[Genome]) -> list[Point]:
+            return points.measure_all([space.subnet(genome) for genome in genomes], progress)
+
+        scorer, outcome = refined_search(predictor, scorer, find, score_anew, journal, count=refine)
+    else:
+        outcome = find(scorer)
     front = _front(scorer, outcome)
     choice = take(rule, front, _baseline(scorer), measure, budgeted=bool(limits))
     baselines = baseline_points(scorer, measure.winners)
@@ -111,7 +131,7 @@ def search(
         estimated=rules.cost.estimated,
         float_precision=rules.remainder,
         objectives=minimised,
-        evaluations=outcome.evaluations,
+        evaluations=journal.state.earlier + outcome.evaluations,
         front=front_points(front, measure.winners, rules.cost.unit),
         best=_best(choice, rules.cost.unit),
         choice=choice.rule,
@@ -182,6 +202,7 @@ def _rank_quality(predictor: AccuracyModel) -> dict[str, Any]:
 def _predictor(
     session: Session,
     space: Space,
+    points: Points,
     seed: int,
     journal: Journal,
     progress: Progress,
@@ -191,10 +212,11 @@ def _predictor(
     path = session.folder / CQAP_FILE
     if not path.is_file():
         if space.size() <= MEASURED_SPACE:
-            return measure_space(session, space, progress, journal.state.accuracies, journal.save)
-        return from_sensitivities(session, space, seed, progress)
+            return measure_space(space, points, progress)
+        return from_sensitivities(session, space, points, seed, progress)
     journal.require("predictor", sha256_file(path))
-    return load_cqap(session.folder, session.identity, feature_size(session.supernet.info))
+    size = feature_size(session.supernet.info)
+    return Refined(load_cqap(session.folder, session.identity, size))
 
 
 def _front(scorer: Scorer, outcome: Outcome) -> list[Candidate]:

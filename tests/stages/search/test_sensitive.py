@@ -12,15 +12,15 @@ from eqnet.sensitivity.measure import light_calibration
 from eqnet.sensitivity.taken_out import Reference, measure_whole
 from eqnet.spec.progress import Silent
 from eqnet.stages.search.accuracy.features import encode
-from eqnet.stages.search.accuracy.mapping import AccuracyOfKl, never_rising
+from eqnet.stages.search.accuracy.mapping import TINY, AccuracyOfKl, never_rising
+from eqnet.stages.search.accuracy.points import Points
 from eqnet.stages.search.accuracy.sensitive import (
-    AdditiveAccuracy,
     between,
     from_sensitivities,
-    log_sums,
     places_to_measure,
     spread,
 )
+from eqnet.stages.search.journal import Journal
 from eqnet.subnets.target import Target
 
 
@@ -28,20 +28,26 @@ from eqnet.subnets.target import Target
 def setting(tmp_path_factory):
     session = session_of(tmp_path_factory.mktemp("sensitive"), small_supernet())
     space = space_of(session.supernet.info, lowbit())
-    return session, space, from_sensitivities(session, space, 0, Silent())
+    points = Points(session, Journal.open(session.folder, resume=False))
+    return session, space, from_sensitivities(session, space, points, 0, Silent())
 
 
 def test_sums_rank_subnets_as_measuring_them_does(setting):
     session, space, model = setting
     info = session.supernet.info
     reference = Reference.of(session, session.batches(session.dataset.validation()))
-    sums, measured = [], []
+    sums, refined, measured = [], [], []
     for genome in spread(space, 24, 7):
         spec = space.subnet(genome)
         found = measure_whole(session, spec, light_calibration(session), reference)
         measured.append(found.mean_kl())
-        sums.append(log_sums(model.weights, encode(info, spec)[None])[0])
-    assert kendall_tau(np.asarray(sums), np.asarray(measured)) > 0.7
+        sums.append(model.base.log_kl(encode(info, spec)[None])[0])
+        refined.append(model.log_kl(encode(info, spec)[None])[0])
+    truth = np.log(measured)
+    assert kendall_tau(np.asarray(sums), truth) > 0.7
+    assert kendall_tau(np.asarray(refined), truth) > 0.7
+    # A sum knows nothing of how errors meet; measured subnets tell how far that is off.
+    assert np.abs(refined - truth).mean() < np.abs(sums - truth).mean()
 
 
 def test_more_bits_are_never_predicted_worse(setting):
@@ -61,7 +67,9 @@ def test_what_is_float_costs_nothing(setting):
     none = spec.model_copy(
         update={"weights": dict.fromkeys(quiet, "remainder"), "activations": {}, "carriers": {}}
     )
-    assert (encode(info, none) @ model.weights) == 0
+    assert (encode(info, none) @ model.base.weights) == 0
+    assert model.base.log_kl(encode(info, none)[None]) == pytest.approx(np.log(TINY), abs=1e-6)
+    assert model.base.shares(encode(info, none)[None]).sum() == pytest.approx(1)
 
 
 def test_two_places_cost_the_sum(setting):
@@ -70,9 +78,8 @@ def test_two_places_cost_the_sum(setting):
 
     def cost(**bits):
         spec = space.target.uniform((8, 8))
-        return (
-            encode(info, spec.model_copy(update={"weights": spec.weights | bits})) @ model.weights
-        )
+        mixed = spec.model_copy(update={"weights": spec.weights | bits})
+        return np.exp(model.base.log_kl(encode(info, mixed)[None])[0])
 
     extra = cost(conv1=2, depthwise=3) - cost()
     assert extra == pytest.approx((cost(conv1=2) - cost()) + (cost(depthwise=3) - cost()), rel=1e-4)
@@ -83,8 +90,7 @@ def test_accuracies_never_rise_with_the_cost():
     falling = never_rising(np.asarray([0.9, 0.8, 0.85, 0.3, 0.3, 0.4]))
     assert falling == pytest.approx([0.9, 0.825, 0.825, 1 / 3, 1 / 3, 1 / 3])
     mapping = AccuracyOfKl(np.log([1e-3, 1e-1]), np.asarray([0.9, 0.5]))
-    model = AdditiveAccuracy(np.ones(1, np.float32), mapping)
-    found = model.predict(np.asarray([[1e-4], [1e-3], [1e-2], [1e-1], [1.0]], np.float32))
+    found = mapping.of(np.log([1e-4, 1e-3, 1e-2, 1e-1, 1.0]))
     assert (np.diff(found) < 0).all()  # beyond the ends too
     assert found[1] == pytest.approx(0.9, abs=0.01)
     assert found[2] == pytest.approx(0.7, abs=0.01)

@@ -94,6 +94,15 @@ def search(
     data: Data = None,
     generations: Annotated[int, typer.Option(min=1, max=10_000, help="Of the search.")] = 100,
     population: Annotated[int, typer.Option(min=4, max=10_000, help="Of the search.")] = 100,
+    refine: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=1000,
+            help="Subnets to measure and correct the predictor by, a few after each of several "
+            "searches; 0: search once.",
+        ),
+    ] = 12,
     seed: Seed = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where a search with this --out was interrupted.")
@@ -148,6 +157,7 @@ def search(
             objectives=tuple(objective or ()),
             min_accuracy=accuracy,
             min_float_agreement=agreement,
+            refine=refine,
             pick=picked,
             out=folder,
             data=data,

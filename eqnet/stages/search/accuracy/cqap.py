@@ -106,10 +106,27 @@ class Cqap(NamedTuple):
         logs: NDArray[np.float64] = found.double().numpy()
         return logs * self.header.deviation + self.header.mean
 
+    @property
+    def mapping(self) -> AccuracyOfKl:
+        """The accuracy that belongs to a KL."""
+        return AccuracyOfKl(np.array(self.header.logs), np.array(self.header.accuracies))
+
+    def log_kl(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The mean of the members' logarithms of KL, float64 [N]."""
+        found: NDArray[np.float64] = self.log_divergence(features).mean(0)
+        return found
+
+    def shares(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """All places alike, float64 [N, D]: a perceptron does not say what its sum is made of."""
+        places = self.header.layers + self.header.read
+        found = np.zeros(features.shape)
+        start = features.shape[1] - places * len(CODES)
+        found[:, start:] = features[:, start:] / places
+        return found
+
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Accuracies float32 [N], in [0, 1], of subnets encoded as [N, D]."""
-        mapping = AccuracyOfKl(np.array(self.header.logs), np.array(self.header.accuracies))
-        return mapping.of(self.log_divergence(features).mean(0))
+        return self.mapping.of(self.log_kl(features))
 
 
 def fit(

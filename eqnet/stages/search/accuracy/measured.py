@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -10,12 +10,9 @@ from numpy.typing import NDArray
 
 from eqnet.spec.progress import Progress
 from eqnet.stages.search.accuracy.cqap import CqapHeader
-from eqnet.stages.search.accuracy.features import encode
+from eqnet.stages.search.accuracy.mapping import AccuracyOfKl
+from eqnet.stages.search.accuracy.points import Points
 from eqnet.stages.search.space import Space
-from eqnet.supernet.session import Session
-from eqnet.supernet.settling.settle import measure
-
-IMAGES = 500
 
 
 class AccuracyModel(Protocol):
@@ -43,31 +40,14 @@ class MeasuredAccuracy(NamedTuple):
         return np.asarray(accuracies, dtype=np.float32)
 
 
-def measure_space(
-    session: Session,
-    space: Space,
-    progress: Progress,
-    known: MutableMapping[str, float] | None = None,
-    save: Callable[[], None] = lambda: None,
-) -> MeasuredAccuracy:
-    """Measure every subnet of a small space on up to 500 validation images.
+def measure_space(space: Space, points: Points, progress: Progress) -> MeasuredAccuracy:
+    """Measure every subnet of a small space.
 
-    known: accuracies by the subnets' sha256, which are not measured again; what is measured is
-    put there, and `save` called.
+    KL ranks them, which a few hundred images tell far better than they tell accuracy; the
+    accuracies are what a monotone map through all of them gives.
     """
-    known = {} if known is None else known
-    calibration = session.calibration()
-    validation = session.judged(session.dataset.validation(), IMAGES)
-    progress.start("measuring subnets", space.size())
-    accuracies = {}
-    for genome in space.all_genomes():
-        spec = space.subnet(genome)
-        key = spec.sha256()
-        if key not in known:
-            known[key] = measure(session.supernet, spec, calibration, validation)
-            save()
-        accuracy = known[key]
-        accuracies[encode(session.supernet.info, spec).tobytes()] = accuracy
-        progress.advance(accuracy=accuracy)
-    progress.finish()
-    return MeasuredAccuracy(accuracies)
+    found = points.measure_all([space.subnet(genome) for genome in space.all_genomes()], progress)
+    logs = np.array([point.log_kl for point in found])
+    mapping = AccuracyOfKl.fit(logs, np.array([point.accuracy for point in found]))
+    rows = [point.features.tobytes() for point in found]
+    return MeasuredAccuracy(dict(zip(rows, mapping.of(logs).tolist(), strict=True)))

@@ -1,8 +1,8 @@
 """Accuracy from sensitivities: the places' KL alone, summed, and a monotone map to accuracy.
 
 Measuring a place takes a part of a pass on few images, where a predictor needs some hundred
-measured subnets. The sum knows nothing of how errors meet; a few measured subnets tell what
-accuracy belongs to it.
+measured subnets. The sum knows nothing of how errors meet; a few measured subnets correct it and
+tell what accuracy belongs to it.
 """
 
 from __future__ import annotations
@@ -14,68 +14,67 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eqnet.sensitivity.measure import Alone, light_calibration, place_images
+from eqnet.sensitivity.measure import Alone, place_images
 from eqnet.sensitivity.places import Kind, Place
 from eqnet.spec.network import NetworkInfo
 from eqnet.spec.progress import Progress
 from eqnet.spec.scheme import CARRIER_BITS
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
-from eqnet.stages.search.accuracy.features import CODES, encode, feature_size
-from eqnet.stages.search.accuracy.mapping import TINY, AccuracyOfKl
+from eqnet.stages.search.accuracy.features import CODES, feature_size
+from eqnet.stages.search.accuracy.mapping import TINY
+from eqnet.stages.search.accuracy.points import Points, point_images
+from eqnet.stages.search.accuracy.refined import Refined
 from eqnet.stages.search.space import Genome, Space
 from eqnet.supernet.measure import Batches
 from eqnet.supernet.session import Session
-from eqnet.supernet.settling.settle import measure
 
-FITTED, FIT_IMAGES = 10, 128
-"""Subnets that tell which accuracy belongs to which sum, and the images they are measured on."""
+FITTED = 10
+"""Subnets that tell which accuracy belongs to which sum."""
 MEASURED_BITS = (2, 3, 4, 6, 8)
 """Bits that are measured; between them the logarithm of the KL is interpolated."""
 
 
 @dataclass(frozen=True)
-class AdditiveAccuracy:
-    """Accuracies by the sum of what a subnet's places cost alone.
+class Additive:
+    """KL as the sum of what a subnet's places cost alone.
 
-    weights: KL in nats of each feature, float32 [D]. mapping: by subnets that were measured.
+    weights: KL in nats of each feature, float32 [D].
     """
 
     weights: NDArray[np.float32]
-    mapping: AccuracyOfKl
     header: None = None
+    mapping: None = None
 
-    def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Accuracies float32 [N] of subnets encoded as [N, D]."""
-        return self.mapping.of(log_sums(self.weights, features))
+    def log_kl(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The logarithm of the summed KL of subnets encoded as [N, D], float64 [N]."""
+        logs: NDArray[np.float64] = np.log(self._costs(features).sum(1))
+        return logs
 
+    def shares(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Each feature's part of the sum, float64 [N, D]."""
+        costs = self._costs(features)
+        found: NDArray[np.float64] = costs / costs.sum(1, keepdims=True)
+        return found
 
-def log_sums(weights: NDArray[np.float32], features: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The logarithm of the summed KL of subnets encoded as [N, D], float64 [N]."""
-    sums: NDArray[np.float64] = np.log(np.maximum(features.astype(np.float64) @ weights, TINY))
-    return sums
+    def _costs(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Positive, so that a subnet in float has a logarithm and shares too."""
+        costs: NDArray[np.float64] = features.astype(np.float64) * self.weights
+        costs += TINY / features.shape[1]
+        return costs
 
 
 def from_sensitivities(
-    session: Session, space: Space, seed: int, progress: Progress
-) -> AdditiveAccuracy:
+    session: Session, space: Space, points: Points, seed: int, progress: Progress
+) -> Refined:
     """Measure every place of a space alone, and a few subnets of it, on validation images.
 
     What was measured of places is kept in the supernet's folder. seed: of which subnets.
     """
-    images = session.judged(session.dataset.validation(), FIT_IMAGES)
-    weights = _weights(session, space, images, progress)
-    info, calibration = session.supernet.info, light_calibration(session)
-    features, accuracies = [], []
-    genomes = spread(space, FITTED, seed)
-    progress.start("measuring subnets", len(genomes))
-    for genome in genomes:
-        spec = space.subnet(genome)
-        features.append(encode(info, spec))
-        accuracies.append(measure(session.supernet, spec, calibration, images))
-        progress.advance(accuracy=accuracies[-1])
-    progress.finish()
-    sums = log_sums(weights, np.stack(features))
-    return AdditiveAccuracy(weights, AccuracyOfKl.fit(sums, np.asarray(accuracies)))
+    count = min(place_images(session), point_images(session))
+    images = session.judged(session.dataset.validation(), count)
+    additive = Additive(_weights(session, space, images, progress))
+    specs = [space.subnet(genome) for genome in spread(space, FITTED, seed)]
+    return Refined(additive, tuple(points.measure_all(specs, progress)))
 
 
 def spread(space: Space, count: int, seed: int) -> list[Genome]:
@@ -105,8 +104,7 @@ def _weights(
     info, target = session.supernet.info, space.target
     specs = [target.uniform(pair, supernet=session.identity) for pair in target.profile.bits]
     wanted = places_to_measure(info, specs)
-    count = min(place_images(session), len(images))
-    found = Alone(session, specs[0], images).measure(wanted, count, progress)
+    found = Alone(session, specs[0], images).measure(wanted, len(images), progress)
     curves: dict[tuple[str, str], dict[int, float]] = {}
     for place, one in found.items():
         curves.setdefault((place.kind, place.name), {})[place.bits] = one.mean_kl()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -39,10 +39,12 @@ def explore(
     population: int,
     seed: int,
     progress: Progress,
+    known: Sequence[Genome] = (),
 ) -> Outcome:
     """Candidates for a front, all within the budgets.
 
     anchor: a genome that meets all budgets, where one is known; then all that are tried do.
+    known: others that do, and are among the candidates.
     """
     space = scorer.space
     if space.size() <= EXHAUSTIVE:
@@ -50,7 +52,7 @@ def explore(
         reason = f"all {space.size()} subnets of the space were tried"
         return Outcome(scorer.candidates(every[scorer.feasible(every)]), reason, space.size(), {})
     sensitivities = Sensitivities.of(scorer)
-    given = seeds(scorer, sensitivities, anchor)
+    given = seeds(scorer, sensitivities, anchor, known)
     worst = _worst_uniform(scorer)
     begin = journal.population(space.choices(), 1 + len(scorer.objectives), generations)
     if begin is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,11 +73,16 @@ class Sensitivities:
         return lost
 
 
-def seeds(scorer: Scorer, sensitivities: Sensitivities, anchor: Genome | None) -> Bits:
-    """Distinct genomes to begin with: uniform and greedy ones, and last the anchor, which meets
-    all budgets where one is known that does."""
+def seeds(
+    scorer: Scorer,
+    sensitivities: Sensitivities,
+    anchor: Genome | None,
+    known: Sequence[Genome] = (),
+) -> Bits:
+    """Distinct genomes to begin with: known, uniform and greedy ones, and last the anchor, which
+    meets all budgets where one is known that does."""
     space = scorer.space
     greedy = rows(sensitivities.greedy(scorer))
-    given = [genome for genome in (*space.uniform_genomes(), *greedy) if genome != anchor]
-    given = list(dict.fromkeys(given))
+    given = [*known, *space.uniform_genomes(), *greedy]
+    given = [genome for genome in dict.fromkeys(given) if genome != anchor]
     return matrix(space, given if anchor is None else [*given, anchor])

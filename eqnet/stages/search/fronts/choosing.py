@@ -66,8 +66,8 @@ def take(
 ) -> Choice:
     """Measure some of a front, which is sorted by cost, and take one.
 
-    Without a rule: with budgets the most accurate; without, the cheapest of nearly the accuracy
-    of the best. baseline: then, of a search with budgets, candidates to beat.
+    Without a rule: with budgets the one nearest to float; without, the cheapest of nearly the
+    accuracy of the best. baseline: then, of a search with budgets, candidates to beat.
     Raises InfeasibleError where nothing measured has what is demanded, UsageError for a number
     that is not on the front.
     """
@@ -160,11 +160,12 @@ def _nothing(
 def _most_accurate_of(
     front: Sequence[Candidate], baseline: Sequence[Candidate], measure: Measure
 ) -> Choice:
+    """By KL, which the same images tell better: accuracies of finalists differ by chance alone."""
     accurate = most_accurate(front, FINALISTS)
     finalists = {candidate.genome: candidate for candidate in [*accurate, *baseline]}
     found = measure(list(finalists.values()))
-    best = max(found, key=lambda one: (one.accuracy, -one.candidate.cost))
-    return Choice(best, f"the most accurate of {len(found)} measured within the budgets")
+    best = min(found, key=lambda one: (one.kl, one.candidate.cost))
+    return Choice(best, f"the nearest to float (KL) of {len(found)} measured within the budgets")
 
 
 def _cheap_and_close(front: Sequence[Candidate], measure: Measure) -> Choice:

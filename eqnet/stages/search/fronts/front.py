@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
@@ -24,6 +25,11 @@ class Winner(NamedTuple):
     def accuracy(self) -> float:
         """Measured, in [0, 1]."""
         return self.measured.accuracy
+
+    @property
+    def kl(self) -> float:
+        """Measured, in nats; infinite where a search of an earlier version noted none."""
+        return math.inf if self.measured.kl is None else self.measured.kl
 
 
 def front_of(candidates: Sequence[Candidate], objectives: Sequence[str]) -> list[Candidate]:

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from eqnet.backend.decisions import decide
 from eqnet.spec.errors import DataError
@@ -17,7 +18,7 @@ from eqnet.stages.search.fronts.front import Winner
 from eqnet.stages.search.journal import Journal
 from eqnet.stages.search.scoring import Candidate
 from eqnet.supernet.extract import extract
-from eqnet.supernet.measure import Batches, logits
+from eqnet.supernet.measure import Batches, kl_divergence, logits
 from eqnet.supernet.session import Session
 
 
@@ -58,19 +59,28 @@ class Measurer:
 
     def measure(self, spec: SubnetSpec) -> MeasuredScore:
         """Run one subnet on the validation images."""
-        # Judging images without labels leaves the network in float, so it comes first.
-        images, classes = self._images, self._float_classes if self.agreement else None
+        # Judging images without labels leaves the network in another state, so it comes first.
+        images, reference = self._images, self._reference
+        classes = self._float_classes if self.agreement else None
         self.session.settle(spec, self.session.calibration())
-        decided = decide(logits(extract(self.session.supernet, spec), images).cpu().numpy())
+        found = logits(extract(self.session.supernet, spec), images).cpu()
+        decided = decide(found.numpy())
         agreement = None if classes is None else float((decided == classes).mean())
         right = decided == images.labels.cpu().numpy()
         return MeasuredScore(
-            accuracy=float(right.mean()), images=len(images), float_agreement=agreement
+            accuracy=float(right.mean()),
+            images=len(images),
+            float_agreement=agreement,
+            kl=float(kl_divergence(reference, found).mean()),
         )
 
     @cached_property
     def _images(self) -> Batches:
         return self.session.judged(self.session.dataset.validation())
+
+    @cached_property
+    def _reference(self) -> Tensor:
+        return self.session.reference_logits(self._images)
 
     @cached_property
     def _float_classes(self) -> NDArray[np.int64]:
