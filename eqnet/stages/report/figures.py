@@ -60,7 +60,7 @@ class SearchFigure(NamedTuple):
 
 def page_plots(inputs: ReportInputs, rows: Sequence[Row]) -> PagePlots:
     """Draw all that the inputs have."""
-    from eqnet.stages.report import plots
+    from eqnet.stages.report.plots import compare
 
     with drawing(PAGE):
         return PagePlots(
@@ -69,14 +69,14 @@ def page_plots(inputs: ReportInputs, rows: Sequence[Row]) -> PagePlots:
                 "Accuracy against size and speed",
                 "Filled: measured in the runtime. Hollow: the subnet in PyTorch. Dashed: the float "
                 "model.",
-                lambda palette, width: plots.accuracy_figure(rows, palette, width),
+                lambda palette, width: compare.accuracy_figure(rows, palette, width),
             ),
             latency=_plot(
                 "latency",
                 "Latency distributions",
                 "Every timed run: the artifact and the float model of the same net in the same "
                 "runtime, in turns. Box: the middle half, whiskers: 5 to 95 %, ticks: single runs.",
-                lambda palette, width: plots.latency_figure(inputs.artifacts, palette, width),
+                lambda palette, width: compare.latency_figure(inputs.artifacts, palette, width),
             ),
             searches=[_search_plots(index, search) for index, search in enumerate(inputs.searches)],
             trainings=_training_plots(inputs),
@@ -142,7 +142,7 @@ def _search_plots(index: int, search: SearchReport) -> SearchPlots:
 
 
 def _training_plots(inputs: ReportInputs) -> list[Plot]:
-    from eqnet.stages.report.curves import training_figure
+    from eqnet.stages.report.plots.curves import training_figure
 
     drawn = []
     for index, training in enumerate(inputs.trainings):

@@ -183,7 +183,7 @@ def _untimed(artifacts: Sequence[Artifact]) -> Iterator[tuple[str, str]]:
 
 def write_picture(inputs: ReportInputs, rows: Sequence[Row], path: Path) -> None:
     """Write the comparison as a PNG. Raises ArtifactError when there is no artifact."""
-    from eqnet.stages.report.picture import comparison_figure
+    from eqnet.stages.report.plots.picture import comparison_figure
 
     with drawing(LIGHT):
         figure = comparison_figure(rows, inputs.artifacts, LIGHT, PICTURE_TITLE)

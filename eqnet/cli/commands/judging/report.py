@@ -24,7 +24,9 @@ Examples:
 
 
 def report(
-    paths: Annotated[list[Path], typer.Argument(help="Artifacts, searches, evaluations, trainings.")],
+    paths: Annotated[
+        list[Path], typer.Argument(help="Artifacts, searches, evaluations, trainings.")
+    ],
     out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("report.html"),
     picture: Annotated[
         Path | None, typer.Option(help="Also write the comparison as one PNG.")

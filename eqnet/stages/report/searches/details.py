@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from eqnet.spec.reports import SearchReport
-from eqnet.stages.report.plots import new_figure
+from eqnet.stages.report.plots.compare import new_figure
 from eqnet.stages.report.style import BIT_COLOURS, FLOAT_COLOUR, Palette, is_narrow
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from eqnet.spec.reports import FrontPoint, SearchReport
-from eqnet.stages.report.plots import legend_columns, logarithmic_if_wide, new_figure
+from eqnet.stages.report.plots.compare import legend_columns, logarithmic_if_wide, new_figure
 from eqnet.stages.report.style import Palette, is_narrow
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def pareto_figure(search: SearchReport, palette: Palette, width: float) -> Figur
         axes.grid(True, which="both")
         if not logarithmic_if_wide(axes):
             axes.locator_params(axis="x", nbins=4)
+            axes.ticklabel_format(axis="x", useOffset=False)
     for axes in grid if is_narrow(width) else grid[:1]:
         axes.set_ylabel("top-1 accuracy, %")
     unique: dict[str, Artist] = {}

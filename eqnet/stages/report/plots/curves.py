@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from eqnet.stages.report.load import Training
-from eqnet.stages.report.plots import new_figure
+from eqnet.stages.report.plots.compare import new_figure
 from eqnet.stages.report.style import Palette, is_narrow
 
 if TYPE_CHECKING:
