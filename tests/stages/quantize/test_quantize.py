@@ -379,7 +379,9 @@ def test_the_work_of_a_search_follows_from_its_space(session: Session) -> None:
     timed = lowbit.model_copy(update={"cost": load_profile("onnxruntime_x86").cost})
     assert work_of(session, timed).graphs == SUBNETS + HELD_OUT  # by a latency model
     validation, calibration = len(session.dataset.validation()), len(session.calibration())
-    assert small.images == validation + calibration
+    # Every subnet of the space on few images, then the finalists on all of them.
+    whole, finalists = (validation + calibration), 4
+    assert finalists * whole < small.images <= (finalists + 16) * whole
 
 
 def test_the_expected_time_grows_with_what_a_pass_takes(
@@ -394,4 +396,4 @@ def test_the_expected_time_grows_with_what_a_pass_takes(
         )
         found.append(expected_seconds(session, profile, patience=0.0))
     work = work_of(session, profile)
-    assert found == [work.subnets * work.images, 2 * work.subnets * work.images]
+    assert found == [work.images, 2 * work.images]

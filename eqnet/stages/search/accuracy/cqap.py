@@ -25,7 +25,7 @@ from eqnet.spec.fields import first_problem
 from eqnet.spec.network import NetworkInfo
 from eqnet.spec.progress import Progress
 from eqnet.spec.scheme import Frozen
-from eqnet.stages.search.accuracy.features import CODES, OFF
+from eqnet.stages.search.accuracy.features import CODES, OFF, in_common
 from eqnet.stages.search.accuracy.labels import MeasuredSubnets
 from eqnet.stages.search.accuracy.mapping import TINY, AccuracyOfKl
 from eqnet.supernet.checkpoint import read_tensors, require_like
@@ -116,13 +116,9 @@ class Cqap(NamedTuple):
         found: NDArray[np.float64] = self.log_divergence(features).mean(0)
         return found
 
-    def shares(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
-        """All places alike, float64 [N, D]: a perceptron does not say what its sum is made of."""
-        places = self.header.layers + self.header.read
-        found = np.zeros(features.shape)
-        start = features.shape[1] - places * len(CODES)
-        found[:, start:] = features[:, start:] / places
-        return found
+    def doubts(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """What subnets have in common, float64 [N, D]: a perceptron tells nothing of its parts."""
+        return in_common(features)
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Accuracies float32 [N], in [0, 1], of subnets encoded as [N, D]."""

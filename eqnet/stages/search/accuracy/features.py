@@ -13,6 +13,9 @@ from eqnet.spec.scheme import BITS, Granularity, Symmetry
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
 
 OFF = 0
+ALIKE = 0.5
+"""How far a model's log KL of one subnet is taken to be off, as a standard deviation; others have
+the part of it that they have in common with that subnet."""
 CODES = (OFF, *BITS)
 """One-hot positions of a layer's or a tensor's bits; OFF is a float one."""
 
@@ -41,6 +44,14 @@ def encode(info: NetworkInfo, spec: SubnetSpec) -> NDArray[np.float32]:
     one_hot = np.zeros((len(places), len(CODES)), dtype=np.float32)
     one_hot[np.arange(len(places)), places] = 1.0
     return np.concatenate([np.asarray(flags, dtype=np.float32), one_hot.reshape(-1)])
+
+
+def in_common(features: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Of subnets encoded as [N, D], float64 [N, D]: rows whose products are `ALIKE` squared times
+    the part of two subnets' choices that is the same."""
+    norms = np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
+    found: NDArray[np.float64] = ALIKE * features / np.maximum(norms, 1e-12)
+    return found
 
 
 def _flags(value: StrEnum, values: Iterable[StrEnum]) -> list[float]:

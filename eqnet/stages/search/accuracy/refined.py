@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 from eqnet.stages.search.accuracy.cqap import CqapHeader
 from eqnet.stages.search.accuracy.mapping import TINY, AccuracyOfKl
 
-ERROR = 1.0
-"""Standard deviation that a place's cost is taken to be wrong by, as a logarithm, and their sum."""
+OFFSET = 0.5
+"""How far a model is taken to be wrong of all subnets alike: the standard deviation of log KL."""
 NOISE = 0.05
-"""Standard deviation of the logarithm of a measured KL, from few images."""
+"""That of a measured KL, which is from few images."""
 
 Features = NDArray[np.float32]
 Values = NDArray[np.float64]
 
 
 class KlModel(Protocol):
-    """What can be refined: it predicts KL, and knows which places its prediction is made of."""
+    """What can be refined: it predicts KL, and says in what it may be wrong."""
 
     @property
     def header(self) -> CqapHeader | None:
@@ -44,8 +44,12 @@ class KlModel(Protocol):
         """Logarithms of KL in nats, float64 [N], of subnets encoded as [N, D]."""
         ...
 
-    def shares(self, features: Features) -> Values:
-        """What part of the KL each feature is taken to have, float64 [N, D], 1 in a row."""
+    def doubts(self, features: Features) -> Values:
+        """Directions in which it may be wrong, float64 [N, K].
+
+        Its error in the logarithm of KL is taken to be a sum over them, each times an unknown
+        of the standard deviation 1.
+        """
         ...
 
 
@@ -64,10 +68,8 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Refined:
-    """A model with a correction of each feature's cost, the likeliest that explains the points.
+    """A model with the likeliest correction that explains the points: ridge regression.
 
-    A model whose places' costs are wrong by factors exp(e) is wrong, in the logarithm of KL, by
-    the mean of e, each weighed by its share: linear, so the points give e by ridge regression.
     At least one point, where the base has no mapping of its own.
     """
 
@@ -93,13 +95,12 @@ class Refined:
 
     @cached_property
     def _errors(self) -> Values:
-        """Of all subnets alike, and of each feature, float64 [1 + D]."""
+        """Along each doubt of the base, the last one of all subnets alike, float64 [K + 1]."""
         features = np.stack([point.features for point in self.points])
         logs = np.array([point.log_kl for point in self.points])
-        terms = np.concatenate([np.ones((len(logs), 1)), self.base.shares(features)], axis=1)
-        kernel = ERROR**2 * terms @ terms.T + NOISE**2 * np.eye(len(logs))
-        missed = logs - self.base.log_kl(features)
-        found: Values = ERROR**2 * terms.T @ np.linalg.solve(kernel, missed)
+        doubts = np.pad(self.base.doubts(features), ((0, 0), (0, 1)), constant_values=OFFSET)
+        kernel = doubts @ doubts.T + NOISE**2 * np.eye(len(logs))
+        found: Values = doubts.T @ np.linalg.solve(kernel, logs - self.base.log_kl(features))
         return found
 
     def log_kl(self, features: Features) -> Values:
@@ -107,7 +108,7 @@ class Refined:
         found = self.base.log_kl(features)
         if not self.points:
             return found
-        found += self._errors[0] + self.base.shares(features) @ self._errors[1:]
+        found += self.base.doubts(features) @ self._errors[:-1] + OFFSET * self._errors[-1]
         return found
 
     def predict(self, features: Features) -> NDArray[np.float32]:

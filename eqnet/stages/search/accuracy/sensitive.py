@@ -20,7 +20,7 @@ from eqnet.spec.network import NetworkInfo
 from eqnet.spec.progress import Progress
 from eqnet.spec.scheme import CARRIER_BITS
 from eqnet.spec.subnet import REMAINDER, SubnetSpec
-from eqnet.stages.search.accuracy.features import CODES, feature_size
+from eqnet.stages.search.accuracy.features import CODES, feature_size, in_common
 from eqnet.stages.search.accuracy.mapping import TINY
 from eqnet.stages.search.accuracy.points import Points, point_images
 from eqnet.stages.search.accuracy.refined import Refined
@@ -50,11 +50,15 @@ class Additive:
         logs: NDArray[np.float64] = np.log(self._costs(features).sum(1))
         return logs
 
-    def shares(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Each feature's part of the sum, float64 [N, D]."""
+    def doubts(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Each feature's part of the sum, and what it has in common with others, [N, 2 D].
+
+        A sum whose terms are wrong by factors exp(e) is wrong, in its logarithm, by the mean of
+        e, each weighed by its part.
+        """
         costs = self._costs(features)
-        found: NDArray[np.float64] = costs / costs.sum(1, keepdims=True)
-        return found
+        parts = costs / costs.sum(1, keepdims=True)
+        return np.concatenate([parts, in_common(features)], axis=1)
 
     def _costs(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Positive, so that a subnet in float has a logarithm and shares too."""
