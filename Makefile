@@ -60,7 +60,7 @@ docs: $(STAMP)  ## Build the documentation's site into site/
 picture:  ## Take the README's picture of artifacts/report.html, in Debian's chromium
 	profile=$$(mktemp -d) && chromium --headless --no-sandbox --disable-gpu --disable-quic \
 	  --no-first-run --disable-background-networking --disable-component-update --disable-sync \
-	  --hide-scrollbars --force-device-scale-factor=1.5 --window-size=1300,1180 \
+	  --hide-scrollbars --force-device-scale-factor=1.5 --window-size=1300,1240 \
 	  --user-data-dir="$$profile" --screenshot="$(CURDIR)/docs/demo.png" "file://$(REPORT)" && \
 	  rm -rf "$$profile"
 
