@@ -2,6 +2,7 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 PYTEST_ARGS ?=
+REPORT ?= $(CURDIR)/artifacts/report.html
 # One process a core, each with one thread: small tensors are slower on several.
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile
 
@@ -10,7 +11,7 @@ STAMP := $(VENV)/.installed
 EXTRAS := all,dev,docs,tensorrt-rtx
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-full fuzz chaos golden lint docs format bundle clean
+.PHONY: help install demo test test-full fuzz chaos golden lint docs picture format bundle clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +56,13 @@ lint: $(STAMP)  ## Check style, types and the import rule
 
 docs: $(STAMP)  ## Build the documentation's site into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+picture:  ## Take the README's picture of artifacts/report.html, in Debian's chromium
+	profile=$$(mktemp -d) && chromium --headless --no-sandbox --disable-gpu --disable-quic \
+	  --no-first-run --disable-background-networking --disable-component-update --disable-sync \
+	  --hide-scrollbars --force-device-scale-factor=1.5 --window-size=1300,1240 \
+	  --user-data-dir="$$profile" --screenshot="$(CURDIR)/docs/demo.png" "file://$(REPORT)" && \
+	  rm -rf "$$profile"
 
 format: $(STAMP)  ## Format the code
 	$(BIN)/ruff check --fix .

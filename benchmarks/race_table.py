@@ -19,9 +19,10 @@ import peers
 
 from eqnet.backend.machine.host import describe_host
 from eqnet.spec.hardware.load import load_profile
+from eqnet.spec.manifest import DEFAULT
 from eqnet.spec.progress import Silent
 from eqnet.stages.export.export import checked_exporter
-from eqnet.stages.export.race import DEFAULT, can_race, race
+from eqnet.stages.export.race import can_race, race
 from eqnet.subnets.target import Target
 
 NETS = ("resnet18", "resnet50", "mobilenet_v2", "efficientnet_b0", "regnet_y_400mf")

@@ -151,6 +151,11 @@ class Raced(Frozen):
     interval: tuple[float, float]
 
 
+FLOAT, DEFAULT, ALL_FLOAT = "float model", "default", "all in float"
+"""Of a race's entries: the model without quantization, the profile's default subnet, and the
+subnet that leaves everything in float."""
+
+
 class Race(Frozen):
     """How the subnet was chosen where nothing was searched: by time, on the exporting machine.
 

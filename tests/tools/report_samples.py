@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 from eqnet.backend.artifact import write_manifest
 from eqnet.spec.hardware.profile import HardwareProfile
-from eqnet.spec.manifest import Manifest, ModelInfo, ParitySet, Preprocessing
+from eqnet.spec.manifest import (
+    ALL_FLOAT,
+    DEFAULT,
+    FLOAT,
+    Manifest,
+    ModelInfo,
+    ParitySet,
+    Preprocessing,
+    Race,
+    Raced,
+)
 from eqnet.spec.reports import (
     BenchReport,
     Check,
+    EvalReport,
     FrontPoint,
+    GenerationRecord,
     Latency,
+    MeasuredScore,
     SearchReport,
     Verdict,
     VerifyReport,
@@ -45,7 +59,7 @@ def subnet(bits: int | None, seed: int = 0, remainder: tuple[str, ...] = ()) -> 
             "weights": weights,
             "activations": activations,
             "carriers": {},
-            "avg_weight_bits": sum(whole) / len(whole),
+            "avg_weight_bits": sum(whole) / len(whole) if whole else 32.0,
             "avg_activation_bits": sum(activations.values()) / len(activations),
             "measured": Score(accuracy=0.93, images=5000, cost=2.0, unit="Mcycles"),
         }
@@ -188,6 +202,44 @@ def search_report() -> SearchReport:
     )
 
 
+def full_search_report() -> SearchReport:
+    """A search with everything that a plot shows."""
+    plain = search_report()
+    front = []
+    for index, point in enumerate(plain.front):
+        measured = None
+        if index % 6 == 0:
+            measured = MeasuredScore(accuracy=0.9 + index / 1000, images=100)
+        sizes: dict[str, Any] = {"size_kib": 50.0 + index, "bitops": 1.0 + index / 9}
+        front.append(point.model_copy(update={"measured": measured, **sizes}))
+    baselines = [
+        FrontPoint(
+            accuracy_predicted=0.9 + bits / 200,
+            cost=bits**2 / 4,
+            avg_weight_bits=bits,
+            avg_activation_bits=bits,
+            size_kib=30.0 * bits,
+            sha256=f"{bits:064x}",
+            label=f"w{bits}a{bits}",
+        )
+        for bits in range(2, 9)
+    ]
+    history = [
+        GenerationRecord(generation=place, accuracy=0.9 + place / 1000, hypervolume=place / 10)
+        for place in range(1, 6)
+    ]
+    return plain.model_copy(
+        update={
+            "front": tuple(front),
+            "baselines": tuple(baselines),
+            "history": tuple(history),
+            "sensitivities": {"conv1": 0.01, "conv2": -0.002},
+            "budgets": {"size_kib": 60.0},
+            "best": subnet(4, 0, ("conv1",)),
+        }
+    )
+
+
 def five_artifacts(root: Path) -> list[Path]:
     """One artifact a built-in profile, among them a skipped execution."""
     no_gpu = "no GPU; the same graph was checked in ONNX Runtime"
@@ -209,3 +261,33 @@ def five_artifacts(root: Path) -> list[Path]:
             )
         )
     return paths
+
+
+def unquantized(name: str, backend: str) -> Manifest:
+    """A manifest whose race decided for the float model."""
+    spec = subnet(8, 0, tuple(LAYERS)).model_copy(update={"activations": {}})
+    entries = [
+        Raced(name=FLOAT, milliseconds=2.0, to_float=1.0, interval=(1.0, 1.0)),
+        Raced(name=ALL_FLOAT, milliseconds=2.01, to_float=1.005, interval=(0.99, 1.02)),
+        Raced(name=DEFAULT, milliseconds=2.6, to_float=1.3, interval=(1.25, 1.36)),
+    ]
+    made = manifest(name, backend, spec)
+    race = Race(chosen=ALL_FLOAT, entries=tuple(entries))
+    return made.model_copy(update={"race": race, "subnet_origin": "race", "int8_layers": ()})
+
+
+def evaluated(bits: int, form: Form) -> EvalReport:
+    """What `eqnet eval` says of one uniform subnet."""
+    accuracy = 0.9 + bits / 200
+    return EvalReport(
+        supernet="bundled",
+        form=form,
+        weight_bits=bits,
+        activation_bits=bits,
+        placement="paper",
+        dataset="fashion-mnist",
+        split="test",
+        images=2000,
+        accuracy=accuracy,
+        interval=(accuracy - 0.01, accuracy + 0.01),
+    )

@@ -17,7 +17,7 @@ from eqnet.backend.machine.isa import foreign_isa
 from eqnet.backend.machine.timing import in_turns, paired_ratio
 from eqnet.backend.protocol import Exporter, Runner, cpu_of, host_limit
 from eqnet.spec.hardware.profile import HardwareProfile
-from eqnet.spec.manifest import Race, Raced
+from eqnet.spec.manifest import ALL_FLOAT, DEFAULT, FLOAT, Race, Raced
 from eqnet.spec.progress import Progress
 from eqnet.spec.subnet import SubnetSpec
 from eqnet.subnets.build import groups_of
@@ -25,7 +25,6 @@ from eqnet.subnets.target import ACTIVATED, Target
 from eqnet.supernet.graphs import Graphs
 from eqnet.supernet.session import Session
 
-FLOAT, DEFAULT, ALL_FLOAT = "float model", "default", "all in float"
 CLEARLY = 0.97
 """Of the time of another, a time at which a model is faster by more than a moment's chance."""
 WARM_UP, FEWEST, MOST = 2, 7, 40

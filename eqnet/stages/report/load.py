@@ -1,10 +1,11 @@
-"""Reading what a report is made of: artifacts, searches and training logs, from their files."""
+"""Reading what a report is made of: artifacts, searches, evaluations, training logs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from stat import S_ISREG
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -13,12 +14,13 @@ from eqnet.backend.artifact import read_manifest
 from eqnet.spec.errors import ArtifactError, one_line
 from eqnet.spec.fields import first_problem
 from eqnet.spec.manifest import MANIFEST, Manifest
-from eqnet.spec.reports import BenchReport, SearchReport, VerifyReport
+from eqnet.spec.reports import BenchReport, EvalReport, SearchReport, VerifyReport
 from eqnet.spec.texts import parse_json
 
 VERIFY = "verify.json"
 BENCH = "bench.json"
 SEARCH = "search.json"
+EVALUATIONS = "eval*.json"
 LOG_SUFFIX = ".jsonl"
 _AXES = ("step", "iteration", "epoch")
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -26,12 +28,16 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Artifact:
-    """One artifact folder; `verify` and `bench` are None where they have not been run."""
+    """One artifact folder; `verify` and `bench` are None where they have not been run.
+
+    sizes: bytes of the manifest's files that are there, by name.
+    """
 
     folder: Path
     manifest: Manifest
     verify: VerifyReport | None = None
     bench: BenchReport | None = None
+    sizes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -49,42 +55,63 @@ class ReportInputs:
 
     artifacts: tuple[Artifact, ...] = ()
     searches: tuple[SearchReport, ...] = ()
+    evaluations: tuple[EvalReport, ...] = ()
     trainings: tuple[Training, ...] = ()
 
 
 def load(paths: Sequence[Path]) -> ReportInputs:
-    """Read artifact folders, search folders or files, and training folders or logs.
+    """Read artifact folders, search folders or files, what `eqnet eval --json` printed (a file, or
+    ``eval*.json`` of a folder), and training folders or logs.
 
     HTML pages are passed over, so that ``artifacts/*`` may hold an earlier report. Raises
     ArtifactError for a path that is none of these, or when nothing is left.
     """
     artifacts: list[Artifact] = []
     searches: list[SearchReport] = []
+    evaluations: list[EvalReport] = []
     trainings: list[Training] = []
     for path in paths:
         if path.suffix in (".html", ".png"):
             continue
         if (path / MANIFEST).is_file():
             artifacts.append(load_artifact(path))
-        elif files := _search_files(path):
-            searches.extend(read_model(file, SearchReport) for file in files)
-        elif logs := _logs(path):
-            trainings.extend(read_training(log) for log in logs)
-        else:
+            continue
+        found, scores, logs = _search_files(path), _evaluations(path), _logs(path)
+        if not (found or scores or logs):
             raise ArtifactError(f"{path}: {_why_not(path)}")
-    if not (artifacts or searches or trainings):
-        raise ArtifactError("nothing to report (allowed: artifacts, searches, training logs)")
-    return ReportInputs(tuple(artifacts), tuple(searches), tuple(trainings))
+        searches.extend(read_model(file, SearchReport) for file in found)
+        evaluations.extend(read_model(file, EvalReport) for file in scores)
+        trainings.extend(read_training(log) for log in logs)
+    if not (artifacts or searches or evaluations or trainings):
+        raise ArtifactError(
+            "nothing to report (allowed: artifacts, searches, evaluations, training logs)"
+        )
+    return ReportInputs(tuple(artifacts), tuple(searches), tuple(evaluations), tuple(trainings))
 
 
 def load_artifact(folder: Path) -> Artifact:
     """Read an artifact's manifest and reports; the model itself is not opened."""
+    manifest = read_manifest(folder)
     return Artifact(
         folder=folder,
-        manifest=read_manifest(folder),
+        manifest=manifest,
         verify=_read_if_there(folder / VERIFY, VerifyReport),
         bench=_read_if_there(folder / BENCH, BenchReport),
+        sizes=_sizes(folder, manifest),
     )
+
+
+def _sizes(folder: Path, manifest: Manifest) -> dict[str, int]:
+    """Of the files that are there: a report may be made of the JSON files alone."""
+    found = {}
+    for name in manifest.files:
+        try:
+            state = (folder / name).lstat()
+        except OSError:
+            continue
+        if S_ISREG(state.st_mode):
+            found[name] = state.st_size
+    return found
 
 
 def _read_if_there(path: Path, model: type[_Model]) -> _Model | None:
@@ -149,10 +176,26 @@ def _is_number(value: object) -> bool:
 def _search_files(path: Path) -> list[Path]:
     """A search file, that of a search folder, or those of a folder of search folders."""
     if path.is_file():
-        return [path] if path.suffix == ".json" else []
+        return [path] if path.suffix == ".json" and not _is_evaluation(path) else []
     if (path / SEARCH).is_file():
         return [path / SEARCH]
     return sorted(path.glob(f"*/{SEARCH}"))
+
+
+def _evaluations(path: Path) -> list[Path]:
+    """A file that `eqnet eval --json` printed, or those of a folder."""
+    if path.is_dir():
+        return sorted(path.glob(EVALUATIONS))
+    return [path] if path.suffix == ".json" and _is_evaluation(path) else []
+
+
+def _is_evaluation(path: Path) -> bool:
+    """Whether a JSON file is of one subnet's accuracy; what else it is, its reader says."""
+    try:
+        content = parse_json(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {"weight_bits", "placement"} <= content.keys()
 
 
 def _logs(path: Path) -> list[Path]:
@@ -168,5 +211,5 @@ def _why_not(path: Path) -> str:
         return "no such file or folder"
     return (
         f"nothing to report in it (allowed: a folder with {MANIFEST} or {SEARCH}, "
-        f"a search file, or a training log *{LOG_SUFFIX})"
+        f"{EVALUATIONS} or *{LOG_SUFFIX}, or one of these files)"
     )

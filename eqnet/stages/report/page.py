@@ -2,46 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from hashlib import sha256
+from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eqnet.backend.files import write_file, write_files
 from eqnet.spec.errors import ArtifactError, MissingExtraError
-from eqnet.spec.reports import SearchReport
 from eqnet.spec.version import __version__
 from eqnet.stages.report import wording
-from eqnet.stages.report.load import ReportInputs, Training, load
+from eqnet.stages.report.figures import PagePlots, page_plots, search_figures
+from eqnet.stages.report.load import Artifact, ReportInputs, load
 from eqnet.stages.report.style import (
+    BIT_COLOURS,
     DARK,
+    FLOAT_COLOUR,
     LIGHT,
-    PAGE,
-    Palette,
+    WIDE,
     css_variables,
     drawing,
     png,
     svg,
-    themed_svg,
 )
 from eqnet.stages.report.summary import Row, summarize
+from eqnet.stages.report.tables import artifacts as over_artifacts
+from eqnet.stages.report.tables import one
+from eqnet.stages.report.tables.summary import summary_table
+from eqnet.stages.report.tables.table import Table
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-TEMPLATE = "page.html.j2"
+WEB, TEMPLATE, SCRIPT = "web", "page.html.j2", "sort.js"
 PICTURE_TITLE = "One supernet, every target: verified in each runtime"
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A plot on the page; `svg` is safe markup made here, the texts are plain."""
-
-    title: str
-    caption: str
-    svg: str
 
 
 def report(
@@ -54,7 +47,7 @@ def report(
     failures: Mapping[str, str] | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Path:
-    """Write one self-contained HTML page about artifacts, searches and trainings.
+    """Write one self-contained HTML page about artifacts, searches, evaluations and trainings.
 
     `picture` also writes the comparison of the artifacts as a PNG, `plots` every plot of the
     searches as SVG and PNG into a folder; `failures` maps profiles that
@@ -90,31 +83,50 @@ def render(inputs: ReportInputs, rows: Sequence[Row], *, title: str, now: dateti
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("eqnet.stages.report", "."),
+        loader=PackageLoader("eqnet.stages.report", WEB),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=wording.percent, kib=wording.kib)
+    script = (files("eqnet.stages.report") / WEB / SCRIPT).read_text()
+    plots = page_plots(inputs, rows)
     return environment.get_template(TEMPLATE).render(
         title=title,
-        rows=rows,
-        inputs=inputs,
         headline=headline(rows, inputs),
-        plots=_plots(inputs, rows),
+        sections=_sections(inputs, rows, plots),
+        inputs=inputs,
+        plots=plots,
+        tables=_tables(inputs, rows),
+        one=one,
+        notes=list(_notes(rows)),
+        untimed=list(_untimed(inputs.artifacts)),
         words=wording,
         light=css_variables(LIGHT),
         dark=css_variables(DARK),
+        bit_colours={**BIT_COLOURS, "f": FLOAT_COLOUR},
+        script=script,
+        script_hash=_source_hash(script),
         made=now.strftime("%Y-%m-%d %H:%M UTC"),
         version=__version__,
     )
 
 
+def _source_hash(script: str) -> str:
+    """By which the page's content security policy lets this script run, and no other."""
+    return f"sha256-{b64encode(sha256(script.encode()).digest()).decode()}"
+
+
 def headline(rows: Sequence[Row], inputs: ReportInputs) -> str:
     """The result in one sentence."""
     if not rows:
-        return f"{len(inputs.searches)} searches, {len(inputs.trainings)} training logs."
+        named = {
+            ("search", "searches"): inputs.searches,
+            ("evaluation", "evaluations"): inputs.evaluations,
+            ("training log", "training logs"): inputs.trainings,
+        }
+        parts = [f"{len(them)} {names[len(them) > 1]}" for names, them in named.items() if them]
+        return f"{', '.join(parts)}."
     counts = dict.fromkeys(("passed", "failed", "skipped"), 0)
     for row in rows:
         counts[row.verdict] += 1
@@ -125,9 +137,53 @@ def headline(rows: Sequence[Row], inputs: ReportInputs) -> str:
     return f"{len(rows)} {profiles} from {origin}: {told}."
 
 
+def _sections(inputs: ReportInputs, rows: Sequence[Row], plots: PagePlots) -> dict[str, str]:
+    """The sections that have something to say, in order: the template's name and the heading."""
+    every = {
+        "summary": ("Summary", rows),
+        "bits": ("Bits per layer", inputs.artifacts),
+        "accuracy": ("Accuracy against size and speed", plots.accuracy),
+        "pareto": ("Pareto front", inputs.searches),
+        "forms": ("Accuracy per form", inputs.artifacts or inputs.evaluations),
+        "parity": ("Parity", inputs.artifacts),
+        "latency": ("Latency", [item for item in inputs.artifacts if item.bench]),
+        "sizes": ("Sizes", inputs.artifacts),
+        "manifest": ("Manifests", inputs.artifacts),
+        "training": ("Training", plots.trainings),
+    }
+    return {name: heading for name, (heading, content) in every.items() if content}
+
+
+def _tables(inputs: ReportInputs, rows: Sequence[Row]) -> dict[str, Table | None]:
+    """The tables over all artifacts, by the sections that show them."""
+    return {
+        "summary": summary_table(rows),
+        "forms": over_artifacts.forms_table(inputs.artifacts, inputs.evaluations),
+        "questions": over_artifacts.questions_table(inputs.artifacts),
+        "latency": over_artifacts.latency_table(inputs.artifacts),
+        "sizes": over_artifacts.sizes_table(inputs.artifacts),
+    }
+
+
+def _notes(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+    """What is told below the summary, with the profile that it is of."""
+    for row in rows:
+        if row.without_quantization is not None:
+            yield row.profile, row.without_quantization
+        for reason in row.reasons:
+            yield row.profile, reason
+
+
+def _untimed(artifacts: Sequence[Artifact]) -> Iterator[tuple[str, str]]:
+    """Profiles that were to be timed and were not, with the reason."""
+    for artifact in artifacts:
+        if artifact.bench is not None and artifact.bench.quantized is None:
+            yield artifact.bench.profile, artifact.bench.reason or "not measured"
+
+
 def write_picture(inputs: ReportInputs, rows: Sequence[Row], path: Path) -> None:
     """Write the comparison as a PNG. Raises ArtifactError when there is no artifact."""
-    from eqnet.stages.report.picture import comparison_figure
+    from eqnet.stages.report.plots.picture import comparison_figure
 
     with drawing(LIGHT):
         figure = comparison_figure(rows, inputs.artifacts, LIGHT, PICTURE_TITLE)
@@ -141,132 +197,16 @@ def write_plots(inputs: ReportInputs, folder: Path) -> list[Path]:
 
     Of several searches of one profile the later ones are numbered from 2 on.
     """
-    files: dict[Path, bytes | str] = {}
+    written: dict[Path, bytes | str] = {}
     seen: dict[str, int] = {}
     with drawing(LIGHT):
         for search in inputs.searches:
             seen[search.profile] = number = seen.get(search.profile, 0) + 1
             stem = search.profile if number == 1 else f"{search.profile}-{number}"
-            for name, _, _, draw in search_figures():
-                figure = draw(search, LIGHT)
+            for one_figure in search_figures():
+                figure = one_figure.draw(search, LIGHT, WIDE)
                 if figure is not None:
-                    files[folder / f"{stem}.{name}.svg"] = svg(figure)
-                    files[folder / f"{stem}.{name}.png"] = png(figure)
-    write_files(files)
-    return list(files)
-
-
-def _plots(inputs: ReportInputs, rows: Sequence[Row]) -> dict[str, Any]:
-    from eqnet.stages.report import picture, plots
-
-    artifacts = inputs.artifacts
-    with drawing(PAGE):
-        return {
-            "overview": _plot(
-                "overview",
-                picture.comparison_figure(rows, artifacts, PAGE),
-                "At a glance",
-                "Bar: float model; ring: subnet in PyTorch; dot: in the runtime. Thin line on a "
-                "time: 95 % interval. f: the layer stays in float.",
-            ),
-            "accuracy": _plot(
-                "accuracy",
-                plots.accuracy_figure(rows, PAGE),
-                "Accuracy against size and speed",
-                "Filled: measured in the runtime. Hollow: the subnet in PyTorch.",
-            ),
-            "bits": _plot(
-                "bits",
-                plots.bits_figure(artifacts, PAGE),
-                "Bits of every layer",
-                "In graph order. Deeper colour, fewer bits; f: the layer stays in float.",
-            ),
-            "latency": _plot(
-                "latency",
-                plots.latency_figure(artifacts, PAGE),
-                "Latency",
-                "Artifact and the float model of the same net in the same runtime, run in turn.",
-            ),
-            "searches": _search_plots(inputs.searches),
-            "trainings": _training_plots(inputs.trainings),
-        }
-
-
-def _search_plots(searches: Sequence[SearchReport]) -> list[tuple[SearchReport, list[Plot]]]:
-    plots = []
-    for index, search in enumerate(searches):
-        drawn = []
-        for name, title, caption, draw in search_figures():
-            plot = _plot(f"search{index}-{name}", draw(search, PAGE), title, caption)
-            if plot is not None:
-                drawn.append(plot)
-        plots.append((search, drawn))
-    return plots
-
-
-class SearchFigure(NamedTuple):
-    """A plot of one search: its file's name, its title and caption, and what draws it."""
-
-    name: str
-    title: str
-    caption: str
-    draw: Callable[[SearchReport, Palette], Figure | None]
-
-
-def search_figures() -> tuple[SearchFigure, ...]:
-    """All plots of a search, in the page's order."""
-    from eqnet.stages.report.searches import details, pareto
-
-    return (
-        SearchFigure(
-            "pareto",
-            "Accuracy against each cost",
-            "Dots: the front as predicted; diamonds: measured, with a line to what was predicted; "
-            "crosses: uniform subnets, within the budgets or not.",
-            pareto.pareto_figure,
-        ),
-        SearchFigure(
-            "bits", "Bits of the chosen subnet", "f: stays in float.", details.bits_figure
-        ),
-        SearchFigure(
-            "sensitivities",
-            "Sensitivities",
-            "Accuracy that is predicted to be lost when a layer alone has the profile's fewest "
-            "bits, against the most accurate uniform subnet.",
-            details.sensitivity_figure,
-        ),
-        SearchFigure(
-            "predicted",
-            "Predicted and measured",
-            "What was measured on validation images.",
-            details.scatter_figure,
-        ),
-        SearchFigure(
-            "progress",
-            "Progress over generations",
-            "Hypervolume: share of the box between no error at no cost and the worst uniform "
-            "subnet that the population's front dominates.",
-            details.progress_figure,
-        ),
-    )
-
-
-def _training_plots(trainings: Sequence[Training]) -> list[Plot | None]:
-    from eqnet.stages.report.curves import training_figure
-
-    plots = []
-    for index, training in enumerate(trainings):
-        plot = _plot(
-            f"training{index}",
-            training_figure(training, PAGE),
-            f"Training: {training.path.parent.name or training.path.name}",
-            f"From {training.path.name}, over {training.axis}s.",
-        )
-        plots.append(plot)
-    return plots
-
-
-def _plot(name: str, figure: Figure | None, title: str, caption: str) -> Plot | None:
-    if figure is None:
-        return None
-    return Plot(title, caption, themed_svg(figure, name, title, caption))
+                    written[folder / f"{stem}.{one_figure.name}.svg"] = svg(figure)
+                    written[folder / f"{stem}.{one_figure.name}.png"] = png(figure)
+    write_files(written)
+    return list(written)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SERIES_LIGHT = ("#2563eb", "#c2570c", "#047857", "#a21caf", "#dc2626", "#0e7490", "#6d28d9")
 SERIES_DARK = ("#60a5fa", "#fb923c", "#34d399", "#e879f9", "#f87171", "#22d3ee", "#a78bfa")
+WIDE, NARROW = 9.0, 3.8
+"""Widths of plots in inches: for a window, and for a phone's, in which they stand taller."""
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 BIT_COLOURS = {
     2: ("#4c1d95", "#ffffff"),
@@ -79,6 +81,16 @@ def _named(palette: Palette) -> Iterator[tuple[str, str]]:
         yield f"--series-{index}", colour
 
 
+def is_narrow(width: float) -> bool:
+    """Whether a plot of this width in inches is for a phone, with its parts below each other."""
+    return width < (WIDE + NARROW) / 2
+
+
+def fits_a_phone(width: float) -> bool:
+    """Whether a plot of this width in inches can be read there as it is."""
+    return width <= 1.15 * NARROW
+
+
 @contextmanager
 def drawing(palette: Palette) -> Iterator[None]:
     """Matplotlib in the house style, whatever the user's own configuration says."""
@@ -116,7 +128,7 @@ def drawing(palette: Palette) -> Iterator[None]:
 def themed_svg(figure: Figure, name: str, title: str, description: str) -> str:
     """The figure as an inline SVG element in CSS variables, titled for screen readers."""
     buffer = StringIO()
-    figure.savefig(buffer, format="svg", bbox_inches="tight", pad_inches=0.05, metadata=_NO_DATE)
+    figure.savefig(buffer, format="svg", metadata=_NO_DATE)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
@@ -126,7 +138,7 @@ def themed_svg(figure: Figure, name: str, title: str, description: str) -> str:
     for variable, colour in _named(PAGE):
         svg = svg.replace(colour, f"var({variable})")
     size = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', svg)
-    style = f'style="max-width:{float(size[1]) * 1.25:.0f}px"' if size else ""
+    style = f'style="max-width:{float(size[1]) * PIXELS:.0f}px"' if size else ""
     svg = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', style, svg, count=1)
     label = f"<title>{_escape(title)}</title><desc>{_escape(description)}</desc>"
     return re.sub(r"(<svg[^>]*)>", lambda m: f'{m[1]} role="img">{label}', svg, count=1)
@@ -150,6 +162,8 @@ def svg(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+PIXELS = 1.4
+"""Of the page for a point of a plot, at most."""
 _NO_DATE = {"Date": None, "Creator": None}
 
 

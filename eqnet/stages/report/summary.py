@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eqnet.spec.comparison import FloatComparison
+from eqnet.spec.manifest import DEFAULT, Manifest
 from eqnet.spec.reports import BenchReport, Check, Verdict, VerifyReport
 from eqnet.spec.scheme import Frozen
 from eqnet.stages.report.load import Artifact
@@ -20,7 +21,8 @@ class Row(Frozen):
     `against_float` compares with the float model: in the runtime, or in PyTorch before it was
     verified. `verdict` is the worst of all, `export_verdict` and `quantization_verdict` those
     of the two questions that verification asks. `ratio` is quantized time / float time, so below 1
-    is faster; `weight_bytes` counts the bits of all weights. None means not known.
+    is faster; `weight_bytes` counts the bits of all weights. `without_quantization` says so where
+    nothing is quantized, and why. None means not known.
     """
 
     profile: str
@@ -45,6 +47,7 @@ class Row(Frozen):
     export_verdict: Verdict | None = None
     quantization_verdict: Verdict | None = None
     reasons: tuple[str, ...] = ()
+    without_quantization: str | None = None
 
     @property
     def int8_share(self) -> float | None:
@@ -97,8 +100,25 @@ def _row(artifact: Artifact, failures: Mapping[str, str]) -> Row:
         against_float=against_float,
         verdict=verdict,
         reasons=reasons,
+        without_quantization=_without_quantization(manifest),
         **_verified(verify),
         **_timed(bench),
+    )
+
+
+def _without_quantization(manifest: Manifest) -> str | None:
+    """That the float model is what runs here, and what integers took in the race, if any."""
+    subnet = manifest.subnet
+    if subnet.quantized_layers() or subnet.activations or subnet.carriers:
+        return None
+    told = "without quantization: the float model is what runs here"
+    race = manifest.race
+    tried = [] if race is None else [one for one in race.entries if one.name == DEFAULT]
+    if not tried:
+        return told
+    return (
+        f"{told}; in the race at export the default subnet took {tried[0].milliseconds:.3g} ms, "
+        f"{tried[0].to_float:.2f} of the float model's time"
     )
 
 

@@ -83,7 +83,8 @@ def _table(
         table.add_row(label, *(Text(cell) for cell in cells(row)), verdict)
     notes = []
     for row in rows:
-        notes += [f"{row.profile}: {reason}" for reason in row.reasons]
+        told = [row.without_quantization] if row.without_quantization else []
+        notes += [f"{row.profile}: {reason}" for reason in (*told, *row.reasons)]
     if notes:
         table.caption = Text("\n".join(notes))
         table.caption_justify = "left"

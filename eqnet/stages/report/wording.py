@@ -74,8 +74,8 @@ def decibels(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.1f} dB"
 
 
-def drop_text(drop: float | None, interval: tuple[float, float] | None) -> str:
-    """A loss of accuracy in points with its interval; a gain is below 0."""
+def drop_texts(drop: float | None, interval: tuple[float, float] | None) -> tuple[str, str]:
+    """A loss of accuracy in points, and its interval; a gain is below 0."""
     if drop is None or interval is None:
-        return NOTHING
-    return f"{drop:.2f} points [{interval[0]:.2f}, {interval[1]:.2f}]"
+        return NOTHING, ""
+    return f"{drop:.2f}", f"[{interval[0]:.2f}, {interval[1]:.2f}]"

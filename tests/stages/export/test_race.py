@@ -13,12 +13,13 @@ from eqnet.backend.graph.operators import LAYER_OPS
 from eqnet.backend.graph.reading import quantizers
 from eqnet.backend.machine.isa import Cpu
 from eqnet.spec.hardware.load import load_profile
+from eqnet.spec.manifest import ALL_FLOAT, DEFAULT, FLOAT
 from eqnet.spec.progress import Silent
 from eqnet.stages.bench import bench
 from eqnet.stages.export import race as module
 from eqnet.stages.export.choose_subnet import ChosenSubnet
 from eqnet.stages.export.export import checked_exporter, export, export_in
-from eqnet.stages.export.race import ALL_FLOAT, DEFAULT, FLOAT, can_race, race
+from eqnet.stages.export.race import can_race, race
 from eqnet.stages.verify import verify
 from eqnet.subnets.target import Target
 from eqnet.supernet.session import open_session

@@ -3,58 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from report_samples import search_report, subnet
+from report_samples import full_search_report, search_report
 
 from eqnet.cli.main import main
 from eqnet.spec.errors import ArtifactError
-from eqnet.spec.reports import FrontPoint, GenerationRecord, MeasuredScore, SearchReport
-from eqnet.stages.report import report
+from eqnet.spec.reports import SearchReport
+from eqnet.stages.report import load, report
+from eqnet.stages.report.page import write_plots
 from eqnet.stages.report.searches import details, pareto
-from eqnet.stages.report.style import LIGHT, drawing
+from eqnet.stages.report.style import LIGHT, WIDE, drawing
 
 NAMES = ["bits", "pareto", "predicted", "progress", "sensitivities"]
-
-
-def full_report() -> SearchReport:
-    """A search with everything that a plot shows."""
-    plain = search_report()
-    front = []
-    for index, point in enumerate(plain.front):
-        measured = None
-        if index % 6 == 0:
-            measured = MeasuredScore(accuracy=0.9 + index / 1000, images=100)
-        sizes: dict[str, Any] = {"size_kib": 50.0 + index, "bitops": 1.0 + index / 9}
-        front.append(point.model_copy(update={"measured": measured, **sizes}))
-    baselines = [
-        FrontPoint(
-            accuracy_predicted=0.9 + bits / 200,
-            cost=bits**2 / 4,
-            avg_weight_bits=bits,
-            avg_activation_bits=bits,
-            size_kib=30.0 * bits,
-            sha256=f"{bits:064x}",
-            label=f"w{bits}a{bits}",
-        )
-        for bits in range(2, 9)
-    ]
-    history = [
-        GenerationRecord(generation=place, accuracy=0.9 + place / 1000, hypervolume=place / 10)
-        for place in range(1, 6)
-    ]
-    return plain.model_copy(
-        update={
-            "front": tuple(front),
-            "baselines": tuple(baselines),
-            "history": tuple(history),
-            "sensitivities": {"conv1": 0.01, "conv2": -0.002},
-            "budgets": {"size_kib": 60.0},
-            "best": subnet(4, 0, ("conv1",)),
-        }
-    )
 
 
 def write(folder: Path, search: SearchReport) -> Path:
@@ -64,7 +26,7 @@ def write(folder: Path, search: SearchReport) -> Path:
 
 
 def test_plots_are_written_as_svg_and_png(tmp_path, capsys):
-    folder, plots = write(tmp_path / "found", full_report()), tmp_path / "plots"
+    folder, plots = write(tmp_path / "found", full_search_report()), tmp_path / "plots"
     page = tmp_path / "r.html"
     assert main(["report", str(folder), "--out", str(page), "--plots", str(plots)]) == 0
     assert f"plots in {plots}" in capsys.readouterr().out
@@ -79,9 +41,9 @@ def test_plots_are_written_as_svg_and_png(tmp_path, capsys):
 
 
 def test_the_same_search_gives_the_same_svg(tmp_path):
-    folder = write(tmp_path / "found", full_report())
+    folder = write(tmp_path / "found", full_search_report())
     for name in ("a", "b"):
-        report([folder, folder], tmp_path / f"{name}.html", plots=tmp_path / name)
+        write_plots(load([folder, folder]), tmp_path / name)
     first = tmp_path / "a" / "custom_lowbit.pareto.svg"
     assert first.read_bytes() == (tmp_path / "b" / "custom_lowbit.pareto.svg").read_bytes()
     assert first.read_bytes() == (tmp_path / "b" / "custom_lowbit-2.pareto.svg").read_bytes()
@@ -102,7 +64,7 @@ def test_plots_need_a_search(tmp_path):
 
 def test_each_known_cost_has_its_axes_and_the_budget_its_line():
     with drawing(LIGHT):
-        figure = pareto.pareto_figure(full_report(), LIGHT)
+        figure = pareto.pareto_figure(full_search_report(), LIGHT, WIDE)
     assert [axes.get_xlabel() for axes in figure.axes] == [
         "cost, Mcycles",
         "weights, KiB",
@@ -122,16 +84,16 @@ def test_each_known_cost_has_its_axes_and_the_budget_its_line():
 
 
 def test_a_cost_that_is_another_quantity_is_drawn_once():
-    search = full_report()
+    search = full_search_report()
     same = [point.model_copy(update={"cost": point.size_kib}) for point in search.front]
     axes = pareto.axes_of(search.model_copy(update={"front": tuple(same)}))
     assert [axis.name for axis in axes] == ["cost", "bitops"]
 
 
 def test_bars_have_the_chosen_subnets_bits():
-    search = full_report()
+    search = full_search_report()
     with drawing(LIGHT):
-        figure = details.bits_figure(search, LIGHT)
+        figure = details.bits_figure(search, LIGHT, WIDE)
     heights = [bar.get_height() for bar in figure.axes[0].patches]
     names = [text.get_text() for text in figure.axes[0].get_xticklabels()]
     assert names == list(search.best.weights)
@@ -141,9 +103,9 @@ def test_bars_have_the_chosen_subnets_bits():
 
 
 def test_the_scatter_has_what_was_measured():
-    search = full_report()
+    search = full_search_report()
     with drawing(LIGHT):
-        figure = details.scatter_figure(search, LIGHT)
+        figure = details.scatter_figure(search, LIGHT, WIDE)
     dots = next(line for line in figure.axes[0].lines if line.get_label() == "front")
     assert np.asarray(dots.get_ydata()).tolist() == pytest.approx([90.0, 90.6, 91.2, 91.8, 92.4])
-    assert details.scatter_figure(search_report(), LIGHT) is None
+    assert details.scatter_figure(search_report(), LIGHT, WIDE) is None

@@ -1,4 +1,4 @@
-"""`eqnet report`: one self-contained HTML page of artifacts, searches and trainings."""
+"""`eqnet report`: one self-contained HTML page of artifacts, searches, evaluations, trainings."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ from eqnet.cli.options import Json
 HELP = """Write one self-contained HTML page: table and plots of artifacts, searches, trainings.
 
 Each PATH is an artifact folder (with its verify.json and bench.json), a search folder or
-search.json, or a training folder or log. The page needs no network.
+search.json, what `eqnet eval --json` printed (a file, or eval*.json of a folder), or a training
+folder or log. The page needs no network, reads on a phone too, and its tables sort.
 
 \b
 Examples:
   eqnet report artifacts/*
   eqnet report artifacts/* runs/search/* runs/fm --out report.html
-  eqnet report artifacts/* --picture docs/demo.png
+  eqnet report artifacts/* --picture comparison.png
   eqnet report runs/search/custom_lowbit --plots plots"""
 
 
 def report(
-    paths: Annotated[list[Path], typer.Argument(help="Artifacts, searches, trainings.")],
+    paths: Annotated[
+        list[Path], typer.Argument(help="Artifacts, searches, evaluations, trainings.")
+    ],
     out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("report.html"),
     picture: Annotated[
         Path | None, typer.Option(help="Also write the comparison as one PNG.")

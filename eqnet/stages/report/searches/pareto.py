@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from eqnet.spec.reports import FrontPoint, SearchReport
-from eqnet.stages.report.plots import logarithmic_if_wide, new_figure
-from eqnet.stages.report.style import Palette
+from eqnet.stages.report.plots.compare import legend_columns, logarithmic_if_wide, new_figure
+from eqnet.stages.report.style import Palette, is_narrow
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -43,7 +43,7 @@ def axes_of(search: SearchReport) -> list[Axis]:
     return found
 
 
-def pareto_figure(search: SearchReport, palette: Palette) -> Figure | None:
+def pareto_figure(search: SearchReport, palette: Palette, width: float) -> Figure | None:
     """Accuracy against each cost; None for a front of one point, which has nothing to trade.
 
     Dots are predicted, diamonds measured, crosses uniform subnets; a ring is what was chosen.
@@ -51,19 +51,27 @@ def pareto_figure(search: SearchReport, palette: Palette) -> Figure | None:
     if len(search.front) < 2:
         return None
     quantities = axes_of(search)
-    figure = new_figure(3.7 * len(quantities) + 1.2, 4.2)
-    grid = figure.subplots(1, len(quantities), sharey=True, squeeze=False)[0]
+    if is_narrow(width):
+        figure = new_figure(width, 2.9 * len(quantities) + 1.2)
+        grid = figure.subplots(len(quantities), 1, squeeze=False)[:, 0]
+    else:
+        figure = new_figure(min(width, 3.7 * len(quantities) + 1.2), 4.2)
+        grid = figure.subplots(1, len(quantities), sharey=True, squeeze=False)[0]
     for axes, quantity in zip(grid, quantities, strict=True):
         _draw(axes, search, quantity, palette)
         axes.set_xlabel(quantity.label)
         axes.grid(True, which="both")
-        logarithmic_if_wide(axes)
-    grid[0].set_ylabel("top-1 accuracy, %")
+        if not logarithmic_if_wide(axes):
+            axes.locator_params(axis="x", nbins=4)
+            axes.ticklabel_format(axis="x", useOffset=False)
+    for axes in grid if is_narrow(width) else grid[:1]:
+        axes.set_ylabel("top-1 accuracy, %")
     unique: dict[str, Artist] = {}
     for axes in grid:
         handles, labels = axes.get_legend_handles_labels()
         unique |= dict(zip(labels, handles, strict=True))
-    figure.legend([*unique.values()], [*unique], loc="outside lower center", ncols=len(unique))
+    columns = legend_columns([*unique], width)
+    figure.legend([*unique.values()], [*unique], loc="outside lower center", ncols=columns)
     figure.set_layout_engine("constrained")
     return figure
 

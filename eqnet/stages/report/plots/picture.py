@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from eqnet.stages.report.load import Artifact
-from eqnet.stages.report.plots import draw_strip, new_figure
+from eqnet.stages.report.plots.compare import draw_strip, new_figure
 from eqnet.stages.report.style import Palette
 from eqnet.stages.report.summary import Row
 from eqnet.stages.report.wording import bits_text, kib, percent, ratio_text, unmet

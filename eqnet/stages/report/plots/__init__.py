@@ -1,0 +1,1 @@
+"""Plots of artifacts and trainings, and the picture that compares artifacts."""
