@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eqnet.cli.options import Json, Quiet, Seed, Threads
-from eqnet.spec.hardware.limits import BATCH
+from eqnet.cli.options import Json, MaxSeconds, Precision, Quiet, Repeats, Seed, Threads
 
 if TYPE_CHECKING:
     from eqnet.spec.reports import BenchReport, Latency
@@ -16,32 +15,44 @@ if TYPE_CHECKING:
 FORMATS = ("github-action", "bencher", "markdown")
 HELP = """Measure an artifact's latency against the float model of the same net and runtime.
 
-Both run interleaved, so the ratio holds on a busy machine. With --baseline (the bench.json of
-an earlier run on the same machine) a worse ratio than --max-regression allows exits with 12.
+All run in turns, so the ratio holds on a busy machine, until the 95% intervals are narrow
+(--precision) or the time is spent (--max-seconds). With --baseline (an artifact of before, which
+runs in turns with this one, or the bench.json of an earlier run on the same machine) a slowdown
+beyond --max-regression that a second measurement confirms exits with 12.
 
 \b
 Examples:
   eqnet bench artifacts/openvino_asym
-  eqnet bench artifacts/openvino_asym --baseline main/bench.json \\
+  eqnet bench artifacts/openvino_asym --baseline main/openvino_asym \\
     --max-regression 5%
-  eqnet bench artifacts/onnxruntime_x86 --batch 8 --threads 4 --json
+  eqnet bench artifacts/openvino_asym --baseline main/bench.json
+  eqnet bench artifacts/onnxruntime_x86 --batch 1,8 --threads 4 --json
   eqnet bench artifacts/openvino_asym --format github-action > bench-ci.json"""
 
 
 def bench(
     artifact: Annotated[Path, typer.Argument(help="Folder that 'eqnet export' wrote.")],
-    baseline: Annotated[Path | None, typer.Option(help="A bench.json of the same machine.")] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(help="An artifact, a folder with one, or a bench.json of the same machine."),
+    ] = None,
     max_regression: Annotated[
         str, typer.Option(help="How much slower than the baseline is allowed.")
     ] = "5%",
-    repeats: Annotated[
-        int | None, typer.Option(min=5, help="Timed pairs.", show_default="the profile's")
-    ] = None,
+    allow_other_machine: Annotated[
+        bool,
+        typer.Option("--allow-other-machine", help="Take a bench.json of another machine too."),
+    ] = False,
+    repeats: Repeats = None,
+    precision: Precision = None,
+    max_seconds: MaxSeconds = None,
     batch: Annotated[
-        int | None,
-        typer.Option(min=BATCH[0], max=BATCH[1], help="Images.", show_default="the profile's"),
+        str | None, typer.Option(help="Images, such as 1 or 1,8.", show_default="the profile's")
     ] = None,
     threads: Threads = None,
+    pin: Annotated[
+        bool, typer.Option("--pin/--no-pin", help="Keep all threads on as many CPUs.")
+    ] = True,
     seed: Seed = 0,
     out: Annotated[
         Path | None,
@@ -60,7 +71,7 @@ def bench(
 ) -> None:
     """Measure one artifact."""
     from eqnet.backend.files import write_file
-    from eqnet.cli.options import parse_percent, require_artifact, require_writable
+    from eqnet.cli.options import parse_batches, parse_percent, require_artifact, require_writable
     from eqnet.cli.output import print_json, to_json
     from eqnet.cli.progress import progress
     from eqnet.spec.errors import RegressionError, UsageError, unknown
@@ -71,8 +82,8 @@ def bench(
     if ci_format is not None and as_json:
         raise UsageError("--json and --format: each prints a document (allowed: one of them)")
     require_artifact(artifact)
-    if baseline is not None and not baseline.is_file():
-        raise UsageError(f"--baseline: {baseline}: no such file")
+    if baseline is not None and not (baseline.is_file() or baseline.is_dir()):
+        raise UsageError(f"--baseline: {baseline}: no such file or folder")
     target = out or artifact / "bench.json"
     if baseline is not None and target.resolve() == baseline.resolve():
         raise UsageError(
@@ -87,9 +98,13 @@ def bench(
             artifact,
             baseline=baseline,
             max_regression=allowed,
+            allow_other_machine=allow_other_machine,
             repeats=repeats,
-            batch=batch,
+            precision=None if precision is None else parse_percent("--precision", precision),
+            max_seconds=max_seconds,
+            batch=parse_batches(batch),
             threads=threads,
+            pin=pin,
             seed=seed,
             progress=listener,
         )
