@@ -193,7 +193,8 @@ def table(rows: list[Row]) -> bool:
             f"| {len(own)} | {kind} | {first} | {alarms} | {median(ratios):.3f}, {low:.3f} to "
             f"{high:.3f} | {seconds:.1f} |"
         )
-    return share.get("unchanged", 1) <= FALSE_ALARMS and share.get("slowed", 0) >= FOUND
+    met = share.get("unchanged", 1.0) <= FALSE_ALARMS and share.get("slowed", 0.0) >= FOUND
+    return bool(met)
 
 
 def known(path: Path | None) -> list[Row]:

@@ -29,10 +29,16 @@ def in_blocks(values: Values, legs: Sequence[int] = ()) -> list[list[Values]]:
 
     legs: how many of the values each leg has; by default all are of one.
     """
-    edges = np.cumsum(legs)[:-1] if sum(legs) == len(values) else []
-    parts = [part for part in np.split(values, edges) if part.size]
+    parts = [part for part in by_leg(values, legs) if part.size]
     each = max(2, BLOCKS // len(parts))
     return [list(np.array_split(part, min(each, part.size))) for part in parts]
+
+
+def by_leg(values: Values, legs: Sequence[int] = ()) -> list[Values]:
+    """Values [N] as one stretch for each leg; as one where `legs` are not those of N values."""
+    if sum(legs) != len(values):
+        return [values]
+    return list(np.split(values, np.cumsum(legs)[:-1]))
 
 
 def drawn_medians(

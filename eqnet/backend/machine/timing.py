@@ -34,10 +34,11 @@ def turns(
 
     `clock` gives nanoseconds.
     """
-    rng, order = np.random.default_rng(seed), np.arange(len(fns))
+    rng = np.random.default_rng(seed)
+    order = list(range(len(fns)))
     for number in count():
         times = [0.0] * len(fns)
-        order = order[::-1] if number % 2 else rng.permutation(len(fns))
+        order = order[::-1] if number % 2 else rng.permutation(len(fns)).tolist()
         for index in order:
             fns[index]()
             start = clock()

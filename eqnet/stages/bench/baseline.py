@@ -12,10 +12,11 @@ from eqnet.backend.machine.host import same_machine
 from eqnet.spec.errors import UsageError, one_line
 from eqnet.spec.fields import first_problem
 from eqnet.spec.hardware.limits import REPEATS
+from eqnet.spec.hardware.profile import BenchRules
 from eqnet.spec.manifest import MANIFEST, Manifest
 from eqnet.spec.reports import BenchReport
 from eqnet.spec.texts import parse_json
-from eqnet.stages.bench.measure import Rival, Setup
+from eqnet.stages.bench.measure import Rival
 
 
 def read_rival(path: Path, artifact: Path, manifest: Manifest) -> Rival:
@@ -51,7 +52,13 @@ def _artifact_in(path: Path, name: str) -> Path:
     raise UsageError(f"{path}: {what} (allowed: an artifact, or a folder with one)")
 
 
-def read_report(path: Path, setup: Setup, host: dict[str, str], anywhere: bool) -> BenchReport:
+def read_report(
+    path: Path,
+    manifest: Manifest,
+    rules: BenchRules,
+    host: dict[str, str],
+    anywhere: bool = False,
+) -> BenchReport:
     """Read a bench.json to compare with, of the batch that is measured.
 
     anywhere: take one of another machine too. Raises UsageError if it is none, holds no
@@ -66,7 +73,7 @@ def read_report(path: Path, setup: Setup, host: dict[str, str], anywhere: bool) 
         raise UsageError(f"{path}: not a bench report: {first_problem(error)}") from error
     except ValueError as error:
         raise UsageError(f"{path}: not a bench report: {one_line(error)}") from error
-    report = next((one for one in report.batches if one.batch == setup.rules.batch), report)
+    report = next((one for one in report.batches if one.batch == rules.batch), report)
     if report.ratio is None or report.quantized is None or report.float32 is None:
         why = one_line(report.reason or report.verdict)
         raise UsageError(f"{path}: holds no measurement ({why})")
@@ -77,7 +84,6 @@ def read_report(path: Path, setup: Setup, host: dict[str, str], anywhere: bool) 
             f"(allowed: a baseline of this one, {host.get('cpu', 'unknown')}; an artifact as the "
             "baseline; or --allow-other-machine)"
         )
-    manifest, rules = setup.manifest, setup.rules
     profile, network = manifest.profile, manifest.model
     pairs: dict[str, tuple[object, object]] = {
         "model": (report.model, network.source),

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eqnet.backend.machine.blocks import drawn_medians, in_blocks, interval_of
+from eqnet.backend.machine.blocks import by_leg, drawn_medians, in_blocks, interval_of
 from eqnet.spec.errors import UsageError
 from eqnet.spec.reports import BenchReport, Growth
 from eqnet.stages.bench.measure import OURS, THEIRS, Setup, Timed
@@ -29,7 +29,7 @@ LONGER = 2
 """Times the first look's time or rounds, for the second, which only suspects need."""
 FEWEST = 3
 """Pairs of a stratum of the rank test."""
-Samples = NDArray[np.float64]
+Samples = NDArray[np.floating[Any]]
 
 
 class Judgement(NamedTuple):
@@ -105,7 +105,7 @@ def growth_side_by_side(timed: Timed, rng: np.random.Generator) -> Growth:
 def _strata(values: Samples, legs: Sequence[int]) -> list[Samples]:
     """Stretches of a leg, of a few values each."""
     strata: list[Samples] = []
-    for leg in np.split(values, np.cumsum(legs)[:-1]):
+    for leg in by_leg(values, legs):
         strata += np.array_split(leg, max(1, leg.size // FEWEST))
     return strata
 
@@ -121,7 +121,7 @@ def growth_over_report(now: BenchReport, before: BenchReport, rng: np.random.Gen
     sides = [in_blocks(_ratios(report, precision), _legs(report)) for report in (now, before)]
     ours, theirs = sides
     middles = [float(np.median(np.concatenate(_flat(blocks)))) for blocks in sides]
-    ranked = [np.array([np.median(block) for block in _flat(blocks)]) for blocks in sides]
+    ranked = [np.array([float(np.median(block)) for block in _flat(blocks)]) for blocks in sides]
     drawn = drawn_medians(ours, rng) / drawn_medians(theirs, rng)
     return Growth(
         ratio=middles[0] / middles[1],

@@ -112,7 +112,8 @@ def _open_floats(setup: Setup, scratch: Path) -> dict[str, Runner]:
     twin = scratch / "float.onnx"
     ir.save(strip_qdq(load_graph(setup.folder / REFERENCE)), twin)
     profile, threads = setup.manifest.profile, setup.rules.threads
-    return {**open_float_twins(setup.exporter, twin, profile, threads)}
+    opened = open_float_twins(setup.exporter, twin, profile, threads)
+    return {str(precision): runner for precision, runner in opened.items()}
 
 
 class _Ticks:

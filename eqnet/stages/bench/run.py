@@ -122,7 +122,8 @@ def _read(baseline: Path, runs: Sequence[_Run], anywhere: bool) -> Rival | list[
     setup, host = runs[0].setup, runs[0].host
     if baseline.is_dir():
         return read_rival(baseline, setup.folder, setup.manifest)
-    return [read_report(baseline, run.setup, host, anywhere) for run in runs]
+    rules = [run.setup.rules for run in runs]
+    return [read_report(baseline, setup.manifest, one, host, anywhere) for one in rules]
 
 
 def _batches(batch: int | Sequence[int] | None, default: int) -> list[int]:

@@ -150,7 +150,8 @@ class _Track:
         ir.save(strip_qdq(self.graphs.of(default)), path)
         threads = self.profile.bench.threads
         opened = open_float_twins(self.exporter, path, self.profile, threads)
-        self.runners |= opened
+        for precision, runner in opened.items():
+            self.runners[precision] = runner
         if len(opened) > 1:
             self.run(list(opened))
         self.precision = min(opened, key=lambda name: float(np.median(self.samples.get(name, 0))))

@@ -10,7 +10,7 @@ import typer
 from eqnet.cli.options import Json, MaxSeconds, Precision, Quiet, Repeats, Seed, Threads
 
 if TYPE_CHECKING:
-    from eqnet.spec.reports import BenchReport, Latency
+    from eqnet.spec.reports import BenchReport, Latency, Sampling
 
 FORMATS = ("github-action", "bencher", "markdown")
 HELP = """Measure an artifact's latency against the float model of the same net and runtime.
@@ -131,33 +131,36 @@ def _for_service(report: BenchReport, name: str) -> list[Any] | dict[str, Any]:
 
 def _print(report: BenchReport, target: Path) -> None:
     from eqnet.cli.output import console, facts, table, verdict
+    from eqnet.stages.bench.formats import latencies
     from eqnet.stages.report.wording import ratio_text
 
-    columns = ("model", "median ms", "p90", "p99", "min", "mean", "images/s")
-    title = f"{report.profile}: batch {report.batch}, {report.threads} threads"
-    rows = table(title, columns, columns[1:])
-    for name, latency in (
-        ("quantized", report.quantized),
-        (report.float_precision, report.float32),
-    ):
-        if latency is not None:
-            rows.add_row(name, *_row(latency))
+    columns = ("batch", "model", "median ms", "p90", "p99", "min", "mean", "images/s")
+    rows = table(f"{report.profile}: {report.threads} threads", columns, columns[2:])
+    ratios = []
+    for one in report.batches:
+        for name, latency in latencies(one):
+            rows.add_row(str(one.batch), name, *_row(latency))
+        if one.ratio is not None:
+            ratio = ratio_text(one.ratio, one.ratio_interval)
+            ratios.append(f"{ratio}, batch {one.batch}" if report.more else ratio)
     out = console()
     if rows.row_count:
         out.print(rows)
-    ratio = None
-    if report.ratio is not None:
-        ratio = ratio_text(report.ratio, report.ratio_interval)
-    out.print(
-        facts(
-            {
-                "against float": ratio,
-                "reason": report.reason or None,
-                "report": str(target),
-            }
-        )
-    )
+    told: dict[str, str | None] = {
+        f"against {report.float_precision}": "; ".join(ratios) or None,
+        "reason": report.reason or None,
+    }
+    for one in report.batches:
+        if one.sampling is not None:
+            name = f"sampling, batch {one.batch}" if report.more else "sampling"
+            told[name] = _sampling(one.sampling)
+    out.print(facts({**told, "report": str(target)}))
     out.print(verdict(report.verdict))
+
+
+def _sampling(how: Sampling) -> str:
+    sessions = f"{len(how.legs)} openings" if len(how.legs) > 1 else "1 opening"
+    return f"{how.rounds} rounds, {sessions}, {how.pinned}; {how.stopped}"
 
 
 def _row(latency: Latency) -> list[str]:
