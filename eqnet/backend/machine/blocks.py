@@ -46,8 +46,24 @@ def drawn_medians(
 ) -> Values:
     """The median of all values, [resamples] times anew: legs and then blocks of each are drawn
     with replacement."""
-    drawn = [float(np.median(np.concatenate(_drawn(blocks, rng)))) for _ in range(resamples)]
-    return np.array(drawn, dtype=np.float64)
+    most = max(len(own) for own in blocks)
+    legs = rng.integers(len(blocks), size=(resamples, len(blocks)))
+    places = rng.random((resamples, len(blocks), most))
+    medians = np.empty(resamples)
+    for number in range(resamples):
+        drawn: list[Values] = []
+        for leg, chosen in zip(legs[number], places[number], strict=True):
+            own = blocks[leg]
+            drawn += [own[int(place * len(own))] for place in chosen[: len(own)]]
+        medians[number] = _median(np.concatenate(drawn))
+    return medians
+
+
+def _median(values: Values) -> float:
+    """As numpy's, which takes 20 microseconds for what it checks before."""
+    low, high = (values.size - 1) // 2, values.size // 2
+    values.partition((low, high))
+    return float(values[low] + values[high]) / 2
 
 
 def median_interval(
@@ -61,14 +77,6 @@ def interval_of(drawn: Values) -> tuple[float, float]:
     """What 95% of the drawn values lie in."""
     low, high = np.percentile(drawn, INTERVAL).tolist()
     return low, high
-
-
-def _drawn(blocks: Sequence[Sequence[Values]], rng: np.random.Generator) -> list[Values]:
-    drawn: list[Values] = []
-    for leg in rng.integers(len(blocks), size=len(blocks)):
-        own = blocks[leg]
-        drawn += [own[index] for index in rng.integers(len(own), size=len(own))]
-    return drawn
 
 
 def half_width(interval: tuple[float, float], middle: float) -> float:

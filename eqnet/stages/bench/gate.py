@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eqnet.backend.machine.blocks import by_leg, drawn_medians, in_blocks, interval_of
-from eqnet.spec.errors import UsageError
 from eqnet.spec.reports import BenchReport, Growth
 from eqnet.stages.bench.measure import OURS, THEIRS, Setup, Timed
 
@@ -114,8 +113,7 @@ def growth_over_report(now: BenchReport, before: BenchReport, rng: np.random.Gen
     """Of an artifact's ratio to the float model over that of an earlier report.
 
     Blocks are what is drawn and, by their medians, what is ranked: the samples of one moment are
-    no witnesses of their own. Raises UsageError where the float model did not run now in the
-    precision of the report.
+    no witnesses of their own.
     """
     precision = before.float_precision
     sides = [in_blocks(_ratios(report, precision), _legs(report)) for report in (now, before)]
@@ -133,11 +131,8 @@ def growth_over_report(now: BenchReport, before: BenchReport, rng: np.random.Gen
 
 def _ratios(report: BenchReport, precision: str) -> Samples:
     floats = report.float_samples(precision)
-    if report.quantized is None or floats is None:
-        raise UsageError(
-            f"the baseline's float model ran in {precision}, which is not measured here now "
-            f"(allowed: {report.float_precision})"
-        )
+    assert report.quantized is not None
+    assert floats is not None, "as `bench` made sure of"
     quantized = np.asarray(report.quantized.samples, dtype=np.float64)
     ratios: Samples = quantized / np.asarray(floats, dtype=np.float64)
     return ratios

@@ -11,6 +11,7 @@ import numpy as np
 
 from eqnet.backend.artifact import check_files, read_manifest
 from eqnet.backend.discovery import find_exporter
+from eqnet.backend.machine.float_twin import float_precisions
 from eqnet.backend.machine.host import describe_host
 from eqnet.backend.machine.isa import foreign_isa
 from eqnet.backend.machine.timing import paired_ratio, summarize_samples
@@ -123,7 +124,15 @@ def _read(baseline: Path, runs: Sequence[_Run], anywhere: bool) -> Rival | list[
     if baseline.is_dir():
         return read_rival(baseline, setup.folder, setup.manifest)
     rules = [run.setup.rules for run in runs]
-    return [read_report(baseline, setup.manifest, one, host, anywhere) for one in rules]
+    reports = [read_report(baseline, setup.manifest, one, host, anywhere) for one in rules]
+    known = float_precisions(setup.exporter, setup.manifest.profile)
+    for report in reports:
+        if report.float_precision not in known:
+            raise UsageError(
+                f"{baseline}: the float model ran in {report.float_precision}, which is not "
+                f"measured here (allowed: {', '.join(known)})"
+            )
+    return reports
 
 
 def _batches(batch: int | Sequence[int] | None, default: int) -> list[int]:
