@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -107,7 +107,9 @@ class Sampling(Frozen):
     """How samples were taken, and why no more."""
 
     rounds: int = Field(description="timed calls of each model, in turns")
-    legs: tuple[int, ...] = Field(description="rounds of each opening of the sessions")
+    legs: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        description="rounds of each opening of the sessions"
+    )
     warmup: int = Field(description="rounds of all legs that were not kept")
     seconds: float = Field(description="that the calls took, warm-up included")
     stopped: str = Field(description="why sampling ended, and the widest 95% interval")

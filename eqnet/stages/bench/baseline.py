@@ -18,6 +18,9 @@ from eqnet.spec.reports import BenchReport
 from eqnet.spec.texts import parse_json
 from eqnet.stages.bench.measure import Rival
 
+SANE = (1e-6, 1e9)
+"""Milliseconds of a call: ratios of what is within are numbers."""
+
 
 def read_rival(path: Path, artifact: Path, manifest: Manifest) -> Rival:
     """The artifact to compare with: `path`, or the folder in it with the name of `artifact`, or
@@ -103,9 +106,10 @@ def _require_measurements(path: Path, ours: Sequence[float], floats: Sequence[fl
         raise UsageError(f"{path}: its samples are no pairs")
     if len(ours) < REPEATS[0]:
         raise UsageError(f"{path}: {len(ours)} pairs of samples (allowed: {REPEATS[0]} or more)")
+    low, high = SANE
     for sample in (*ours, *floats):
-        if sample <= 0:
-            raise UsageError(f"{path}: a sample of {sample} ms (allowed: above 0)")
+        if not low <= sample <= high:
+            raise UsageError(f"{path}: a sample of {sample} ms (allowed: {low:g} to {high:g})")
 
 
 def _require_same(path: Path, pairs: dict[str, tuple[object, object]]) -> None:

@@ -193,8 +193,10 @@ def test_a_baseline_of_something_else_is_refused(artifact, tmp_path, changes, sa
     [
         ((), "0 pairs of samples (allowed: 5 or more)"),
         ((1.0,) * 4, "4 pairs of samples"),
-        ((0.0,) * 5, "a sample of 0.0 ms (allowed: above 0)"),
+        ((0.0,) * 5, "a sample of 0.0 ms (allowed: 1e-06 to 1e+09)"),
         ((1.0, 2.0, -3.0, 1.0, 1.0), "a sample of -3.0 ms"),
+        ((1e-320,) * 5, "a sample of 1e-320 ms"),
+        ((1e300,) * 5, "a sample of 1e+300 ms"),
         ((1.0, float("inf"), 1.0, 1.0, 1.0), "finite number (found: inf)"),
         ((1.0, float("nan"), 1.0, 1.0, 1.0), "finite number (found: nan)"),
     ],
