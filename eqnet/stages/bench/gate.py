@@ -3,10 +3,10 @@
 On a shared machine identical code differs by 10-30% between two moments, by some per cent
 between two sessions, and what disturbs it lasts longer than a call. So the two are measured side
 by side (or their ratios to the float model, where the baseline is a report of another day). A
-look finds a regression when the median ratio is beyond the threshold, and neither a bootstrap
-over sessions and blocks nor a rank test says that it is chance. The first look asks, at 10%; the
-second, with new sessions and twice the time, decides, at 2.5%: together 1 in 400 for equals, even
-without the threshold.
+look finds a regression when the median ratio is beyond a threshold, and neither a bootstrap over
+sessions and blocks nor a rank test says that it is chance. The first look asks, at half of the
+threshold and 30% chance; the second, with new sessions and twice the time, decides, at the whole
+threshold and 2.5%: together less than 1 in 100 for equals, even without a threshold.
 """
 
 from __future__ import annotations
@@ -22,8 +22,16 @@ from eqnet.backend.machine.blocks import by_leg, drawn_medians, in_blocks, inter
 from eqnet.spec.reports import BenchReport, Growth
 from eqnet.stages.bench.measure import OURS, THEIRS, Setup, Timed
 
-FIRST, SECOND = 0.10, 0.025
-"""By chance, so often may a look at equals find a regression."""
+
+class Look(NamedTuple):
+    """When a measurement finds a regression: beyond which share of the threshold, and how often
+    by chance, at most, each test may do so for equals."""
+
+    share: float
+    chance: float
+
+
+FIRST, SECOND = Look(0.5, 0.30), Look(1.0, 0.025)
 LONGER = 2
 """Times the first look's time or rounds, for the second, which only suspects need."""
 FEWEST = 3
@@ -49,7 +57,7 @@ def judge(first: Growth, again: Callable[[], Growth], max_regression: float) -> 
     second = again()
     if not is_slower(second, max_regression, SECOND):
         note = (
-            f"a first run seemed slower, {_told(first)}; a second one did not confirm it, "
+            f"a first look may be slower, {_told(first)}; a second one did not confirm it, "
             f"{_told(second)} {allowed}"
         )
         return Judgement(False, note, first, second)
@@ -57,10 +65,10 @@ def judge(first: Growth, again: Callable[[], Growth], max_regression: float) -> 
     return Judgement(True, note, first, second)
 
 
-def is_slower(growth: Growth, max_regression: float, chance: float) -> bool:
-    """Whether one measurement looks like a regression."""
-    beyond = growth.ratio > 1 + max_regression
-    return beyond and growth.chance <= chance and growth.p_value <= chance
+def is_slower(growth: Growth, max_regression: float, look: Look) -> bool:
+    """Whether one measurement finds a regression."""
+    beyond = growth.ratio > 1 + look.share * max_regression
+    return beyond and growth.chance <= look.chance and growth.p_value <= look.chance
 
 
 def for_second_look(setup: Setup) -> Setup:

@@ -76,18 +76,26 @@ def few_resamples(monkeypatch):
 @pytest.mark.parametrize("kind", ["plain", "drift", "bursts", "spikes", "sessions"])
 def test_equals_raise_no_alarm_and_a_tenth_does(kind):
     assert alarms(kind, 1.0, 0.05) == 0
-    assert alarms(kind, 1.0, 0.0) <= 1  # by chance 1 in 400, even without a threshold
+    assert alarms(kind, 1.0, 0.0) <= 1  # by chance 1 in 100, even without a threshold
     assert alarms(kind, 1.10, 0.05) >= RUNS - 1
     assert alarms(kind, 0.9, 0.0) == 0
 
 
-def test_a_look_needs_threshold_and_both_tests():
-    assert is_slower(growth(1.06), 0.05, FIRST)
-    assert not is_slower(growth(1.05), 0.05, FIRST)
-    assert not is_slower(growth(1.2, chance=0.2), 0.05, FIRST)
-    assert not is_slower(growth(1.2, p_value=0.2), 0.05, FIRST)
-    assert is_slower(growth(1.2, chance=0.05), 0.05, FIRST)
-    assert not is_slower(growth(1.2, chance=0.05), 0.05, SECOND)
+@pytest.mark.parametrize("look", [FIRST, SECOND])
+def test_a_look_needs_threshold_and_both_tests(look):
+    edge, chance = 1 + look.share * 0.05, look.chance
+    assert is_slower(growth(edge + 0.001, chance=chance, p_value=chance), 0.05, look)
+    assert not is_slower(growth(edge), 0.05, look)
+    assert not is_slower(growth(1.2, chance=chance + 0.01), 0.05, look)
+    assert not is_slower(growth(1.2, p_value=chance + 0.01), 0.05, look)
+
+
+def test_the_first_look_asks_and_the_second_decides():
+    assert FIRST.share < SECOND.share == 1
+    assert FIRST.chance * SECOND.chance < 0.01
+    asked, decides = growth(1.03, chance=0.2, p_value=0.2), growth(1.2)
+    assert judge(asked, lambda: decides, 0.05).slower
+    assert not judge(decides, lambda: asked, 0.05).slower
 
 
 def test_within_the_threshold_nothing_is_repeated():
