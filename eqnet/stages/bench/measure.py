@@ -68,7 +68,7 @@ def time_models(
 
     All get the same batch of stored parity images. The artifact and its rival are opened anew
     for each leg, in changing order: of two sessions of one model the one that was opened first
-    was about 1% slower. The float model is opened once, which takes minutes where engines are built.
+    was about 1% slower. The float model is opened once, since building an engine takes minutes.
     """
     images = batch_of(setup, rng)
     ours = Rival(setup.folder, setup.manifest)

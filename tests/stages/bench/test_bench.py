@@ -12,7 +12,7 @@ from artifacts import profile, write_artifact
 from graphs import residual_net
 
 from eqnet.backend.machine.host import describe_host
-from eqnet.backend.machine.sampling import Sampled
+from eqnet.backend.machine.sampling import Enough, Sampled
 from eqnet.backend.machine.timing import summarize_samples
 from eqnet.spec.errors import ArtifactError, UsageError
 from eqnet.spec.reports import BenchReport
@@ -286,7 +286,8 @@ class Told:
     """Sampling by decree: the models' milliseconds in the order of opening, look by look."""
 
     def __init__(self, *looks: tuple[float, ...]) -> None:
-        self.looks, self.asked = list(looks), []
+        self.looks = list(looks)
+        self.asked: list[Enough] = []
 
     def __call__(self, open_sessions, enough, *, after_round=None):
         milliseconds = self.looks.pop(0)

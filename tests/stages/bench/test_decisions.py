@@ -13,13 +13,12 @@ from eqnet.stages.bench import gate as module
 from eqnet.stages.bench.gate import (
     FIRST,
     SECOND,
-    Timed,
     greater_by_chance,
     growth_side_by_side,
     is_slower,
     judge,
 )
-from eqnet.stages.bench.measure import OURS, THEIRS
+from eqnet.stages.bench.measure import OURS, THEIRS, Timed
 
 LEGS, ROUNDS, RUNS = 10, 16, 16
 

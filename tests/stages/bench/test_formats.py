@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import jsonschema
 import pytest
@@ -52,7 +53,7 @@ GITHUB_ACTION = {
 }
 
 
-def report(batch: int = 1, **changes) -> BenchReport:
+def report(batch: int = 1, **changes: Any) -> BenchReport:
     slow, fast = summarize_samples([4.0, 4.2, 4.4], batch), summarize_samples([2.0, 2.1], batch)
     content = {
         "artifact": "deploy/net",
@@ -70,7 +71,12 @@ def report(batch: int = 1, **changes) -> BenchReport:
     return BenchReport(**{**content, **changes})
 
 
-SKIPPED = {"quantized": None, "float32": None, "ratio": None, "ratio_interval": None}
+SKIPPED: dict[str, Any] = {
+    "quantized": None,
+    "float32": None,
+    "ratio": None,
+    "ratio_interval": None,
+}
 KINDS = {
     "one batch": report(),
     "two batches": report(more=(report(8),)),

@@ -95,7 +95,7 @@ def test_the_first_run_of_a_machine_is_the_baseline_and_stays_it(good, tmp_path)
 
 def test_what_a_first_run_keeps_is_one_of_two(good, tmp_path):
     with pytest.raises(UsageError, match=r"unknown baseline 'all' \(allowed: artifact, report\)"):
-        gate([good], reports=tmp_path / "reports", baselines=tmp_path, keep="all")
+        gate([good], reports=tmp_path / "reports", baselines=tmp_path, keep="all")  # type: ignore[arg-type]
     assert main(["gate", str(good), "--keep", "all"]) == 2
 
 
