@@ -111,8 +111,6 @@ BATCHES = ["", "0", "1025", "1,", "1,1", "1;8", "-1", "8.0", "\u0661", "9" * 99]
 
 
 @pytest.mark.parametrize("text", BATCHES)
-    "text", ["", "0", "1025", "1,", "1,1", "1;8", "-1", "8.0", "\u0661", "9" * 99]
-)
 def test_batches_that_are_none(text: str) -> None:
     with pytest.raises(UsageError, match=r"--batch: found '.*' \(allowed: 1 to 1024, or several"):
         parse_batches(text)
