@@ -307,7 +307,12 @@ def compared(artifact: Path, baseline: Path, monkeypatch, *looks, **options):
 def test_a_slower_artifact_is_found_twice(artifact, tmp_path, monkeypatch):
     shutil.copytree(artifact, tmp_path / "main" / "net")
     made, told = compared(
-        artifact, tmp_path / "main" / "net", monkeypatch, (1.1, 1.0, 2.0), (1.12, 1.0)
+        artifact,
+        tmp_path / "main" / "net",
+        monkeypatch,
+        (1.1, 1.0, 2.0),
+        (1.12, 1.0),
+        max_seconds=3.0,
     )
     assert made.verdict == "failed"
     found = made.baseline
@@ -321,6 +326,7 @@ def test_a_slower_artifact_is_found_twice(artifact, tmp_path, monkeypatch):
     assert "slower than the baseline" in made.reason
     first, second = told.asked
     assert second.max_seconds == 2 * first.max_seconds
+    assert second.precision < first.precision
 
 
 @pytest.mark.parametrize("looks", [[(1.02, 1.0, 2.0)], [(1.1, 1.0, 2.0), (1.01, 1.0)]])
