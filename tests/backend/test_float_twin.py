@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from eqnet.backend.discovery import find_exporter
@@ -51,6 +53,7 @@ def test_each_is_opened_with_that_remainder(monkeypatch, tmp_path):
 
     monkeypatch.setattr(float_twin, "cpu_of", lambda _: NATIVE)
     rules = load_profile("openvino_asym")
-    opened = open_float_twins(Exporter(), tmp_path, rules, 3)
+    exporter: Any = Exporter()
+    opened: dict[Any, Any] = {**open_float_twins(exporter, tmp_path, rules, 3)}
     assert opened == {"float32": "float32", "bfloat16": "bfloat16"}
     assert asked == [(tmp_path, 3, "float32"), (tmp_path, 3, "bfloat16")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -146,10 +147,10 @@ def test_a_float_model_is_built_in_the_profiles_remainder(
     monkeypatch.setattr(trt_build, "build", lambda trt, content, **_: SimpleNamespace(plan=content))
     ir.save(strip_qdq(lowered), tmp_path / "float.onnx")
     rules = profile.model_copy(update={"remainder": remainder})
-    content = TensorRtExporter().open(tmp_path / "float.onnx", profile=rules)
+    content: Any = TensorRtExporter().open(tmp_path / "float.onnx", profile=rules)
     types = {tensor.data_type for tensor in onnx.load_from_string(content).graph.initializer}
     assert (onnx.TensorProto.FLOAT16 in types) == (remainder == "float16")
-    plain = TensorRtExporter().open(tmp_path / "float.onnx", profile=rules, optimize=False)
+    plain: Any = TensorRtExporter().open(tmp_path / "float.onnx", profile=rules, optimize=False)
     assert plain == (tmp_path / "float.onnx").read_bytes()
 
 
