@@ -33,7 +33,7 @@ from eqnet.spec.manifest import MANIFEST, MODEL, PARITY, Preprocessing
 from eqnet.spec.seal import sealed
 from eqnet.spec.subnet import load_subnet
 from eqnet.stages.bench import bench
-from eqnet.stages.bench.gate import read_baseline
+from eqnet.stages.bench.baseline import read_report
 from eqnet.stages.train.recipe import load_recipe, recipes_dir
 from eqnet.supernet.checkpoint import SUPERNET_FILE, bundled_supernet, load_supernet
 
@@ -125,7 +125,7 @@ def baselines(folder: Path) -> Reader:
     whole = json.loads(report.model_dump_json())
     return Reader(
         lambda rng: path.write_bytes(_json(whole, rng)),
-        lambda: read_baseline(path, manifest, manifest.profile.bench, whole["host"]),
+        lambda: read_report(path, manifest, manifest.profile.bench, whole["host"]),
     )
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eqnet.spec.errors import ArtifactError, OutputError, UsageError, unknown
-from eqnet.spec.hardware.limits import MAX_SEED, THREADS
+from eqnet.spec.hardware.limits import BATCH, MAX_SECONDS, MAX_SEED, REPEATS, THREADS
 
 if TYPE_CHECKING:
     from eqnet.spec.inputs import Inputs
@@ -50,6 +50,29 @@ Threads = Annotated[
     int | None,
     typer.Option(
         min=THREADS[0], max=THREADS[1], help="Threads of the runtime.", show_default="the profile's"
+    ),
+]
+# When a measurement of latency is enough.
+Repeats = Annotated[
+    int | None,
+    typer.Option(
+        min=REPEATS[0],
+        max=REPEATS[1],
+        help="A fixed number of timed rounds.",
+        show_default="as many as --precision needs",
+    ),
+]
+Precision = Annotated[
+    str | None,
+    typer.Option(help="Half width of the 95% intervals at which it is enough.", show_default="2%"),
+]
+MaxSeconds = Annotated[
+    float | None,
+    typer.Option(
+        min=MAX_SECONDS[0],
+        max=MAX_SECONDS[1],
+        help="Most time of a measurement's calls.",
+        show_default="10",
     ),
 ]
 Profile = Annotated[
@@ -291,6 +314,20 @@ def parse_percent(option: str, text: str) -> float:
     if not 0 <= value <= 1:
         raise UsageError(f"{option}: found '{text}' (allowed: 0% to 100%, such as 5% or 0.05)")
     return value
+
+
+def parse_batches(text: str | None) -> list[int] | None:
+    """`1` or `1,8` as numbers of images. Raises UsageError."""
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    batches = [int(part) for part in parts if re.fullmatch(r"[0-9]{1,6}", part)]
+    outside = [batch for batch in batches if not BATCH[0] <= batch <= BATCH[1]]
+    if len(batches) < len(parts) or outside or len(set(batches)) < len(batches):
+        raise UsageError(
+            f"--batch: found '{text}' (allowed: {BATCH[0]} to {BATCH[1]}, or several such as 1,8)"
+        )
+    return batches
 
 
 def parse_digest(option: str, text: str | None) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -12,7 +12,7 @@ from eqnet.spec.subnet import SubnetSpec
 
 Verdict = Literal["passed", "failed", "skipped"]
 CheckGroup = Literal["export", "quantization"]
-FloatPrecision = Literal["float32", "bfloat16"]
+FloatPrecision = Literal["float32", "bfloat16", "float16"]
 
 
 class Check(Frozen):
@@ -80,12 +80,64 @@ class Latency(Frozen):
     """Latency of one session, in milliseconds for a batch."""
 
     median: float
+    median_interval: tuple[float, float] | None = Field(
+        default=None, description="95% interval of the median, by a bootstrap over blocks"
+    )
     p90: float
     p99: float
     minimum: float
     mean: float
     throughput: float = Field(description="images per second at the median")
+    mean_throughput: float | None = Field(
+        default=None, description="images per second over all samples"
+    )
     samples: tuple[float, ...]
+
+
+class FloatTwin(Frozen):
+    """The float model in one more precision, timed in the same turns as the artifact."""
+
+    precision: FloatPrecision
+    latency: Latency
+    ratio: float = Field(description="as of the report, against this precision")
+    ratio_interval: tuple[float, float]
+
+
+class Sampling(Frozen):
+    """How samples were taken, and why no more."""
+
+    rounds: int = Field(description="timed calls of each model, in turns")
+    legs: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        description="rounds of each opening of the sessions"
+    )
+    warmup: int = Field(description="rounds of all legs that were not kept")
+    seconds: float = Field(description="that the calls took, warm-up included")
+    stopped: str = Field(description="why sampling ended, and the widest 95% interval")
+    pinned: str = Field(description="the CPUs that all threads were kept on, or why they were not")
+
+
+class Growth(Frozen):
+    """How much slower than a baseline, by one measurement."""
+
+    ratio: float = Field(description="the time over the baseline's; above 1 is slower")
+    interval: tuple[float, float] = Field(description="95%, by a bootstrap over blocks")
+    chance: float = Field(
+        description="share of the bootstrap's medians at 1 or below: no slower than the baseline"
+    )
+    p_value: float = Field(description="of a rank test (Mann-Whitney) for slower, one-sided")
+    sampling: Sampling | None = Field(default=None, description="None: in the report's own samples")
+
+
+class BaselineComparison(Frozen):
+    """What `--baseline` came to. kind: an artifact that ran in turns with this one, or the report
+    of an earlier run; confirming: the second measurement that an alarm needs."""
+
+    kind: Literal["artifact", "report"]
+    path: str
+    digest: str | None = Field(default=None, description="of an artifact's manifest")
+    max_regression: float
+    first: Growth
+    confirming: Growth | None = None
 
 
 class BenchReport(Frozen):
@@ -112,14 +164,36 @@ class BenchReport(Frozen):
     float32: Latency | None = Field(
         default=None, description="the float model's, which ran in `float_precision`"
     )
-    float_precision: FloatPrecision = "float32"
+    float_precision: FloatPrecision = Field(
+        default="float32", description="the one in which the float model was fastest here"
+    )
     ratio: float | None = Field(
         default=None, description="median of paired quantized / float times; below 1 is faster"
     )
     ratio_interval: tuple[float, float] | None = Field(
-        default=None, description="95% bootstrap interval of the ratio"
+        default=None, description="95% interval of the ratio, by a bootstrap over blocks"
     )
+    other_floats: tuple[FloatTwin, ...] = Field(
+        default=(), description="the float model in the runtime's other precisions"
+    )
+    sampling: Sampling | None = None
+    baseline: BaselineComparison | None = None
+    more: tuple[BenchReport, ...] = Field(default=(), description="at the further batch sizes")
     host: dict[str, str]
+
+    @property
+    def batches(self) -> tuple[BenchReport, ...]:
+        """This report and those at further batch sizes."""
+        return (self, *self.more)
+
+    def float_samples(self, precision: str) -> tuple[float, ...] | None:
+        """The float model's samples in one precision, None where it was not timed in it."""
+        if self.float32 is not None and self.float_precision == precision:
+            return self.float32.samples
+        for twin in self.other_floats:
+            if twin.precision == precision:
+                return twin.latency.samples
+        return None
 
 
 class GateRow(Frozen):

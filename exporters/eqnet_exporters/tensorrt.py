@@ -181,7 +181,8 @@ class TensorRtExporter:
 
         An artifact's ``model.onnx`` stands for its engines: the one that was built for this
         GPU's compute capability is what runs. Where there is none an engine is built from the
-        float16 twin, or else from ``model.onnx``, and a logged warning says so. optimize=False
+        float16 twin, or else from ``model.onnx``, and a logged warning says so. From another file
+        it is built in the profile's remainder. optimize=False
         always builds, at optimization level 0; TensorRT has no run without any optimization.
         Raises EqnetError where there is no GPU.
         """
@@ -190,8 +191,8 @@ class TensorRtExporter:
         trt, cuda = trt_build.find_tensorrt(), Cuda()
         if optimize and (shipped := load_shipped(trt, cuda, model)) is not None:
             return shipped
-        content = _source(model).read_bytes()
-        engine = trt_build.build(trt, content, target="CURRENT", optimize=optimize)
+        half = optimize and profile is not None and profile.remainder == "float16"
+        engine = trt_build.build(trt, _content(model, half), target="CURRENT", optimize=optimize)
         return TensorRtRunner(trt, engine.plan, cuda)
 
     def int8_layers(
@@ -219,12 +220,15 @@ class TensorRtExporter:
         return proved
 
 
-def _source(model: Path) -> Path:
-    """What an engine is built from: the float16 twin of an artifact's model, or the file itself."""
+def _content(model: Path, half: bool) -> bytes:
+    """What an engine is built from: the float16 twin of an artifact's model, or the file itself,
+    where it is no artifact's in float16 if `half`."""
     twin = model.with_name(FLOAT16_MODEL)
-    if model.name == MODEL and twin.is_file():
-        return twin
-    return model
+    if model.name == MODEL:
+        return (twin if twin.is_file() else model).read_bytes()
+    if half:
+        return _serialized(trt_float16.to_float16(load_graph(model)))
+    return model.read_bytes()
 
 
 def trtexec(model: ir.Model, source: str, batches: EngineBatches) -> str:

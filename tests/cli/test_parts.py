@@ -12,7 +12,14 @@ from cli_tools import REPO, one_line
 
 from eqnet.cli import progress as bars
 from eqnet.cli.failure import exit_code_of, missing_extra
-from eqnet.cli.options import parse_bits, parse_budgets, parse_form, parse_names, parse_percent
+from eqnet.cli.options import (
+    parse_batches,
+    parse_bits,
+    parse_budgets,
+    parse_form,
+    parse_names,
+    parse_percent,
+)
 from eqnet.spec.errors import CheckpointError, UsageError
 from eqnet.spec.hardware.profile import BUDGETS
 
@@ -91,10 +98,22 @@ def test_parsers_accept_every_allowed_spelling() -> None:
     assert parse_budgets([f"{name}=2.5" for name in BUDGETS]) == dict.fromkeys(BUDGETS, 2.5)
     assert parse_percent("--x", "5%") == pytest.approx(0.05)
     assert parse_percent("--x", "0.05") == pytest.approx(0.05)
+    assert parse_batches(None) is None
+    assert parse_batches("8") == [8]
+    assert parse_batches("1, 8,32") == [1, 8, 32]
     assert parse_names("--x", None, ["a", "b"]) == ["a", "b"]
     assert parse_names("--x", "b, a,b", ["a", "b"]) == ["b", "a"]
     with pytest.raises(UsageError, match="did you mean 'alpha'"):
         parse_names("--x", "alpah", ["alpha"])
+
+
+BATCHES = ["", "0", "1025", "1,", "1,1", "1;8", "-1", "8.0", "\u0661", "9" * 99]
+
+
+@pytest.mark.parametrize("text", BATCHES)
+def test_batches_that_are_none(text: str) -> None:
+    with pytest.raises(UsageError, match=r"--batch: found '.*' \(allowed: 1 to 1024, or several"):
+        parse_batches(text)
 
 
 def test_progress_on_a_log_is_two_lines_a_task(capsys: pytest.CaptureFixture[str]) -> None:

@@ -102,6 +102,39 @@ def test_bench_writes_prints_and_exits(
     assert json.loads(capsys.readouterr().out)[0]["value"] == 0.5
 
 
+def test_bench_passes_on_how_to_measure(
+    artifact: Path, tmp_path: Path, stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = benched("mine", "onnxruntime", 0.5)
+    made = first.model_copy(update={"more": (first.model_copy(update={"batch": 8}),)})
+    asked: dict[str, Any] = {}
+
+    def bench(folder: Path, **options: Any) -> BenchReport:
+        asked.update(options)
+        return made
+
+    stage("eqnet.stages.bench.bench", bench)
+    (tmp_path / "main").mkdir()
+    arguments = ["bench", str(artifact), "--baseline", str(tmp_path / "main"), "--batch", "1,8"]
+    arguments += ["--precision", "1%", "--max-seconds", "3", "--no-pin", "--allow-other-machine"]
+    assert main(arguments) == 0
+    expected = {
+        "baseline": tmp_path / "main",
+        "batch": [1, 8],
+        "precision": 0.01,
+        "max_seconds": 3.0,
+        "repeats": None,
+        "pin": False,
+        "allow_other_machine": True,
+    }
+    assert {name: asked[name] for name in expected} == expected
+    printed = capsys.readouterr().out
+    assert "2.00x faster" in printed
+    assert "batch 8" in printed
+    assert main(["bench", str(artifact), "--baseline", str(tmp_path / "none")]) == 2
+    assert "none: no such file or folder" in capsys.readouterr().err
+
+
 def test_eval_passes_the_form_on(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     def evaluate(**options: Any) -> EvalReport:
         form = Form(

@@ -16,7 +16,8 @@ from graphs import Builder, inputs, residual_net
 
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.graph.reading import layers_of, quantizer_of, quantizers
-from eqnet.backend.machine.isa import onednn_cpu
+from eqnet.backend.machine import float_twin
+from eqnet.backend.machine.isa import Cpu, onednn_cpu
 from eqnet.runtime import load
 from eqnet.spec.errors import EqnetError, UsageError
 from eqnet.spec.hardware.load import load_profile
@@ -182,11 +183,25 @@ def test_bfloat16_changes_a_float_layer_and_semantics_stay_float32(tmp_path, exp
     assert np.abs(plain - full).max() < np.abs(half - full).max()
 
 
-def test_bench_compares_with_the_float_model_in_the_remainders_precision(tmp_path):
+@pytest.mark.parametrize("native", [True, False])
+def test_bench_times_the_float_model_as_a_user_would_run_it(tmp_path, monkeypatch, native):
+    """On a CPU said to have bfloat16, or not; OpenVINO executes in float32 what is not there."""
+    flags = {"avx2", "avx512_vnni", "avx512_bf16"} if native else {"avx2"}
+    monkeypatch.setattr(float_twin, "cpu_of", lambda _: Cpu(frozenset(flags)))
     rules = load_profile("openvino_bf16").model_copy(update={"parity": target().parity})
     write_artifact(tmp_path / "net", residual_net(storage=7), rules)
     made = bench(tmp_path / "net", repeats=5, threads=1)
-    assert (made.verdict, made.float_precision) == ("passed", "bfloat16")
+    assert made.verdict == "passed"
+    assert made.float32 is not None
+    timed = {made.float_precision: made.float32} | {
+        twin.precision: twin.latency for twin in made.other_floats
+    }
+    assert set(timed) == ({"float32", "bfloat16"} if native else {"float32"})
+    assert made.float32.median == min(latency.median for latency in timed.values())
+    assert {name: made.float_samples(name) for name in ("float32", "bfloat16", "float16")} == {
+        name: timed[name].samples if name in timed else None
+        for name in ("float32", "bfloat16", "float16")
+    }
 
 
 def test_storage_by_sign_leaves_no_zero_point(exporter):

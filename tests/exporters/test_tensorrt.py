@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from eqnet_exporters import tensorrt as module
 from eqnet_exporters.onnxruntime import OnnxRuntimeExporter
 from eqnet_exporters.tensorrt import BUILD_LOG, FLOAT16_MODEL, TensorRtExporter
 from eqnet_exporters.trt import build as trt_build
@@ -129,6 +132,26 @@ def test_float16_twin_is_valid_and_close(lowered, tmp_path):
     # float16 has 11 significant bits, and a tie may fall to the other side: one 7-bit step of
     # a few activations, far below one step of the logits' 8-bit grid on the median image.
     assert np.median(np.abs(half - full)) < np.ptp(full) / 255
+
+
+@pytest.mark.parametrize("remainder", ["float16", "float32"])
+def test_a_float_model_is_built_in_the_profiles_remainder(
+    lowered, profile, tmp_path, monkeypatch, remainder
+):
+    """What `eqnet bench` times beside an artifact; nothing runs, so no GPU is needed."""
+    monkeypatch.setattr(TensorRtExporter, "unavailable", lambda self, profile=None: None)
+    monkeypatch.setattr(trt_build, "find_tensorrt", lambda: None)
+    monkeypatch.setattr(module, "Cuda", lambda: None)
+    monkeypatch.setattr(module, "load_shipped", lambda trt, cuda, model: None)
+    monkeypatch.setattr(module, "TensorRtRunner", lambda trt, plan, cuda: plan)
+    monkeypatch.setattr(trt_build, "build", lambda trt, content, **_: SimpleNamespace(plan=content))
+    ir.save(strip_qdq(lowered), tmp_path / "float.onnx")
+    rules = profile.model_copy(update={"remainder": remainder})
+    content: Any = TensorRtExporter().open(tmp_path / "float.onnx", profile=rules)
+    types = {tensor.data_type for tensor in onnx.load_from_string(content).graph.initializer}
+    assert (onnx.TensorProto.FLOAT16 in types) == (remainder == "float16")
+    plain: Any = TensorRtExporter().open(tmp_path / "float.onnx", profile=rules, optimize=False)
+    assert plain == (tmp_path / "float.onnx").read_bytes()
 
 
 def test_float16_refuses_constants_beyond_its_range(lowered):

@@ -244,7 +244,7 @@ def test_extends_lays_keys_over_the_base(tmp_path):
         "placement: {carriers: []}\nbits: [[4, 8], [8, 8]]\n"
     )
     base, mine = load_profile("openvino_asym"), load_profile(write(tmp_path, text))
-    assert (mine.name, mine.bench.batch, mine.bench.repeats) == ("mine", 8, base.bench.repeats)
+    assert (mine.name, mine.bench.batch, mine.bench.threads) == ("mine", 8, base.bench.threads)
     assert (mine.placement.carriers, mine.placement.add) == ((), base.placement.add)
     assert mine.bits == ((4, 8), (8, 8))
     assert mine.sha256() != base.sha256()

@@ -11,7 +11,7 @@ from pathlib import Path
 from eqnet.backend.machine.isa import CPUINFO, cpuinfo_fields, onednn_switch, this_cpu
 
 MACHINE_ID = Path("/etc/machine-id")
-GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+GOVERNORS = Path("/sys/devices/system/cpu")
 
 LIBRARIES = ("numpy", "onnx", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx-cu13")
 
@@ -40,6 +40,15 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def governor(cpus: Path = GOVERNORS) -> str:
+    """How the system sets the clock of this machine's CPUs, such as ``performance``.
+
+    Several where they differ; "unknown" where it does not say, as in most virtual machines.
+    """
+    found = {_read(path) for path in cpus.glob("cpu[0-9]*/cpufreq/scaling_governor")}
+    return ", ".join(sorted(found - {""})) or "unknown"
+
+
 def describe_host() -> dict[str, str]:
     """What a measurement depends on: machine, CPU, cores, instruction sets, library versions.
 
@@ -52,18 +61,16 @@ def describe_host() -> dict[str, str]:
         cpu = f"{cpu} under {switch}"
     flags = " ".join(this_cpu().notable())
     identity = (_read(MACHINE_ID), platform.machine(), cpu, str(cores()), flags)
-    host = {
+    return {
         "machine": hashlib.sha256("\n".join(identity).encode()).hexdigest()[:16],
         "cpu": cpu,
         "cores": str(cores()),
         "isa": flags,
+        "governor": governor(),
         "os": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
         **_versions(),
     }
-    if governor := _read(GOVERNOR):
-        host["governor"] = governor
-    return host
 
 
 def same_machine(a: dict[str, str], b: dict[str, str]) -> bool:

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from eqnet.spec.errors import unknown
 from eqnet.spec.hardware.costs import CostModel
-from eqnet.spec.hardware.limits import BATCH, REPEATS, THREADS
+from eqnet.spec.hardware.limits import BATCH, MAX_SECONDS, PRECISION, REPEATS, THREADS
 from eqnet.spec.scheme import (
     BITS,
     STORAGE_BITS,
@@ -158,11 +158,17 @@ class ParityRules(Frozen):
 
 
 class BenchRules(Frozen):
-    """How latency is measured: batch size, threads and timed pairs of runs."""
+    """How latency is measured: batch size, threads, and when it is enough.
+
+    repeats: so many rounds; unset: until the 95% intervals' half widths are at most `precision`
+    of the medians, or `max_seconds` are spent.
+    """
 
     batch: Annotated[int, Field(ge=BATCH[0], le=BATCH[1])] = 1
     threads: Annotated[int, Field(ge=THREADS[0], le=THREADS[1])] = 2
-    repeats: Annotated[int, Field(ge=REPEATS[0], le=REPEATS[1])] = 200
+    repeats: Annotated[int, Field(ge=REPEATS[0], le=REPEATS[1])] | None = None
+    precision: Annotated[float, Field(ge=PRECISION[0], le=PRECISION[1])] = 0.02
+    max_seconds: Annotated[float, Field(ge=MAX_SECONDS[0], le=MAX_SECONDS[1])] = 10.0
 
 
 class EngineRules(Frozen):

@@ -1,170 +1,189 @@
-"""Whether an artifact became slower: a threshold, a significance test and a second look.
+"""Whether an artifact became slower: a threshold, two tests of chance and a second look.
 
-On a shared machine identical code differs by 10-30% between two runs. So what is compared is
-the ratio to the float model, measured side by side, and a regression is called only when the
-median is beyond the threshold, a rank test says the difference is no chance, and both hold
-again in new sessions.
+On a shared machine identical code differs by 10-30% between two moments, by some per cent
+between two sessions, and what disturbs it lasts longer than a call. So the two are measured side
+by side (or their ratios to the float model, where the baseline is a report of another day). A
+look finds a regression when the median ratio is beyond a threshold, and neither a bootstrap over
+sessions and blocks nor a rank test says that it is chance. The first look asks, at half of the
+threshold and 30% chance; the second, with new sessions and twice the time, decides, at the whole
+threshold and 2.5%: together less than 1 in 100 for equals, even without a threshold.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from eqnet.backend.machine.host import same_machine
-from eqnet.spec.errors import UsageError, one_line
-from eqnet.spec.fields import first_problem
-from eqnet.spec.hardware.limits import REPEATS
-from eqnet.spec.hardware.profile import BenchRules
-from eqnet.spec.manifest import Manifest
-from eqnet.spec.reports import BenchReport
-from eqnet.spec.texts import parse_json
-from eqnet.stages.bench.measure import float_precision
-
-SIGNIFICANCE = 0.01
-Samples = NDArray[np.float64]
+from eqnet.backend.machine.blocks import by_leg, drawn_medians, in_blocks, interval_of
+from eqnet.spec.reports import BenchReport, Growth
+from eqnet.stages.bench.measure import OURS, THEIRS, Setup, Timed
 
 
-def read_baseline(
-    path: Path, manifest: Manifest, rules: BenchRules, host: dict[str, str]
-) -> BenchReport:
-    """Read a bench.json to compare with.
+class Look(NamedTuple):
+    """When a measurement finds a regression: beyond which share of the threshold, and how often
+    by chance, at most, each test may do so for equals."""
 
-    Raises UsageError if it is none, holds no measurement or an impossible one, or is of another
-    machine, network, profile, float precision, batch or number of threads. Another supernet or
-    subnet of the same network is comparable: that is what a baseline is for.
-    """
-    try:
-        report = BenchReport.model_validate(parse_json(path.read_bytes()))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot read the baseline: {error.strerror}") from error
-    except ValidationError as error:
-        raise UsageError(f"{path}: not a bench report: {first_problem(error)}") from error
-    except ValueError as error:
-        raise UsageError(f"{path}: not a bench report: {one_line(error)}") from error
-    if report.ratio is None or report.quantized is None or report.float32 is None:
-        why = one_line(report.reason or report.verdict)
-        raise UsageError(f"{path}: holds no measurement ({why})")
-    _require_measurements(path, report.quantized.samples, report.float32.samples)
-    if not same_machine(report.host, host):
-        raise UsageError(
-            f"{path}: measured on another machine, {report.host.get('cpu', 'unknown')} "
-            f"(allowed: a baseline of this one, {host.get('cpu', 'unknown')})"
-        )
-    _require_same(path, report, manifest, rules)
-    return report
+    share: float
+    chance: float
 
 
-def _require_measurements(path: Path, ours: Sequence[float], floats: Sequence[float]) -> None:
-    """Raise UsageError for samples that no run can have given: any run would be within them."""
-    if len(ours) != len(floats):
-        raise UsageError(f"{path}: its samples are no pairs")
-    if len(ours) < REPEATS[0]:
-        raise UsageError(f"{path}: {len(ours)} pairs of samples (allowed: {REPEATS[0]} or more)")
-    for sample in (*ours, *floats):
-        if sample <= 0:
-            raise UsageError(f"{path}: a sample of {sample} ms (allowed: above 0)")
+FIRST, SECOND = Look(0.5, 0.30), Look(1.0, 0.025)
+LONGER = 2
+"""Times the first look's time or rounds, for the second, which only suspects need."""
+FEWEST = 3
+"""Pairs of a stratum of the rank test."""
+Samples = NDArray[np.floating[Any]]
 
 
-def _require_same(path: Path, report: BenchReport, manifest: Manifest, rules: BenchRules) -> None:
-    """Raise UsageError if a baseline is of another network or was measured in another way."""
-    profile, network = manifest.profile, manifest.model
-    pairs: dict[str, tuple[object, object]] = {
-        "model": (report.model, network.source),
-        "input shape": (_shape(report.input_shape), _shape(network.input_shape)),
-        "profile": (report.profile, profile.name),
-        "backend": (report.backend, manifest.backend),
-        "float precision": (report.float_precision, float_precision(profile)),
-        "batch": (report.batch, rules.batch),
-        "threads": (report.threads, rules.threads),
-    }
-    for name, (theirs, ours) in pairs.items():
-        if theirs is None:
-            raise UsageError(f"{path}: it does not say which {name} it is of (allowed: {ours})")
-        if theirs != ours:
-            found = one_line(theirs, 60)
-            raise UsageError(f"{path}: {name} {found} (allowed: {ours}, as is measured now)")
+class Judgement(NamedTuple):
+    """Whether it is slower, in what words, and by which two measurements."""
+
+    slower: bool
+    note: str
+    first: Growth
+    confirming: Growth | None
 
 
-def _shape(shape: tuple[int, int, int] | None) -> str | None:
-    return None if shape is None else "x".join(str(size) for size in shape)
-
-
-def gate(
-    now: BenchReport,
-    before: BenchReport,
-    max_regression: float,
-    again: Callable[[], BenchReport],
-) -> BenchReport:
-    """`now`, or the confirming run of `again`, with a verdict against `before`."""
-    first = regression(now, before, max_regression)
-    if first is None:
-        note = f"within the baseline: {_growth_text(now, before)} (allowed: +{max_regression:.1%})"
-        return now.model_copy(update={"reason": _noted(now, before, note)})
+def judge(first: Growth, again: Callable[[], Growth], max_regression: float) -> Judgement:
+    """Take a second measurement if the first looks like a regression; an alarm needs both."""
+    allowed = f"(allowed: +{max_regression:.1%})"
+    if not is_slower(first, max_regression, FIRST):
+        note = f"within the baseline: {_told(first)} {allowed}"
+        return Judgement(False, note, first, None)
     second = again()
-    confirmed = regression(second, before, max_regression)
-    if confirmed is None:
-        note = f"a first run seemed slower ({first}); a second run did not confirm it"
-        return second.model_copy(update={"reason": _noted(second, before, note)})
-    reason = f"slower than the baseline: {confirmed}, confirmed by a second run"
-    return second.model_copy(update={"verdict": "failed", "reason": _noted(second, before, reason)})
+    if not is_slower(second, max_regression, SECOND):
+        note = (
+            f"a first look may be slower, {_told(first)}; a second one did not confirm it, "
+            f"{_told(second)} {allowed}"
+        )
+        return Judgement(False, note, first, second)
+    note = f"slower than the baseline: {_told(first)}, confirmed by {_told(second)} {allowed}"
+    return Judgement(True, note, first, second)
 
 
-def regression(now: BenchReport, before: BenchReport, max_regression: float) -> str | None:
-    """What became slower, in words, or None within the threshold or without significance."""
-    if _growth(now, before) <= max_regression:
-        return None
-    chance = greater_by_chance(_ratios(now), _ratios(before))
-    if chance > SIGNIFICANCE:
-        return None
-    return f"{_growth_text(now, before)} (allowed: +{max_regression:.1%}; p = {chance:.1g})"
+def is_slower(growth: Growth, max_regression: float, look: Look) -> bool:
+    """Whether one measurement finds a regression."""
+    beyond = growth.ratio > 1 + look.share * max_regression
+    return beyond and growth.chance <= look.chance and growth.p_value <= look.chance
 
 
-def _growth(now: BenchReport, before: BenchReport) -> float:
-    return float(np.median(_ratios(now)) / np.median(_ratios(before))) - 1
+def for_second_look(setup: Setup) -> Setup:
+    """The settings of the measurement that decides."""
+    rules = setup.rules
+    changes = {
+        "repeats": None if rules.repeats is None else LONGER * rules.repeats,
+        "precision": rules.precision / math.sqrt(LONGER),
+        "max_seconds": LONGER * rules.max_seconds,
+    }
+    return setup._replace(rules=rules.model_copy(update=changes))
 
 
-def _growth_text(now: BenchReport, before: BenchReport) -> str:
-    ours, theirs = float(np.median(_ratios(now))), float(np.median(_ratios(before)))
-    return f"{ours:.3f} of the float model's time against {theirs:.3f}, {_growth(now, before):+.1%}"
+def _told(growth: Growth) -> str:
+    low, high = growth.interval
+    return (
+        f"{growth.ratio - 1:+.1%} (95%: {low - 1:+.1%} to {high - 1:+.1%}; p = "
+        f"{growth.p_value:.1g})"
+    )
 
 
-def greater_by_chance(a: Samples, b: Samples) -> float:
+def growth_side_by_side(timed: Timed, rng: np.random.Generator) -> Growth:
+    """Of an artifact over another one that ran in turns with it.
+
+    The interval is of the median of the rounds' ratios. The rank test is Mann and Whitney's
+    within stretches of a few rounds, combined as van Elteren does: what lasts longer, as a load
+    beside it or a session's luck, weighs on both and is no noise.
+    """
+    legs = timed.sampling.legs
+    a, b = (np.asarray(timed.times[name], dtype=np.float64) for name in (OURS, THEIRS))
+    drawn = drawn_medians(in_blocks(a / b, legs), rng)
+    return Growth(
+        ratio=float(np.median(a / b)),
+        interval=interval_of(drawn),
+        chance=float(np.mean(drawn <= 1)),
+        p_value=greater_by_chance(_strata(a, legs), _strata(b, legs)),
+        sampling=timed.sampling,
+    )
+
+
+def _strata(values: Samples, legs: Sequence[int]) -> list[Samples]:
+    """Stretches of a leg, of a few values each."""
+    strata: list[Samples] = []
+    for leg in by_leg(values, legs):
+        strata += np.array_split(leg, max(1, leg.size // FEWEST))
+    return strata
+
+
+def growth_over_report(now: BenchReport, before: BenchReport, rng: np.random.Generator) -> Growth:
+    """Of an artifact's ratio to the float model over that of an earlier report.
+
+    Blocks are what is drawn and, by their medians, what is ranked: the samples of one moment are
+    no witnesses of their own.
+    """
+    precision = before.float_precision
+    sides = [in_blocks(_ratios(report, precision), _legs(report)) for report in (now, before)]
+    ours, theirs = sides
+    middles = [float(np.median(np.concatenate(_flat(blocks)))) for blocks in sides]
+    ranked = [np.array([float(np.median(block)) for block in _flat(blocks)]) for blocks in sides]
+    drawn = drawn_medians(ours, rng) / drawn_medians(theirs, rng)
+    return Growth(
+        ratio=middles[0] / middles[1],
+        interval=interval_of(drawn),
+        chance=float(np.mean(drawn <= 1)),
+        p_value=greater_by_chance([ranked[0]], [ranked[1]]),
+    )
+
+
+def _ratios(report: BenchReport, precision: str) -> Samples:
+    floats = report.float_samples(precision)
+    assert report.quantized is not None
+    assert floats is not None, "as `bench` made sure of"
+    quantized = np.asarray(report.quantized.samples, dtype=np.float64)
+    ratios: Samples = quantized / np.asarray(floats, dtype=np.float64)
+    return ratios
+
+
+def _legs(report: BenchReport) -> tuple[int, ...]:
+    return () if report.sampling is None else report.sampling.legs
+
+
+def _flat(blocks: Sequence[Sequence[Samples]]) -> list[Samples]:
+    return [block for leg in blocks for block in leg]
+
+
+def greater_by_chance(a: Sequence[Samples], b: Sequence[Samples]) -> float:
     """One-sided p-value of the Mann-Whitney U test that `a` tends to be greater than `b`.
 
-    Normal approximation with correction for ties and continuity (Hollander & Wolfe, 4.1);
-    good from 5 samples each, which is what a bench takes at least.
+    a, b: samples by stratum, which are ranked within each alone and weighted by van Elteren
+    (1960); one stratum is the plain test. Normal approximation with correction for ties and
+    continuity (Hollander & Wolfe, 4.1); good from 5 samples each, which is what a bench takes at
+    least.
     """
+    total = variance = 0.0
+    steps = []
+    for left, right in zip(a, b, strict=True):
+        weight = 1 / (left.size + right.size + 1)
+        excess, spread = _rank_sum(left, right)
+        total += weight * excess
+        variance += weight**2 * spread
+        steps.append(weight)
+    if variance <= 0:
+        return 1.0
+    z = (total - 0.5 * min(steps)) / math.sqrt(variance)
+    return 0.5 * math.erfc(z / math.sqrt(2))
+
+
+def _rank_sum(a: Samples, b: Samples) -> tuple[float, float]:
+    """U of `a` less what chance expects, and U's variance."""
     pooled = np.concatenate([a, b])
     _, inverse, counts = np.unique(pooled, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     ranks = (last - (counts - 1) / 2)[inverse]
     u = float(ranks[: a.size].sum()) - a.size * (a.size + 1) / 2
-    total = pooled.size
+    size = pooled.size
     ties = float((counts.astype(np.float64) ** 3 - counts).sum())
-    variance = a.size * b.size / 12 * (total + 1 - ties / (total * (total - 1)))
-    if variance <= 0:
-        return 1.0
-    z = (u - a.size * b.size / 2 - 0.5) / math.sqrt(variance)
-    return 0.5 * math.erfc(z / math.sqrt(2))
-
-
-def _ratios(report: BenchReport) -> Samples:
-    assert report.quantized is not None
-    assert report.float32 is not None
-    quantized = np.asarray(report.quantized.samples, dtype=np.float64)
-    ratios: Samples = quantized / np.asarray(report.float32.samples, dtype=np.float64)
-    return ratios
-
-
-def _noted(now: BenchReport, before: BenchReport, note: str) -> str:
-    """The reason of `now` with a note after it, and with what else a reader should know."""
-    notes = [now.reason, note]
-    if before.supernet != now.supernet:
-        notes.append("the baseline is of another supernet")
-    return "; ".join(text for text in notes if text)
+    variance = a.size * b.size / 12 * (size + 1 - ties / (size * (size - 1)))
+    return u - a.size * b.size / 2, variance

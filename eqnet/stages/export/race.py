@@ -13,9 +13,10 @@ import onnx_ir as ir
 
 from eqnet.backend.disk.temporaries import scratch_folder
 from eqnet.backend.graph.reading import strip_qdq
+from eqnet.backend.machine.float_twin import open_float_twins
 from eqnet.backend.machine.isa import foreign_isa
 from eqnet.backend.machine.timing import in_turns, paired_ratio
-from eqnet.backend.protocol import Exporter, Runner, cpu_of, host_limit
+from eqnet.backend.protocol import Exporter, Runner, host_limit
 from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.manifest import ALL_FLOAT, DEFAULT, FLOAT, Race, Raced
 from eqnet.spec.progress import Progress
@@ -129,14 +130,6 @@ def _subnet(target: Target, default: SubnetSpec, floats: _Floats) -> SubnetSpec:
     )
 
 
-def _precisions(exporter: Exporter) -> list[str]:
-    """In which the runtime may run a float model at speed on this CPU, float32 first."""
-    found = ["float32"]
-    if "bfloat16" in exporter.capabilities.remainders and cpu_of(exporter).missing("bf16") is None:
-        found.append("bfloat16")
-    return found
-
-
 class _Track:
     """The models of a race, and the last leg's times."""
 
@@ -155,11 +148,9 @@ class _Track:
         path = self.scratch / "float.onnx"
         ir.save(strip_qdq(self.graphs.of(default)), path)
         threads = self.profile.bench.threads
-        opened = {}
-        for precision in _precisions(self.exporter):
-            plain = self.profile.model_copy(update={"remainder": precision})
-            opened[precision] = self.exporter.open(path, threads=threads, profile=plain)
-        self.runners |= opened
+        opened = open_float_twins(self.exporter, path, self.profile, threads)
+        for precision, runner in opened.items():
+            self.runners[precision] = runner
         if len(opened) > 1:
             self.run(list(opened))
         self.precision = min(opened, key=lambda name: float(np.median(self.samples.get(name, 0))))

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from eqnet.backend.files import write_file
-from eqnet.backend.machine.host import describe_host, same_machine
-from eqnet.spec.errors import EqnetError, UsageError
+from eqnet.spec.errors import EqnetError, UsageError, unknown
 from eqnet.spec.progress import Progress, Silent, Stages
 from eqnet.spec.reports import BenchReport, GateReport, GateRow, VerifyReport
 from eqnet.stages.bench import bench
+from eqnet.stages.gate.baselines import BENCH, KEEPS, Keep, find_baseline, keep_baseline
 from eqnet.stages.verify import to_junit, verify
 
 Report = TypeVar("Report", VerifyReport, BenchReport)
-VERIFY, BENCH, JUNIT = "verify.json", "bench.json", "junit.xml"
+VERIFY, JUNIT = "verify.json", "junit.xml"
 
 
 def gate(
@@ -23,9 +24,12 @@ def gate(
     *,
     reports: Path,
     baselines: Path | None = None,
+    keep: Keep = "artifact",
     max_regression: float = 0.05,
     data: Path | None = None,
     repeats: int | None = None,
+    precision: float | None = None,
+    max_seconds: float | None = None,
     threads: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -33,10 +37,12 @@ def gate(
     """Verify every artifact and time those that are right, whatever becomes of the others.
 
     reports: folder for ``NAME.verify.json``, ``NAME.junit.xml`` and ``NAME.bench.json``, NAME
-    being the artifact's folder. baselines: folder of ``NAME.bench.json`` of earlier runs; one of
-    this machine is compared with (`bench`, max_regression) and stays as it is, so that small
-    losses do not add up unseen; one of another machine is passed over, with a note; where there
-    is none, this run's becomes it. data, repeats, threads, seed: as of `verify` and `bench`.
+    being the artifact's folder. baselines: folder of artifacts ``NAME``, each of which runs in
+    turns with the one of its name, or of ``NAME.bench.json`` of earlier runs; one of this machine
+    is compared with (`bench`, max_regression), one of another is passed over, with a note. A
+    baseline stays as it is, so that small losses do not add up unseen; where there is none, this
+    run's artifact or report becomes it (`keep`). data, repeats, precision, max_seconds, threads,
+    seed: as of `verify` and `bench`.
 
     Raises UsageError where two artifacts have one name. What goes wrong with an artifact is in
     its row (`GateRow.failure`), with the exit code that its command would have ended with.
@@ -47,43 +53,57 @@ def gate(
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"two artifacts are named '{name}' (allowed: a name of its own each)")
-    progress = progress or Silent()
+    if keep not in KEEPS:
+        raise UsageError(f"keep: {unknown('baseline', keep, KEEPS)}")
+    options = _Options(
+        reports=reports,
+        baselines=baselines,
+        keep=keep,
+        max_regression=max_regression,
+        data=data,
+        repeats=repeats,
+        precision=precision,
+        max_seconds=max_seconds,
+        threads=threads,
+        seed=seed,
+        progress=progress or Silent(),
+    )
     rows = []
     for name, artifact in zip(names, artifacts, strict=True):
         row = GateRow(artifact=name)
         try:
-            row = _verified(row, artifact, reports, data, threads, progress)
+            row = _verified(row, artifact, options)
             if row.failure is None:
-                row = _timed(
-                    row,
-                    artifact,
-                    reports,
-                    baselines,
-                    max_regression,
-                    repeats,
-                    threads,
-                    seed,
-                    progress,
-                )
+                row = _timed(row, artifact, options)
         except EqnetError as error:
             row = row.model_copy(update={"failure": str(error), "exit_code": error.exit_code})
         rows.append(row)
     return GateReport(rows=tuple(rows))
 
 
-def _verified(
-    row: GateRow,
-    artifact: Path,
-    reports: Path,
-    data: Path | None,
-    threads: int | None,
-    progress: Progress,
-) -> GateRow:
-    stages = Stages(progress)
-    report = verify(artifact, data=data, threads=threads, progress=stages)
+@dataclass(frozen=True)
+class _Options:
+    """What holds for every artifact, as of `gate`."""
+
+    reports: Path
+    baselines: Path | None
+    keep: Keep
+    max_regression: float
+    data: Path | None
+    repeats: int | None
+    precision: float | None
+    max_seconds: float | None
+    threads: int | None
+    seed: int
+    progress: Progress
+
+
+def _verified(row: GateRow, artifact: Path, options: _Options) -> GateRow:
+    stages = Stages(options.progress)
+    report = verify(artifact, data=options.data, threads=options.threads, progress=stages)
     stages.close()
-    write_file(reports / f"{row.artifact}.{JUNIT}", to_junit(report))
-    _write(reports / f"{row.artifact}.{VERIFY}", report)
+    write_file(options.reports / f"{row.artifact}.{JUNIT}", to_junit(report))
+    _write(options.reports / f"{row.artifact}.{VERIFY}", report)
     row = row.model_copy(update={"verify": report})
     if report.verdict != "failed":
         return row
@@ -91,54 +111,28 @@ def _verified(
     return row.model_copy(update={"failure": f"verification failed: {failed}", "exit_code": 11})
 
 
-def _timed(
-    row: GateRow,
-    artifact: Path,
-    reports: Path,
-    baselines: Path | None,
-    max_regression: float,
-    repeats: int | None,
-    threads: int | None,
-    seed: int,
-    progress: Progress,
-) -> GateRow:
-    before, note = _baseline(baselines, row.artifact)
+def _timed(row: GateRow, artifact: Path, options: _Options) -> GateRow:
+    before, note = find_baseline(options.baselines, row.artifact)
     report = bench(
         artifact,
         baseline=before,
-        max_regression=max_regression,
-        repeats=repeats,
-        threads=threads,
-        seed=seed,
-        progress=progress,
+        max_regression=options.max_regression,
+        repeats=options.repeats,
+        precision=options.precision,
+        max_seconds=options.max_seconds,
+        threads=options.threads,
+        seed=options.seed,
+        progress=options.progress,
     )
-    _write(reports / f"{row.artifact}.{BENCH}", report)
-    if baselines is not None and before is None and not note and report.ratio is not None:
-        _write(baselines / f"{row.artifact}.{BENCH}", report)
-        note = "the first of this machine: kept as the baseline"
+    _write(options.reports / f"{row.artifact}.{BENCH}", report)
+    if options.baselines is None:
+        note = "none asked for"
+    elif before is None and not note and report.ratio is not None:
+        note = keep_baseline(options.baselines, row.artifact, artifact, report, options.keep)
     row = row.model_copy(update={"bench": report, "baseline": note or "compared"})
-    if baselines is None:
-        row = row.model_copy(update={"baseline": "none asked for"})
     if report.verdict != "failed":
         return row
     return row.model_copy(update={"failure": report.reason, "exit_code": 12})
-
-
-def _baseline(folder: Path | None, name: str) -> tuple[Path | None, str]:
-    """The baseline to compare with, and why there is none where one of its name lies there.
-
-    A damaged one is returned: `bench` refuses it, which must not pass.
-    """
-    path = None if folder is None else folder / f"{name}.{BENCH}"
-    if path is None or not path.is_file():
-        return None, ""
-    try:
-        host = BenchReport.model_validate_json(path.read_bytes()).host
-    except (OSError, ValueError):
-        return path, ""
-    if same_machine(host, describe_host()):
-        return path, ""
-    return None, f"the baseline is of another machine, {host.get('cpu', 'unknown')}: not compared"
 
 
 def _write(path: Path, report: Report) -> None:

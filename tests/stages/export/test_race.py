@@ -11,6 +11,7 @@ import pytest
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.graph.operators import LAYER_OPS
 from eqnet.backend.graph.reading import quantizers
+from eqnet.backend.machine import float_twin
 from eqnet.backend.machine.isa import Cpu
 from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.manifest import ALL_FLOAT, DEFAULT, FLOAT
@@ -159,7 +160,7 @@ def test_the_float_model_runs_in_the_fastest_precision(session, clock, monkeypat
     exporter = Rival(lambda model, plain: 10.0 if plain else 3.0)
     exporter.capabilities = SimpleNamespace(remainders=frozenset({"float32", "bfloat16"}))
     cpu = Cpu(frozenset({"avx512_bf16"} if native else {"avx2"}))
-    monkeypatch.setattr(module, "cpu_of", lambda _: cpu)
+    monkeypatch.setattr(float_twin, "cpu_of", lambda _: cpu)
     _, (_, told) = raced(session, exporter)
     assert told.float_precision == ("bfloat16" if native else "float32")
     assert told.slower_than_float == native

@@ -14,6 +14,7 @@ import yaml
 from artifacts import profile, write_artifact
 from graphs import residual_net
 
+from eqnet.backend.artifact import check_files, read_manifest
 from eqnet.cli.main import main
 from eqnet.spec.errors import UsageError
 from eqnet.spec.reports import BenchReport, Check, GateReport
@@ -61,9 +62,29 @@ def test_a_damaged_artifact_is_a_row_of_its_own(good, bad, tmp_path):
     assert "model.onnx" in report.rows[0].why
 
 
+def test_the_first_runs_artifact_is_the_baseline_and_stays_it(good, tmp_path):
+    kept = tmp_path / "baselines" / "good"
+    (good / "bench.json").write_text("{}")  # a report, which is no part of it
+    first = gate([good], reports=tmp_path / "one", baselines=kept.parent)
+    assert first.rows[0].baseline == "the first: the artifact is kept as the baseline"
+    manifest = read_manifest(good)
+    assert read_manifest(kept) == manifest
+    assert {path.name for path in kept.iterdir()} == {"manifest.json", *manifest.files}
+    check_files(kept, manifest)
+    times = {path.name: path.stat().st_mtime_ns for path in kept.iterdir()}
+    second = gate([good], reports=tmp_path / "two", baselines=kept.parent, max_regression=100.0)
+    assert second.rows[0].baseline == "compared"
+    assert second.verdict == "passed"
+    timed = second.rows[0].bench
+    assert timed is not None
+    assert timed.baseline is not None
+    assert timed.baseline.kind == "artifact"
+    assert {path.name: path.stat().st_mtime_ns for path in kept.iterdir()} == times
+
+
 def test_the_first_run_of_a_machine_is_the_baseline_and_stays_it(good, tmp_path):
     kept = tmp_path / "baselines" / "good.bench.json"
-    first = gate([good], reports=tmp_path / "one", baselines=kept.parent)
+    first = gate([good], reports=tmp_path / "one", baselines=kept.parent, keep="report")
     assert "kept as the baseline" in first.rows[0].baseline
     content = kept.read_bytes()
     second = gate([good], reports=tmp_path / "two", baselines=kept.parent, max_regression=100.0)
@@ -72,10 +93,25 @@ def test_the_first_run_of_a_machine_is_the_baseline_and_stays_it(good, tmp_path)
     assert kept.read_bytes() == content
 
 
+def test_what_a_first_run_keeps_is_one_of_two(good, tmp_path):
+    with pytest.raises(UsageError, match=r"unknown baseline 'all' \(allowed: artifact, report\)"):
+        gate([good], reports=tmp_path / "reports", baselines=tmp_path, keep="all")  # type: ignore[arg-type]
+    assert main(["gate", str(good), "--keep", "all"]) == 2
+
+
+def test_a_damaged_artifact_as_the_baseline_fails(good, tmp_path):
+    folder = tmp_path / "baselines"
+    gate([good], reports=tmp_path / "before", baselines=folder)
+    (folder / "good" / "model.onnx").write_bytes(b"")
+    row = gate([good], reports=tmp_path / "now", baselines=folder).rows[0]
+    assert (row.verdict, row.exit_code) == ("failed", 6)
+    assert "baselines/good/model.onnx" in row.why
+
+
 def changed_baseline(good, tmp_path, **changes) -> Path:
     """The folder of a baseline that this run made, changed."""
     folder = tmp_path / "baselines"
-    gate([good], reports=tmp_path / "before", baselines=folder)
+    gate([good], reports=tmp_path / "before", baselines=folder, keep="report")
     path = folder / "good.bench.json"
     report = BenchReport.model_validate_json(path.read_bytes())
     path.write_text(report.model_copy(update=changes).model_dump_json())
@@ -113,6 +149,9 @@ def test_what_did_not_run_is_skipped_with_its_reason(good, tmp_path):
     passed = gate([good], reports=tmp_path / "reports").rows[0]
     checks = [Check(name="runtime", verdict="skipped", reason="no GPU here")]
     skipped = passed.verify.model_copy(update={"verdict": "skipped", "checks": tuple(checks)})
+    assert passed.bench is not None
+    timed = passed.bench.model_copy(update={"reason": ""})  # which may tell of this CPU
+    passed = passed.model_copy(update={"bench": timed})
     row = passed.model_copy(update={"verify": skipped})
     assert row.verdict == "skipped"
     assert row.why == "no GPU here"
@@ -175,6 +214,7 @@ def test_the_actions_own_step_runs(good, tmp_path):
         "PYTHON": sys.executable,
         "REPORTS": str(tmp_path / "reports"),
         "BASELINES": str(tmp_path / "baselines"),
+        "KEEP": "artifact",
         "MAX_REGRESSION": "10%",
         "OPTIONS": "--repeats 6 --threads 1",
     }
@@ -184,10 +224,11 @@ def test_the_actions_own_step_runs(good, tmp_path):
                 ["bash", "-e", "-o", "pipefail", "-c", step["run"]],
                 env=environment, check=True, timeout=300, cwd=tmp_path, capture_output=True,
             )  # fmt: skip
-    assert output.read_text().startswith("cpu=")
-    assert " " not in output.read_text().strip()
+    (line,) = output.read_text().splitlines()
+    assert line.startswith("cpu=")
+    assert " " not in line
     assert "✅ passed" in summary.read_text()
-    assert (tmp_path / "baselines" / "good.bench.json").is_file()
+    assert (tmp_path / "baselines" / "good" / "manifest.json").is_file()
 
 
 @pytest.mark.parametrize(

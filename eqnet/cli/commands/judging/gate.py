@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from eqnet.cli.options import Json, Quiet, Seed, Threads
+from eqnet.cli.options import Json, MaxSeconds, Precision, Quiet, Repeats, Seed, Threads
 
 if TYPE_CHECKING:
     from eqnet.spec.reports import GateReport
+    from eqnet.stages.gate.baselines import Keep
 
 HELP = """Verify and time artifacts as one gate for CI; needs no torch.
 
 Every artifact is verified, and timed if it is right, whatever becomes of the others. Writes
 NAME.verify.json, NAME.junit.xml and NAME.bench.json to --reports, and a table for the job's
 summary to --summary (default: the file that GITHUB_STEP_SUMMARY names). With --baselines the
-latency is compared with NAME.bench.json there, if that is of this machine; where there is none,
-this run's is kept as it. Ends with the exit code of the first artifact that fails: 11 for
+latency is compared with the artifact NAME there, which runs in turns with this one, or with
+NAME.bench.json, if that is of this machine; where there is none, this run's artifact or report
+is kept as it (--keep). Ends with the exit code of the first artifact that fails: 11 for
 verification, 12 for a regression.
 
 \b
@@ -33,8 +35,12 @@ def gate(
     artifacts: Annotated[list[Path], typer.Argument(help="Folders that 'eqnet export' wrote.")],
     reports: Annotated[Path, typer.Option(help="Folder for the reports.")] = Path("reports"),
     baselines: Annotated[
-        Path | None, typer.Option(help="Folder of earlier bench reports.", show_default="none")
+        Path | None,
+        typer.Option(help="Folder of earlier artifacts or bench reports.", show_default="none"),
     ] = None,
+    keep: Annotated[
+        str, typer.Option(help="What a first run leaves in --baselines: artifact or report.")
+    ] = "artifact",
     max_regression: Annotated[
         str, typer.Option(help="How much slower than a baseline is allowed.")
     ] = "5%",
@@ -49,9 +55,9 @@ def gate(
         Path | None,
         typer.Option(help="As of 'eqnet verify'.", show_default="none, the stored images alone"),
     ] = None,
-    repeats: Annotated[
-        int | None, typer.Option(min=5, help="Timed pairs.", show_default="the profile's")
-    ] = None,
+    repeats: Repeats = None,
+    precision: Precision = None,
+    max_seconds: MaxSeconds = None,
     threads: Threads = None,
     seed: Seed = 0,
     as_json: Json = False,
@@ -61,9 +67,12 @@ def gate(
     from eqnet.cli.options import parse_percent, require_artifact, require_folder, require_writable
     from eqnet.cli.output import print_json
     from eqnet.cli.progress import progress
-    from eqnet.spec.errors import DataError
+    from eqnet.spec.errors import DataError, UsageError, unknown
 
     allowed = parse_percent("--max-regression", max_regression)
+    kept = cast("Keep", keep)
+    if kept not in ("artifact", "report"):
+        raise UsageError(f"--keep: {unknown('baseline', keep, ('artifact', 'report'))}")
     for artifact in artifacts:
         require_artifact(artifact)
     require_folder("--data", data, DataError)
@@ -78,9 +87,12 @@ def gate(
             artifacts,
             reports=reports,
             baselines=baselines,
+            keep=kept,
             max_regression=allowed,
             data=data,
             repeats=repeats,
+            precision=None if precision is None else parse_percent("--precision", precision),
+            max_seconds=max_seconds,
             threads=threads,
             seed=seed,
             progress=listener,
