@@ -1,6 +1,8 @@
-"""How a quantized network compares with the float model that it began as."""
+"""How a network that runs compares with the one that it should be."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from pydantic import Field
 
@@ -32,3 +34,34 @@ class FloatComparison(Frozen):
         default=False, description="whether the interval pairs both networks image by image"
     )
     reason: str = ""
+
+
+class OutputComparison(Frozen):
+    """The logits of one run of the runtime against another network's, on the same images.
+
+    run: semantics, with the runtime's optimizations off, or as deployed. against: PyTorch's subnet
+    (on other images than the stored ones ``reference.onnx``, which export held to it) or the float
+    model. Errors are in steps of an 8-bit grid over the range of the other network's logits.
+    """
+
+    run: Literal["semantics", "deployed"]
+    against: Literal["subnet", "float"]
+    source: str = Field(description="which images")
+    images: int
+    agreement: float = Field(description="share of images with the same top-1 class")
+    kl: float | None = Field(
+        description="mean Kullback-Leibler divergence of the softmax outputs from the other's, in "
+        "nats; of a single logit, of the sigmoid's. None: not finite"
+    )
+    error_mean: float | None = Field(description="of |logit - other|; None: not finite")
+    error_p99: float | None = Field(description="its 99th percentile over all logits")
+    error_max: float | None = Field(description="its largest value")
+    labelled: int = Field(default=0, description="images whose label is known")
+    top1: float | None = Field(default=None, description="accuracy on those, in [0, 1]")
+    top5: float | None = Field(default=None, description="with more than 5 classes")
+    other_top1: float | None = Field(default=None, description="the other network's")
+    other_top5: float | None = None
+    accuracy_drop: float | None = Field(default=None, description="other_top1 - top1, in points")
+    accuracy_drop_interval: tuple[float, float] | None = Field(
+        default=None, description="95% bootstrap interval of the drop, paired image by image"
+    )

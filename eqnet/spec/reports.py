@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from eqnet.spec.comparison import FloatComparison
+from eqnet.spec.comparison import FloatComparison, OutputComparison
+from eqnet.spec.location import Location
 from eqnet.spec.scheme import Form, Frozen, Scales
 from eqnet.spec.subnet import SubnetSpec
 
@@ -70,6 +71,13 @@ class VerifyReport(Frozen):
     )
     against_float: FloatComparison | None = Field(
         default=None, description="the runtime against the float model; None: not in the artifact"
+    )
+    outputs: tuple[OutputComparison, ...] = Field(
+        default=(), description="semantics and deployment run, against the subnet and float"
+    )
+    location: Location | None = Field(
+        default=None,
+        description="the first wrong tensor, where the logits are wrong or it was asked for",
     )
     int8_layers: int | None = Field(default=None, description="layers proved to run in int8")
     layers: int = 0

@@ -16,7 +16,7 @@ from eqnet.backend.graph.reading import constant, quantizers
 from eqnet.qdq.to_onnx import to_onnx
 from eqnet.spec.errors import EqnetError
 from eqnet.stages.export import reference as module
-from eqnet.stages.export.cut_graph import FedGraph
+from eqnet.backend.inside.fed_graph import FedGraph
 from eqnet.stages.export.reference import ROUNDING_STEPS, Traced, check_reference, trace_points
 from eqnet.subnets.target import Target
 from eqnet.supernet.extract import extract

@@ -1,0 +1,272 @@
+"""Why a tensor is wrong, as far as the constants of both graphs tell."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from eqnet.backend.graph.reading import STORAGE, Quantizer, constant, dequantized
+from eqnet.backend.inside.fed_graph import points_of
+from eqnet.backend.inside.matching import LOGITS, Part
+from eqnet.backend.protocol import Exporter, cpu_of
+from eqnet.spec.location import Grid
+from eqnet.stages.verify.probing import Graphs
+
+# Equal real values differ by float32 rounding: of a scale that a rewrite divided and multiplied.
+EQUAL = 1e-5
+SEVERAL = 3
+# Two products of larger weights with activations of 8 bits pass the end of 16 bits.
+SAFE_WEIGHT = 64
+# How integers are stored is the exporter's affair.
+STORING: Counter[str] = Counter(
+    dict.fromkeys(("QuantizeLinear", "DequantizeLinear", "Clip", "Identity"), 1 << 20)
+)
+
+
+@dataclass(frozen=True)
+class Cause:
+    """layer: whose tensor it is, where one alone may be. text: one line, empty where unknown."""
+
+    layer: str | None = None
+    text: str = ""
+    grid: Grid | None = None
+    reference_grid: Grid | None = None
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A layer's weight: integers and scale where it is quantized, and real values in any case."""
+
+    integers: NDArray[Any] | None
+    scale: NDArray[Any] | None
+    real: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was found of one run.
+
+    first: the first tensor beyond its tolerance, None where there is none. wrong: how many are,
+    of `tensors`. both: whether it is wrong without optimizations too, None where only one run was
+    made. own_runtime: whether the backend itself ran, of which `exporter` tells.
+    """
+
+    graphs: Graphs
+    first: str | None
+    parts: Mapping[str, Part]
+    wrong: int
+    tensors: int
+    exporter: Exporter
+    both: bool | None
+    own_runtime: bool
+
+
+def explain(found: Evidence) -> Cause:
+    """Name the layer of the first wrong tensor, and what of it differs from the reference."""
+    if found.first is None:
+        return Cause()
+    graphs, part = found.graphs, found.parts[found.first]
+    ours, theirs = graphs.points.get(found.first), points_of(graphs.model).get(found.first)
+    told = {layer: text for layer in part.layers if (text := _layer(graphs, layer))}
+    layer = next(iter(told or dict.fromkeys(part.layers)), None)
+    lines = [text for text in (_grid(found.first, ours, theirs), *told.values()) if text]
+    if not lines:
+        lines = [_operators(found) or _runtime(found, part)]
+    if found.wrong > SEVERAL and 2 * found.wrong > found.tensors:
+        lines.insert(
+            0,
+            f"{found.wrong} of {found.tensors} tensors are beyond their tolerance, as by a setting "
+            "of the runtime (a precision such as bfloat16) rather than by one layer",
+        )
+    return Cause(layer, "; ".join(lines), grid_of(theirs), grid_of(ours))
+
+
+def grid_of(quantizer: Quantizer | None) -> Grid | None:
+    """A quantizer's grid, for the report."""
+    if quantizer is None:
+        return None
+    return Grid(
+        scale=quantizer.scale,
+        zero_point=quantizer.zero_point,
+        lo=quantizer.lo,
+        hi=quantizer.hi,
+    )
+
+
+def _grid(name: str, ours: Quantizer | None, theirs: Quantizer | None) -> str:
+    """What of a tensor's quantizer differs. Integers may be stored signed or unsigned."""
+    if ours is None or theirs is None:
+        return ""
+    back = constant(theirs.dequantize.inputs[1])
+    if back is not None and not np.isclose(back, theirs.scale, rtol=EQUAL, atol=0).all():
+        return (
+            f"'{name}' is quantized by the scale {theirs.scale:.6g} and dequantized by "
+            f"{float(back.flat[0]):.6g} (reference: {ours.scale:.6g})"
+        )
+    if not np.isclose(ours.scale, theirs.scale, rtol=EQUAL, atol=0):
+        return (
+            f"the scale of '{name}' is {theirs.scale / ours.scale:.4g} times the reference's "
+            f"({theirs.scale:.6g} instead of {ours.scale:.6g})"
+        )
+    moved = theirs.zero_point - STORAGE[theirs.dtype][0] + STORAGE[ours.dtype][0]
+    if moved != ours.zero_point and theirs.zero_point - theirs.lo != ours.zero_point - ours.lo:
+        return f"the zero-point of '{name}' is {moved} (reference: {ours.zero_point})"
+    return ""
+
+
+def _layer(graphs: Graphs, name: str) -> str:
+    """What of a layer's constants differs, or nothing."""
+    ours, theirs = _node(graphs.reference, name), _node(graphs.model, name)
+    if ours is None or theirs is None:
+        return f"layer '{name}' is not in the deployed graph" if theirs is None else ""
+    weights, biases = (_weight(ours), _weight(theirs)), (_bias(ours), _bias(theirs))
+    weight = _weights(name, *weights)
+    bias = _biases(name, *biases)
+    if weight.startswith("scales") and bias and _spread(*weights):
+        return (
+            f"the weights' scales and the bias of '{name}' are other than the reference's channel "
+            "by channel, as where a batch norm is not folded"
+        )
+    return "; ".join(text for text in (weight.removeprefix("scales: "), bias) if text)
+
+
+def _node(model: ir.Model, name: str) -> ir.Node | None:
+    return next((node for node in model.graph if node.name == name), None)
+
+
+def _weight(layer: ir.Node) -> Weight | None:
+    value = layer.inputs[1] if len(layer.inputs) > 1 else None
+    producer = None if value is None else value.producer()
+    if producer is not None and producer.op_type == "DequantizeLinear":
+        real = dequantized(producer)
+        integers, scale = constant(producer.inputs[0]), constant(producer.inputs[1])
+        return None if real is None else Weight(integers, scale, real)
+    real = constant(value)
+    return None if real is None else Weight(None, None, real)
+
+
+def _bias(layer: ir.Node) -> NDArray[Any] | None:
+    """Real values of a layer's bias; None where it has none or a rewrite computes it."""
+    value = layer.inputs[2] if len(layer.inputs) > 2 else None
+    producer = None if value is None else value.producer()
+    if producer is not None and producer.op_type == "DequantizeLinear":
+        return dequantized(producer)
+    return constant(value)
+
+
+def _weights(name: str, ours: Weight | None, theirs: Weight | None) -> str:
+    """What differs; with ``scales: `` in front where the integers are equal."""
+    if ours is None or theirs is None:
+        return ""
+    if ours.real.shape != theirs.real.shape:
+        shapes = f"{list(theirs.real.shape)} (reference: {list(ours.real.shape)})"
+        return f"the weights of '{name}' have the shape {shapes}"
+    if _equal(ours.real, theirs.real):
+        return ""
+    a, b = ours.integers, theirs.integers
+    if a is None or b is None or not np.array_equal(a, b):
+        return _values(f"the weights of '{name}'", ours.real, theirs.real)
+    if ours.scale is None or theirs.scale is None or _equal(ours.scale, theirs.scale):
+        return f"the weights of '{name}' are dequantized along another axis or zero-point"
+    return f"scales: {_values(f'''the weights' scales of '{name}' ''', ours.scale, theirs.scale)}"
+
+
+def _biases(name: str, ours: NDArray[Any] | None, theirs: NDArray[Any] | None) -> str:
+    if ours is None or theirs is None or _equal(ours, theirs):
+        return ""
+    text = _values(f"the bias of '{name}'", ours, theirs)
+    return f"{text}: on another scale" if "times" in text else text
+
+
+def _values(what: str, ours: NDArray[Any], theirs: NDArray[Any]) -> str:
+    """How one array became another: by a factor, in another order, or in some values."""
+    what = what.strip()
+    a, b = np.atleast_1d(ours).astype(np.float64), np.atleast_1d(theirs).astype(np.float64)
+    if a.shape != b.shape:
+        return f"{what}: {b.size} values (reference: {a.size})"
+    ratio = _ratio(a, b)
+    if ratio is not None:
+        return f"{what}: {ratio:.4g} times the reference's"
+    if np.allclose(np.sort(a, axis=None), np.sort(b, axis=None), rtol=EQUAL, atol=0):
+        return f"{what}: the reference's in another order, as with a swapped axis"
+    other = int(np.count_nonzero(~_close(a, b)))
+    return f"{what}: {other} of {a.size} values are not the reference's"
+
+
+def _ratio(a: NDArray[np.float64], b: NDArray[np.float64]) -> float | None:
+    """The one factor between two arrays; None where there is none, or it is 1."""
+    largest = int(np.abs(a).argmax())
+    if a.flat[largest] == 0:
+        return None
+    ratio = float(b.flat[largest] / a.flat[largest])
+    off = np.abs(b - ratio * a).max()
+    return ratio if off <= 1e-3 * abs(ratio * a.flat[largest]) and ratio != 1 else None
+
+
+def _spread(ours: Weight | None, theirs: Weight | None) -> bool:
+    """Whether the factor between the scales is another one for each channel."""
+    if ours is None or theirs is None or ours.scale is None or theirs.scale is None:
+        return False
+    if ours.scale.size < 2 or ours.scale.shape != theirs.scale.shape:
+        return False
+    a, b = ours.scale.astype(np.float64), theirs.scale.astype(np.float64)
+    return _ratio(a, b) is None
+
+
+def _equal(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    return a.shape == b.shape and bool(_close(a.astype(np.float64), b.astype(np.float64)).all())
+
+
+def _close(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.bool_]:
+    near: NDArray[np.bool_] = np.isclose(a, b, rtol=EQUAL, atol=EQUAL * np.abs(a).max(initial=0))
+    return near
+
+
+def _operators(found: Evidence) -> str:
+    """Which operators the deployed graph has there that the reference has not."""
+    assert found.first is not None
+    cuts = [point for point in found.parts if point != LOGITS]
+    deployed = found.graphs.deployed_parts(cuts).get(found.first)
+    if deployed is None:
+        return ""
+    more = deployed.operators - found.parts[found.first].operators - STORING
+    if not more:
+        return ""
+    listed = ", ".join(f"{count} {op}" for op, count in sorted(more.items()))
+    return f"the deployed graph has operators there that the reference has not: {listed}"
+
+
+def _runtime(found: Evidence, part: Part) -> str:
+    """The constants are the reference's: the runtime computes otherwise."""
+    equal = "the constants there are the reference's"
+    if found.both is None or not found.own_runtime:
+        return equal
+    if found.both:
+        return (
+            f"{equal}, and optimizations make no difference: the runtime's own file holds "
+            "something else than model.onnx, or an operator has another meaning there"
+        )
+    why = "a kernel or a fusion of the runtime"
+    if _overflows(found, part):
+        why = "sums of 16 bits overflow, because this CPU has no VNNI and these weights fill 8 bits"
+    return f"{equal}, and with optimizations off the runtime computes it rightly: {why}"
+
+
+def _overflows(found: Evidence, part: Part) -> bool:
+    """Whether this CPU adds products of int8 in 16 bits, and a weight is large enough."""
+    if not cpu_of(found.exporter).adds_in_16_bits():
+        return False
+    for name in part.layers:
+        node = _node(found.graphs.model, name)
+        weight = None if node is None else _weight(node)
+        if weight is None or weight.integers is None:
+            continue
+        if int(np.abs(weight.integers.astype(np.int32)).max(initial=0)) > SAFE_WEIGHT:
+            return True
+    return False
