@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from eqnet.backend.graph.operators import LAYER_OPS
-from eqnet.backend.graph.reading import Quantizer
+from eqnet.backend.graph.reading import Quantizer, is_integer_clip
 from eqnet.backend.inside.fed_graph import points_of
 
 LOGITS = "logits"
+STORING = frozenset({"QuantizeLinear", "DequantizeLinear", "Identity", "Constant"})
 
 
 def deployed_tensors(reference: ir.Model, deployed: ir.Model) -> dict[str, str]:
@@ -57,12 +58,14 @@ def _read_by_same(quantizer: Quantizer, nodes: dict[str, ir.Node]) -> ir.Value |
 class Part:
     """What lies between a cut tensor and the cut tensors before it.
 
-    layers: names of the Conv, ConvTranspose, Gemm and MatMul nodes, in graph order. operators: all
-    op types, with constants' and quantizers'. reads: the cut tensors that it begins at.
+    layers: names of the Conv, ConvTranspose, Gemm and MatMul nodes, in graph order. operators: op
+    types, without those of quantizers. nodes: names of all nodes. reads: the cut tensors that it
+    begins at.
     """
 
     layers: tuple[str, ...]
     operators: Counter[str]
+    nodes: frozenset[str]
     reads: frozenset[str]
 
 
@@ -95,4 +98,11 @@ def _part(source: ir.Value, ends: Mapping[str, str], order: Mapping[ir.Node, int
             stack += [one for one in node.inputs if one is not None]
     ordered = sorted(nodes, key=order.__getitem__)
     layers = tuple(str(node.name) for node in ordered if node.op_type in LAYER_OPS)
-    return Part(layers, Counter(node.op_type for node in ordered), frozenset(reads))
+    operators = Counter(node.op_type for node in ordered if not _stores(node))
+    names = frozenset(str(node.name) for node in ordered)
+    return Part(layers, operators, names, frozenset(reads))
+
+
+def _stores(node: ir.Node) -> bool:
+    """Whether a node is of a quantizer, or of nothing."""
+    return node.op_type in STORING or is_integer_clip(node)

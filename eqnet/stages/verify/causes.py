@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,6 @@ EQUAL = 1e-5
 SEVERAL = 3
 # Two products of larger weights with activations of 8 bits pass the end of 16 bits.
 SAFE_WEIGHT = 64
-# How integers are stored is the exporter's affair.
-STORING: Counter[str] = Counter(
-    dict.fromkeys(("QuantizeLinear", "DequantizeLinear", "Clip", "Identity"), 1 << 20)
-)
 
 
 @dataclass(frozen=True)
@@ -76,6 +72,7 @@ def explain(found: Evidence) -> Cause:
     told = {layer: text for layer in part.layers if (text := _layer(graphs, layer))}
     layer = next(iter(told or dict.fromkeys(part.layers)), None)
     lines = [text for text in (_grid(found.first, ours, theirs), *told.values()) if text]
+    lines = lines or _further(found)
     if not lines:
         lines = [_operators(found) or _runtime(found, part)]
     if found.wrong > SEVERAL and 2 * found.wrong > found.tensors:
@@ -170,11 +167,29 @@ def _weights(name: str, ours: Weight | None, theirs: Weight | None) -> str:
     if _equal(ours.real, theirs.real):
         return ""
     a, b = ours.integers, theirs.integers
-    if a is None or b is None or not np.array_equal(a, b):
+    if a is None or b is None:
         return _values(f"the weights of '{name}'", ours.real, theirs.real)
+    if not np.array_equal(a, b):
+        return _integers(f"the weights of '{name}'", a, b, ours.real, theirs.real)
     if ours.scale is None or theirs.scale is None or _equal(ours.scale, theirs.scale):
         return f"the weights of '{name}' are dequantized along another axis or zero-point"
     return f"scales: {_values(f'''the weights' scales of '{name}' ''', ours.scale, theirs.scale)}"
+
+
+def _integers(
+    what: str,
+    a: NDArray[Any],
+    b: NDArray[Any],
+    ours: NDArray[Any],
+    theirs: NDArray[Any],
+) -> str:
+    """How integers became others, of the real values `ours` and `theirs`."""
+    for first, second in combinations(range(a.ndim), 2):
+        if np.array_equal(b, a.swapaxes(first, second)):
+            return f"{what}: axes {first} and {second} are exchanged"
+    if np.array_equal(np.sort(a, axis=None), np.sort(b, axis=None)):
+        return f"{what}: the reference's integers in another order, as with a swapped axis"
+    return _values(what, ours, theirs)
 
 
 def _biases(name: str, ours: NDArray[Any] | None, theirs: NDArray[Any] | None) -> str:
@@ -228,14 +243,40 @@ def _close(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.bool_]:
     return near
 
 
+def _further(found: Evidence) -> list[str]:
+    """Quantizers that the target's form adds there, with a scale that no tensor there has."""
+    assert found.first is not None
+    deployed, points = _deployed_part(found), found.graphs.points
+    if deployed is None:
+        return []
+    near = [*found.parts[found.first].reads, found.first]
+    scales = [points[name].scale for name in near if name in points]
+    lines = []
+    for name, quantizer in points_of(found.graphs.model).items():
+        inside = str(quantizer.quantize.name) in deployed.nodes and name not in points
+        if inside and not np.isclose(quantizer.scale, scales, rtol=EQUAL, atol=0).any():
+            listed = ", ".join(f"{scale:.6g}" for scale in scales)
+            lines.append(
+                f"the quantizer '{name}' has the scale {quantizer.scale:.6g} (the reference's "
+                f"tensors there: {listed})"
+            )
+    return lines
+
+
+def _deployed_part(found: Evidence) -> Part | None:
+    """What the deployed graph has in place of the first wrong tensor's part."""
+    assert found.first is not None
+    cuts = [point for point in found.parts if point != LOGITS]
+    return found.graphs.deployed_parts(cuts).get(found.first)
+
+
 def _operators(found: Evidence) -> str:
     """Which operators the deployed graph has there that the reference has not."""
     assert found.first is not None
-    cuts = [point for point in found.parts if point != LOGITS]
-    deployed = found.graphs.deployed_parts(cuts).get(found.first)
+    deployed = _deployed_part(found)
     if deployed is None:
         return ""
-    more = deployed.operators - found.parts[found.first].operators - STORING
+    more = deployed.operators - found.parts[found.first].operators
     if not more:
         return ""
     listed = ", ".join(f"{count} {op}" for op, count in sorted(more.items()))

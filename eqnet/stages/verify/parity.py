@@ -98,6 +98,7 @@ def verify(
     location = None
     if locate or (locate is None and wrong):
         location = locate_first(artifact, manifest, parity, target, compared.deployed, threads)
+        results.append(checks.tensors(location))
     return VerifyReport(
         artifact=artifact.name or artifact.resolve().name,
         digest=manifest.digest,
