@@ -35,6 +35,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
@@ -289,14 +290,13 @@ def main() -> None:
         if answer.failed:
             print(f"sound, yet wrong by verify: {folder.name}: {answer}")
     start = time.process_time()
-    for number, kind in enumerate(KINDS):
-        for index in range(count if kind in options.kinds else 0):
-            if (kind, index) in done:
-                continue
-            one = trial(folders, sound, kind, (options.seed, number, index), options.work)
-            done[kind, index] = one
-            with log.open("a") as file:
-                file.write(json.dumps({"index": index, **one._asdict()}) + "\n")
+    for index, (number, kind) in product(range(count), enumerate(KINDS)):
+        if kind not in options.kinds or (kind, index) in done:
+            continue
+        one = trial(folders, sound, kind, (options.seed, number, index), options.work)
+        done[kind, index] = one
+        with log.open("a") as file:
+            file.write(json.dumps({"index": index, **one._asdict()}) + "\n")
     found = [one for (_, index), one in sorted(done.items()) if index < count]
     print(table(found))
     for one in found:

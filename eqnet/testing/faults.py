@@ -251,8 +251,11 @@ def _turned(count: int, rng: Rng) -> NDArray[np.int64]:
 
 
 def _fits_twice(integers: NDArray[Any]) -> bool:
-    wide_enough = np.abs(integers.astype(np.int32)).max(initial=0)
-    return integers.dtype == np.int8 and 32 < int(wide_enough) <= 63
+    """int8 weights that keep to 7 bits, and use them."""
+    if integers.dtype != np.int8:
+        return False
+    low, high = int(integers.min(initial=0)), int(integers.max(initial=0))
+    return low >= -64 and high <= 63 and max(-low, high) > 32
 
 
 def _bias_of(node: ir.Node) -> NDArray[Any] | None:
@@ -302,16 +305,18 @@ def _after(node: ir.Node, op_type: str, constants: list[Any]) -> None:
         graph.register_initializer(value)
         inputs.append(value)
     made = ir.node(op_type, inputs, name=f"{node.name}.{op_type}")
-    _put_behind(output, made, graph)
-
-
-def _put_behind(output: ir.Value, made: ir.Node, graph: ir.Graph) -> None:
     result = made.outputs[0]
-    result.name, result.shape, result.dtype = f"{made.name}.output", output.shape, output.dtype
-    producer = output.producer()
+    result.name, result.shape = f"{made.name}.output", output.shape
+    result.dtype = ir.DataType.FLOAT
+    _put_behind(output, [made], graph)
+
+
+def _put_behind(output: ir.Value, made: list[ir.Node], graph: ir.Graph) -> None:
+    """Let all that reads a value read what the last of these nodes makes of it."""
+    producer, result = output.producer(), made[-1].outputs[0]
     assert producer is not None
     last = output.is_graph_output()
-    uses = [use for use in output.uses() if use.node is not made]
+    uses = [use for use in output.uses() if use.node not in made]
     graph.insert_after(producer, made)
     for use in uses:
         use.node.replace_input_with(use.idx, result)
@@ -329,21 +334,12 @@ def _rounded(value: ir.Value, node: ir.Node, *, before: bool) -> ir.Value:
     stem = f"{node.name}.{value.name}"
     down = ir.node("Cast", [value], {"to": int(ir.DataType.BFLOAT16)}, name=f"{stem}.bf16")
     up = ir.node("Cast", [down.outputs[0]], {"to": int(ir.DataType.FLOAT)}, name=f"{stem}.f32")
-    for made, dtype in ((down, ir.DataType.BFLOAT16), (up, ir.DataType.FLOAT)):
+    for made, kind in ((down, ir.DataType.BFLOAT16), (up, ir.DataType.FLOAT)):
         out = made.outputs[0]
-        out.name, out.shape, out.dtype = f"{made.name}.output", value.shape, dtype
+        out.name, out.shape = f"{made.name}.output", value.shape
+        out.dtype = kind
     if before:
         graph.insert_before(node, [down, up])
         return up.outputs[0]
-    graph.insert_after(node, [down])
-    graph.insert_after(down, [up])
-    result = up.outputs[0]
-    last = value.is_graph_output()
-    for use in [use for use in value.uses() if use.node is not down]:
-        use.node.replace_input_with(use.idx, result)
-    if last:
-        value.name, result.name = f"{value.name}.before", value.name
-        for index, one in enumerate(graph.outputs):
-            if one is value:
-                graph.outputs[index] = result
-    return result
+    _put_behind(value, [down, up], graph)
+    return up.outputs[0]

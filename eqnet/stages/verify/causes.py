@@ -144,8 +144,8 @@ def _weight(layer: ir.Node) -> Weight | None:
         real = dequantized(producer)
         integers, scale = constant(producer.inputs[0]), constant(producer.inputs[1])
         return None if real is None else Weight(integers, scale, real)
-    real = constant(value)
-    return None if real is None else Weight(None, None, real)
+    plain = constant(value)
+    return None if plain is None else Weight(None, None, plain)
 
 
 def _bias(layer: ir.Node) -> NDArray[Any] | None:

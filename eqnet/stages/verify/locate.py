@@ -25,7 +25,7 @@ from eqnet.spec.location import Location, Run, TensorError
 from eqnet.spec.manifest import Manifest
 from eqnet.stages.verify.causes import Evidence, explain
 from eqnet.stages.verify.execute import STAND_IN, Deployment
-from eqnet.stages.verify.probing import Graphs, Inside
+from eqnet.stages.verify.probing import TINY, Graphs, Inside
 from eqnet.stages.verify.tensor_errors import Errors, Tolerance
 
 IMAGES = 8
@@ -145,7 +145,7 @@ def _look_through(
 def _step(graphs: Graphs, name: str) -> np.float32:
     """The reference's quantization step; of the logits, that of an 8-bit grid over their range."""
     if name == LOGITS:
-        return np.float32(max(graphs.manifest.parity.logit_step, np.finfo(np.float32).tiny))
+        return np.float32(max(graphs.manifest.parity.logit_step, TINY))
     return np.float32(graphs.points[name].scale)
 
 

@@ -15,6 +15,7 @@ from eqnet.spec.comparison import OutputComparison
 from eqnet.spec.location import Run
 
 TOP, PERCENTILE, LEVELS = 5, 99, 255
+TINY = float(np.finfo(np.float32).tiny)
 # Of the bootstrap, rounded as elsewhere in a report.
 POINT_DIGITS = 4
 
@@ -38,7 +39,7 @@ def compare_outputs(
     if step is None:
         step = float(truth.max() - truth.min()) / LEVELS
     with np.errstate(invalid="ignore"):
-        errors = np.abs(logits.astype(np.float64) - truth) / max(step, np.finfo(np.float32).tiny)
+        errors = np.abs(logits.astype(np.float64) - truth) / max(step, TINY)
     known = labels >= 0
     found: dict[str, Any] = {}
     if known.any():

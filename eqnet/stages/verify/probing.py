@@ -20,6 +20,7 @@ from eqnet.stages.verify.execute import STAND_IN
 
 # What another order of sums does to logits, in steps of the 8-bit grid over their range.
 SAME_LOGITS = 0.01
+TINY = float(np.finfo(np.float32).tiny)
 
 Tensors = dict[str, Array]
 
@@ -131,7 +132,7 @@ class Inside:
 
     def _open(self, points: Collection[str]) -> Probed:
         tensors = [self._graphs.tensors[name] for name in points]
-        return self._prober.open_probed(  # type: ignore[attr-defined, no-any-return]
+        return self._prober.open_probed(
             self._model,
             tensors,
             optimize=self._optimize,
@@ -170,7 +171,7 @@ class Inside:
         return FedGraph(self._graphs.reference.clone(), self._threads, kept)
 
     def _undisturbed(self, images: Array, found: Tensors) -> bool:
-        step = max(self._graphs.manifest.parity.logit_step, np.finfo(np.float32).tiny)
+        step = max(self._graphs.manifest.parity.logit_step, TINY)
         difference = np.abs(self._plain(images) - found[LOGITS])
         same = np.isfinite(found[LOGITS]) == np.isfinite(self._plain(images))
         return bool(same.all()) and not bool((difference > SAME_LOGITS * step).any())
