@@ -111,9 +111,9 @@ def _grid(name: str, ours: Quantizer | None, theirs: Quantizer | None) -> str:
             f"the scale of '{name}' is {theirs.scale / ours.scale:.4g} times the reference's "
             f"({theirs.scale:.6g} instead of {ours.scale:.6g})"
         )
-    moved = theirs.zero_point - STORAGE[theirs.dtype][0] + STORAGE[ours.dtype][0]
-    if moved != ours.zero_point and theirs.zero_point - theirs.lo != ours.zero_point - ours.lo:
-        return f"the zero-point of '{name}' is {moved} (reference: {ours.zero_point})"
+    moved = ours.zero_point + STORAGE[theirs.dtype][0] - STORAGE[ours.dtype][0]
+    if theirs.zero_point not in (ours.zero_point, moved):
+        return f"the zero-point of '{name}' is {theirs.zero_point} (reference: {moved} as stored)"
     return ""
 
 
@@ -122,9 +122,10 @@ def _layer(graphs: Graphs, name: str) -> str:
     ours, theirs = _node(graphs.reference, name), _node(graphs.model, name)
     if ours is None or theirs is None:
         return f"layer '{name}' is not in the deployed graph" if theirs is None else ""
-    weights, biases = (_weight(ours), _weight(theirs)), (_bias(ours), _bias(theirs))
+    weights = (_weight(ours), _weight(theirs))
     weight = _weights(name, *weights)
-    bias = _biases(name, *biases)
+    # Where tensors are moved, biases take the difference.
+    bias = "" if graphs.offsets() else _biases(name, _bias(ours), _bias(theirs))
     if weight.startswith("scales") and bias and _spread(*weights):
         return (
             f"the weights' scales and the bias of '{name}' are other than the reference's channel "

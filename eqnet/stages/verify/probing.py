@@ -58,18 +58,19 @@ class Graphs:
     def offsets(self) -> dict[str, float]:
         """What a point's real values lack in `model`, where the profile lets it move them.
 
-        A tensor that is never negative may be stored signed, moved down by half its range.
+        A tensor of 0 to 255 steps may be stored signed without a zero-point, moved down by 128;
+        then the layers around it hold the difference in their biases.
         """
         if self.manifest.profile.activations.unsigned != "shifted":
             return {}
         found, others = {}, points_of(self.model)
+        signed, unsigned = ir.DataType.INT8, ir.DataType.UINT8
         for name, ours in self.points.items():
             theirs = others.get(name)
-            if theirs is None or theirs.zero_point != 0 or ours.lo != ours.zero_point:
+            if theirs is None or (theirs.dtype, theirs.zero_point) != (signed, 0):
                 continue
-            lowest = STORAGE[theirs.dtype][0]
-            if theirs.lo == lowest < 0:
-                found[name] = -lowest * ours.scale
+            if (ours.dtype, ours.zero_point, ours.lo, ours.hi) == (unsigned, 0, *STORAGE[unsigned]):
+                found[name] = -STORAGE[signed][0] * ours.scale
         return found
 
 
