@@ -190,7 +190,7 @@ def ask(folder: Path) -> Answer:
 
 
 def largest_error(folder: Path) -> float:
-    """Of the logits of the stored images in either run, in steps; infinite where one is no number."""
+    """Of the logits of the stored images in either run, in steps; infinite for no number."""
     manifest = read_manifest(folder)
     parity, executor = read_parity(folder, manifest), choose_target(manifest).executor
     worst = 0.0
@@ -329,7 +329,8 @@ def _done(log: Path) -> dict[tuple[str, int], Trial]:
     found = {}
     for line in log.read_text().splitlines() if log.is_file() else ():
         row = json.loads(line)
-        found[row["kind"], row.pop("index")] = Trial(**row)
+        index = row.pop("index")
+        found[row["kind"], index] = Trial(**row)
     return found
 
 

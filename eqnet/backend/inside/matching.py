@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -16,20 +16,20 @@ LOGITS = "logits"
 STORING = frozenset({"QuantizeLinear", "DequantizeLinear", "Identity", "Constant"})
 
 
-def deployed_tensors(reference: ir.Model, deployed: ir.Model) -> dict[str, str]:
-    """Quantizer of `reference` -> name of the value of `deployed` that is its tensor.
+def deployed_tensors(reference: ir.Model, deployed: ir.Model) -> dict[str, tuple[str, ...]]:
+    """Quantizer of `reference` -> names of values of `deployed` that may be its tensor, best first.
 
-    The output of the quantizer of that name; where a rewrite has moved that one over a pooling
-    or a reshaping, what the same nodes read there. A tensor of which neither is left is not in
-    the result.
+    The output of the quantizer of that name, unless its shape is known to be another; and what
+    the same nodes read there, where a rewrite has moved the quantizer over a pooling or a
+    reshaping. Where neither is left there is none.
     """
     others = points_of(deployed)
     nodes = {str(node.name): node for node in deployed.graph}
     found = {}
     for name, quantizer in points_of(reference).items():
-        value = _same_place(quantizer, others.get(name)) or _read_by_same(quantizer, nodes)
-        if value is not None:
-            found[name] = str(value.name)
+        values = [_same_place(quantizer, others.get(name)), _read_by_same(quantizer, nodes)]
+        names = (str(value.name) for value in values if value is not None)
+        found[name] = tuple(dict.fromkeys(names))
     return found
 
 
@@ -59,13 +59,14 @@ class Part:
     """What lies between a cut tensor and the cut tensors before it.
 
     layers: names of the Conv, ConvTranspose, Gemm and MatMul nodes, in graph order. operators: op
-    types, without those of quantizers. nodes: names of all nodes. reads: the cut tensors that it
-    begins at.
+    types, without those of quantizers. nodes: names of all nodes. inner: quantizers of activations
+    that lie inside, uncut. reads: the cut tensors that it begins at.
     """
 
     layers: tuple[str, ...]
     operators: Counter[str]
     nodes: frozenset[str]
+    inner: int
     reads: frozenset[str]
 
 
@@ -81,10 +82,16 @@ def parts_before(model: ir.Model, cuts: Mapping[str, str]) -> dict[str, Part]:
     values = {str(out.name): out for node in model.graph for out in node.outputs}
     sources = {name: values[value] for name, value in cuts.items() if value in values}
     sources[LOGITS] = model.graph.outputs[0]
-    return {name: _part(source, ends, order) for name, source in sources.items()}
+    quantize = {point.quantize for point in points_of(model).values()}
+    return {name: _part(source, ends, order, quantize) for name, source in sources.items()}
 
 
-def _part(source: ir.Value, ends: Mapping[str, str], order: Mapping[ir.Node, int]) -> Part:
+def _part(
+    source: ir.Value,
+    ends: Mapping[str, str],
+    order: Mapping[ir.Node, int],
+    quantize: Set[ir.Node],
+) -> Part:
     nodes: set[ir.Node] = set()
     reads: set[str] = set()
     stack = [source]
@@ -100,7 +107,8 @@ def _part(source: ir.Value, ends: Mapping[str, str], order: Mapping[ir.Node, int
     layers = tuple(str(node.name) for node in ordered if node.op_type in LAYER_OPS)
     operators = Counter(node.op_type for node in ordered if not _stores(node))
     names = frozenset(str(node.name) for node in ordered)
-    return Part(layers, operators, names, frozenset(reads))
+    own = 1 if str(source.name) in ends else 0
+    return Part(layers, operators, names, len(nodes & quantize) - own, frozenset(reads))
 
 
 def _stores(node: ir.Node) -> bool:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from eqnet.backend.graph.reading import STORAGE, Quantizer, constant, dequantized
 from eqnet.backend.inside.fed_graph import points_of
-from eqnet.backend.inside.matching import LOGITS, Part
+from eqnet.backend.inside.matching import Part, parts_before
 from eqnet.backend.protocol import Exporter, cpu_of
 from eqnet.spec.location import Grid
 from eqnet.stages.verify.probing import Graphs
@@ -48,7 +48,8 @@ class Weight:
 class Evidence:
     """What was found of one run.
 
-    first: the first tensor beyond its tolerance, None where there is none. wrong: how many are,
+    first: the first tensor beyond its tolerance, None where there is none. parts: of the reference.
+    seen: point -> value of the deployed graph. wrong: how many are,
     of `tensors`. both: whether it is wrong without optimizations too, None where only one run was
     made. own_runtime: whether the backend itself ran, of which `exporter` tells.
     """
@@ -56,6 +57,7 @@ class Evidence:
     graphs: Graphs
     first: str | None
     parts: Mapping[str, Part]
+    seen: Mapping[str, str]
     wrong: int
     tensors: int
     exporter: Exporter
@@ -267,8 +269,7 @@ def _further(found: Evidence) -> list[str]:
 def _deployed_part(found: Evidence) -> Part | None:
     """What the deployed graph has in place of the first wrong tensor's part."""
     assert found.first is not None
-    cuts = [point for point in found.parts if point != LOGITS]
-    return found.graphs.deployed_parts(cuts).get(found.first)
+    return parts_before(found.graphs.model, found.seen).get(found.first)
 
 
 def _operators(found: Evidence) -> str:

@@ -34,12 +34,13 @@ VALUES_AT_ONCE = 2 * 3 * 224 * 224
 
 
 class Found(NamedTuple):
-    """One run. errors: by point, in graph order, the logits' last. parts: of the reference."""
+    """One run. errors: by point, in graph order, the logits' last. parts: of the reference. seen:
+    point -> value of the deployed graph."""
 
     errors: dict[str, Errors]
     parts: Mapping[str, Part]
+    seen: Mapping[str, str]
     disturbed: tuple[str, ...]
-    unseen: tuple[str, ...]
 
     @property
     def first(self) -> str | None:
@@ -73,6 +74,7 @@ def locate(
         graphs,
         one.first,
         one.parts,
+        one.seen,
         wrong=sum(error.beyond for error in one.errors.values()),
         tensors=len(one.errors),
         exporter=target.exporter,
@@ -92,7 +94,7 @@ def locate(
         both_runs=both,
         tensors=_rows(one),
         disturbed=one.disturbed,
-        unseen=one.unseen,
+        unseen=tuple(name for name in graphs.points if name not in one.seen),
         note=note,
     )
 
@@ -129,17 +131,19 @@ def _look_through(
     inside = Inside(graphs, prober, optimize=deployed, threads=threads)
     remainder = graphs.manifest.profile.remainder if deployed else "float32"
     errors: dict[str, Errors] = {}
+    parts: dict[str, Part] = {}
     for look in inside.looks(batches):
         for name in look.judged:
             step = _step(graphs, name)
-            tolerance = Tolerance.of(remainder, logits=name == LOGITS)
+            parts = parts or graphs.parts(inside.seen)
+            coarse = remainder != "float32" or parts[name].inner > 0
+            tolerance = Tolerance.of(logits=name == LOGITS, coarse=coarse)
             expected = look.expected[name] / step if name == LOGITS else look.expected[name]
             errors.setdefault(name, Errors(tolerance)).add(
                 look.found[name] / step, look.whole[name] / step, expected
             )
     ordered = {name: errors[name] for name in [*graphs.points, LOGITS] if name in errors}
-    seen = [name for name in graphs.points if name not in inside.unseen]
-    return Found(ordered, graphs.parts(seen), tuple(inside.disturbed), tuple(inside.unseen))
+    return Found(ordered, parts, inside.seen, tuple(inside.disturbed))
 
 
 def _step(graphs: Graphs, name: str) -> np.float32:

@@ -29,7 +29,8 @@ Tensors = dict[str, Array]
 class Graphs:
     """Both graphs of an artifact, and which tensor of one is which of the other.
 
-    points: the reference's quantizers, in graph order. tensors: point -> value of `model`.
+    points: the reference's quantizers, in graph order. tensors: point -> values of `model` that
+    may be it, best first.
     """
 
     folder: Path
@@ -37,7 +38,7 @@ class Graphs:
     reference: ir.Model
     model: ir.Model
     points: Mapping[str, Quantizer]
-    tensors: Mapping[str, str]
+    tensors: Mapping[str, tuple[str, ...]]
 
     @classmethod
     def read(cls, folder: Path, manifest: Manifest) -> Graphs:
@@ -50,10 +51,6 @@ class Graphs:
         """The parts of the reference between these points."""
         outputs = {name: str(self.points[name].output.name) for name in cuts}
         return parts_before(self.reference, outputs)
-
-    def deployed_parts(self, cuts: Collection[str]) -> dict[str, Part]:
-        """The same parts of the deployed graph."""
-        return parts_before(self.model, {name: self.tensors[name] for name in cuts})
 
     def offsets(self) -> dict[str, float]:
         """What a point's real values lack in `model`, where the profile lets it move them.
@@ -92,8 +89,8 @@ class Look:
 class Inside:
     """A runtime and the reference, opened so that their tensors can be read.
 
-    disturbed: points that cannot be read without changing the logits. unseen: points that the
-    runtime does not show in the reference's shape.
+    seen: point -> the value of the deployed graph that is it, once a batch was looked at.
+    disturbed: points that cannot be read without changing the logits.
     """
 
     def __init__(
@@ -103,7 +100,7 @@ class Inside:
         if not isinstance(prober, Probes):
             raise UsageError(f"{prober.name}: this exporter shows no tensors")
         self.disturbed: list[str] = []
-        self.unseen: list[str] = [name for name in graphs.points if name not in graphs.tensors]
+        self.seen: dict[str, str] = {}
         self._graphs, self._prober, self._optimize, self._threads = (
             graphs,
             prober,
@@ -121,18 +118,20 @@ class Inside:
         Where reading all tensors changes the logits, they are read one by one, on the first batch.
         """
         fed: FedGraph | None = None
-        probed = self._open(self._graphs.tensors)
+        probed = self._open([one for names in self._graphs.tensors.values() for one in names])
         for images in batches:
-            whole, found = self._run_whole(images), self._found(probed, images)
+            whole = self._run_whole(images)
+            logits, values = probed(images)
             if fed is None:
-                fed = self._cut(whole, found)
+                self._match(whole, values)
+                fed = FedGraph(self._graphs.reference.clone(), self._threads, self.seen)
+            found = self._by_point(logits, values)
             if not self._undisturbed(images, found):
                 yield from self._one_by_one(images, whole, fed)
                 return
             yield self._look([*fed.quantizers, LOGITS], images, whole, found, fed)
 
-    def _open(self, points: Collection[str]) -> Probed:
-        tensors = [self._graphs.tensors[name] for name in points]
+    def _open(self, tensors: Collection[str]) -> Probed:
         return self._prober.open_probed(
             self._model,
             tensors,
@@ -153,23 +152,19 @@ class Inside:
         points = self._graphs.points.items()
         return {name: values[str(one.output.name)] for name, one in points} | {LOGITS: logits}
 
-    def _found(self, probed: Probed, images: Array) -> Tensors:
-        logits, values = probed(images)
+    def _match(self, whole: Tensors, values: Mapping[str, Array]) -> None:
+        """Find each point among the runtime's tensors: the first of the reference's shape."""
+        for name, names in self._graphs.tensors.items():
+            for one in names:
+                if one in values and values[one].shape == whole[name].shape:
+                    self.seen.setdefault(name, one)
+
+    def _by_point(self, logits: Array, values: Mapping[str, Array]) -> Tensors:
         found = {LOGITS: logits}
-        for name, tensor in self._graphs.tensors.items():
+        for name, tensor in self.seen.items():
             if tensor in values:
                 found[name] = values[tensor] + np.float32(self._offsets.get(name, 0.0))
         return found
-
-    def _cut(self, whole: Tensors, found: Tensors) -> FedGraph:
-        """The reference, cut where the runtime shows a tensor of the same shape."""
-        kept = []
-        for name in self._graphs.points:
-            if name in found and found[name].shape == whole[name].shape:
-                kept.append(name)
-            elif name not in self.unseen:
-                self.unseen.append(name)
-        return FedGraph(self._graphs.reference.clone(), self._threads, kept)
 
     def _undisturbed(self, images: Array, found: Tensors) -> bool:
         step = max(self._graphs.manifest.parity.logit_step, TINY)
@@ -179,9 +174,9 @@ class Inside:
 
     def _one_by_one(self, images: Array, whole: Tensors, fed: FedGraph) -> Iterator[Look]:
         """Each tensor with those that its part reads alone; the others are the reference's."""
-        for name, part in self._graphs.parts(fed.quantizers).items():
-            points = [*part.reads, *({name} - {LOGITS})]
-            found = whole | self._found(self._open(points), images)
+        for name, part in self._graphs.parts(self.seen).items():
+            tensors = [self.seen[point] for point in (part.reads | {name}) - {LOGITS}]
+            found = whole | self._by_point(*self._open(tensors)(images))
             if self._undisturbed(images, found):
                 yield self._look([name], images, whole, found, fed)
             else:

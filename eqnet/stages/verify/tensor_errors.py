@@ -16,7 +16,8 @@ ROUNDED_STEPS, ROUNDED_SHARE, ROUNDED_VALUES = 1.25, 0.005, 4
 OTHER_INTEGER = 0.5
 # Logits are not rounded: sums of floats in another order differ by some 1e-4 of a step.
 LOGIT_STEPS = 0.25
-# Of a remainder in bfloat16 or float16: its parts between quantizers, whose terms may cancel.
+# Of a part whose floats are bfloat16 or float16, whose terms may cancel, or with a quantizer inside
+# that cannot be seen, of which a tie moves what the layers behind it give.
 COARSE_STEPS, COARSE_RELATIVE = 4.0, 2.0**-6
 
 
@@ -33,9 +34,10 @@ class Tolerance:
     share: float | None = None
 
     @classmethod
-    def of(cls, remainder: str, *, logits: bool) -> Tolerance:
-        """For a quantized tensor or the logits. remainder: the precision of what stays float."""
-        if remainder != "float32":
+    def of(cls, *, logits: bool, coarse: bool) -> Tolerance:
+        """For a quantized tensor or the logits. coarse: its part rounds otherwise than at its end,
+        as floats of 16 bits do."""
+        if coarse:
             return cls(COARSE_STEPS, COARSE_RELATIVE)
         return cls(LOGIT_STEPS) if logits else cls(ROUNDED_STEPS, share=ROUNDED_SHARE)
 
