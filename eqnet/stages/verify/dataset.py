@@ -51,14 +51,15 @@ class OnData:
 def images_of(manifest: Manifest, root: Path) -> tuple[Images, int]:
     """The images of a folder, prepared as the manifest says, and their number of classes.
 
-    A dataset's test set. Of a folder of images without classes all of them; classes are 0 then.
-    Raises DataError.
+    A dataset's test set; all images of a folder whose labels say nothing, because there are none
+    (0 classes) or those of another network. Raises DataError.
     """
     dataset = open_dataset(guess_dataset(root), root)
     if not isinstance(dataset, ImageFolder):  # its images are stored in one size
         return dataset.test(), len(dataset.classes)
     dataset = dataset.with_inputs(manifest.inputs)
-    images = dataset.test() if dataset.classes else dataset.every()
+    labelled = len(dataset.classes) == classes_of(manifest.model.classes)
+    images = dataset.test() if labelled else dataset.every()
     if len(images) == 0:
         raise DataError(f"{root}: no test images")
     return images, len(dataset.classes)
