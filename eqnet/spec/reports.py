@@ -6,8 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from eqnet.spec.comparison import FloatComparison, OutputComparison
-from eqnet.spec.location import Location
+from eqnet.spec.comparison import FloatComparison, Location, OutputComparison
 from eqnet.spec.scheme import Form, Frozen, Scales
 from eqnet.spec.subnet import SubnetSpec
 

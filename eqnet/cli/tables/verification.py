@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from eqnet.cli.output import facts, share, table
-from eqnet.spec.location import Grid, Location, TensorError
+from eqnet.spec.comparison import Grid, Location, TensorError
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from eqnet.spec.comparison import OutputComparison
+from eqnet.spec.comparison import Location, OutputComparison
 from eqnet.spec.errors import one_line
-from eqnet.spec.location import Location
 from eqnet.spec.reports import Check, VerifyReport
 
 NUMBERS = {

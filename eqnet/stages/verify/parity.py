@@ -11,9 +11,8 @@ from eqnet.backend.graph.reading import layers_of, load_graph
 from eqnet.backend.judge import clear_agreement, compare_with_float, float_checks
 from eqnet.backend.machine import host
 from eqnet.backend.protocol import Array, ExtraChecks
-from eqnet.spec.comparison import FloatComparison, OutputComparison
+from eqnet.spec.comparison import FloatComparison, OutputComparison, Run
 from eqnet.spec.errors import EqnetError
-from eqnet.spec.location import Run
 from eqnet.spec.manifest import MODEL, Manifest
 from eqnet.spec.reports import Check, VerifyReport
 from eqnet.stages.verify import checks
@@ -25,8 +24,8 @@ from eqnet.stages.verify.execute import (
     open_graph,
     run_batches,
 )
-from eqnet.stages.verify.locate import locate as locate_first
 from eqnet.stages.verify.outputs import compare_outputs
+from eqnet.stages.verify.tensors.locate import locate as locate_first
 
 REPORT = "verify.json"
 # Checks that say that the runtime gives other logits than it should.

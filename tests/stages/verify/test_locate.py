@@ -15,11 +15,11 @@ from eqnet.backend.inside.fed_graph import points_of
 from eqnet.backend.inside.matching import LOGITS, deployed_tensors, parts_before
 from eqnet.backend.machine.isa import this_cpu
 from eqnet.cli.tables.verification import ROWS, chosen_rows
-from eqnet.spec.location import TensorError
+from eqnet.spec.comparison import TensorError
 from eqnet.spec.manifest import MODEL, REFERENCE
 from eqnet.stages.verify import to_junit, to_markdown, verify
-from eqnet.stages.verify.locate import IMAGES, worst_images
-from eqnet.stages.verify.tensor_errors import Errors, Tolerance
+from eqnet.stages.verify.tensors.errors import Errors, Tolerance
+from eqnet.stages.verify.tensors.locate import IMAGES, worst_images
 from eqnet.testing.faults import KINDS, NoPlaceError, plant
 
 BACKENDS = ("onnxruntime", "openvino")
@@ -283,7 +283,7 @@ def test_what_cannot_be_seen_is_part_of_what_follows(tmp_path, monkeypatch):
     def few(reference, deployed):
         return {**deployed_tensors(reference, deployed), hidden: ()}
 
-    monkeypatch.setattr("eqnet.stages.verify.probing.deployed_tensors", few)
+    monkeypatch.setattr("eqnet.stages.verify.tensors.probing.deployed_tensors", few)
     _, location = located(folder)
     assert location.unseen == (hidden,)
     assert hidden not in [row.tensor for row in location.tensors]

@@ -26,7 +26,10 @@ def test_divergence_is_that_of_the_softmax():
 
 
 def test_divergence_of_one_logit_is_that_of_the_sigmoid():
-    truth, logits = np.float32([[0.3], [-2], [40]]), np.float32([[1.5], [-2], [-40]])
+    truth, logits = (
+        np.array([[0.3], [-2], [40]], np.float32),
+        np.array([[1.5], [-2], [-40]], np.float32),
+    )
     p, q = (1 / (1 + np.exp(-x.astype(np.float64))) for x in (truth[:2], logits[:2]))
     wanted = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
     found = divergence(truth, logits)
@@ -35,7 +38,7 @@ def test_divergence_of_one_logit_is_that_of_the_sigmoid():
 
 
 def test_top5_counts_the_five_largest():
-    logits = np.float32([[9, 8, 7, 6, 5, 4, 3], [9, 8, 7, 6, 5, 5, 3], [1] * 7])
+    logits = np.array([[9, 8, 7, 6, 5, 4, 3], [9, 8, 7, 6, 5, 5, 3], [1] * 7], np.float32)
     assert top5(logits, np.array([4, 4, 4])) == 1
     assert top5(logits, np.array([5, 5, 5])) == 0  # of equal ones the earlier class
     assert top5(np.full((1, 7), np.nan, np.float32), np.array([0])) == 0
@@ -53,6 +56,8 @@ def test_a_comparison_of_any_width(classes):
     assert (row.top5 is None) == (classes <= 5)
     assert row.kl > 0
     assert 0 < row.error_mean < row.error_p99 < row.error_max
+    assert row.accuracy_drop is not None
+    assert row.accuracy_drop_interval is not None
     low, high = row.accuracy_drop_interval
     assert low <= row.accuracy_drop <= high
     same = compare_outputs("deployed", "subnet", "here", truth, truth, labels)
@@ -61,7 +66,7 @@ def test_a_comparison_of_any_width(classes):
 
 
 def test_errors_are_in_steps_of_the_others_range():
-    truth = np.float32([[0, 255], [100, 30]])
+    truth = np.array([[0, 255], [100, 30]], np.float32)
     row = compare_outputs("deployed", "float", "here", truth + 3, truth, np.array([-1, -1]))
     assert row.error_mean == row.error_max == pytest.approx(3)
     assert row.top1 is row.accuracy_drop is None

@@ -21,12 +21,12 @@ from eqnet.backend.discovery import find_exporter
 from eqnet.backend.inside.matching import LOGITS, Part
 from eqnet.backend.preprocess import preprocess
 from eqnet.backend.protocol import Array, Exporter, Probes
-from eqnet.spec.location import Location, Run, TensorError
+from eqnet.spec.comparison import Location, Run, TensorError
 from eqnet.spec.manifest import Manifest
-from eqnet.stages.verify.causes import Evidence, explain
 from eqnet.stages.verify.execute import STAND_IN, Deployment
-from eqnet.stages.verify.probing import TINY, Graphs, Inside
-from eqnet.stages.verify.tensor_errors import Errors, Tolerance
+from eqnet.stages.verify.tensors.causes import Evidence, explain
+from eqnet.stages.verify.tensors.errors import Errors, Tolerance
+from eqnet.stages.verify.tensors.probing import TINY, Graphs, Inside
 
 IMAGES = 8
 # All tensors of so many values of input are held at once: two images of 224 x 224.
