@@ -368,3 +368,20 @@ def test_a_fault_without_a_place_changes_nothing(tmp_path):
     with pytest.raises(NoPlaceError):
         plant(folder, "bias", np.random.default_rng(0))
     assert (folder / MODEL).read_bytes() == before
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_of_two_layers_with_equal_constants_the_one_beside_the_operator_is_named(
+    tmp_path, monkeypatch, seed
+):
+    hidden = ("block.relu1.narrow", "block.conv2.carrier")
+
+    def few(reference, deployed):
+        return {**deployed_tensors(reference, deployed), **dict.fromkeys(hidden, ())}
+
+    monkeypatch.setattr("eqnet.stages.verify.tensors.probing.deployed_tensors", few)
+    folder = made(tmp_path / "a")
+    planted = plant(folder, "clipped", np.random.default_rng(seed))
+    _, location = located(folder)
+    assert planted.layer in location.beyond[0].layers
+    assert location.layer == planted.layer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -72,7 +72,7 @@ def explain(found: Evidence) -> Cause:
     graphs, part = found.graphs, found.parts[found.first]
     ours, theirs = graphs.points.get(found.first), points_of(graphs.model).get(found.first)
     told = {layer: text for layer in part.layers if (text := _layer(graphs, layer))}
-    layer = next(iter(told or dict.fromkeys(part.layers)), None)
+    layer = next(iter([*told, *_suspects(found, part), *part.layers]), None)
     lines = [text for text in (_grid(found.first, ours, theirs), *told.values()) if text]
     lines = lines or _further(found)
     if not lines:
@@ -272,6 +272,26 @@ def _deployed_part(found: Evidence) -> Part | None:
     return parts_before(found.graphs.model, found.seen).get(found.first)
 
 
+def _suspects(found: Evidence, part: Part) -> list[str]:
+    """Of layers with the reference's constants: those beside an operator that it has not, then
+    those whose sums may overflow."""
+    deployed = _deployed_part(found)
+    more = set(deployed.operators - part.operators) if deployed is not None else set()
+    beside = []
+    for name in part.layers:
+        node = _node(found.graphs.model, name)
+        if node is not None and more & _around(node):
+            beside.append(name)
+    return [*beside, *(name for name in part.layers if _overflows(found, [name]))]
+
+
+def _around(node: ir.Node) -> set[str]:
+    """Op types of what makes a node's inputs and of what reads its outputs."""
+    before = [value.producer() for value in node.inputs if value is not None]
+    after = [reader for value in node.outputs for reader in value.consumers()]
+    return {one.op_type for one in (*before, *after) if one is not None}
+
+
 def _operators(found: Evidence) -> str:
     """Which operators the deployed graph has there that the reference has not."""
     assert found.first is not None
@@ -296,16 +316,16 @@ def _runtime(found: Evidence, part: Part) -> str:
             "something else than model.onnx, or an operator has another meaning there"
         )
     why = "a kernel or a fusion of the runtime"
-    if _overflows(found, part):
+    if _overflows(found, part.layers):
         why = "sums of 16 bits overflow, because this CPU has no VNNI and these weights fill 8 bits"
     return f"{equal}, and with optimizations off the runtime computes it rightly: {why}"
 
 
-def _overflows(found: Evidence, part: Part) -> bool:
+def _overflows(found: Evidence, layers: Iterable[str]) -> bool:
     """Whether this CPU adds products of int8 in 16 bits, and a weight is large enough."""
     if not cpu_of(found.exporter).adds_in_16_bits():
         return False
-    for name in part.layers:
+    for name in layers:
         node = _node(found.graphs.model, name)
         weight = None if node is None else _weight(node)
         if weight is None or weight.integers is None:
