@@ -52,7 +52,7 @@ def compare_with_float(
     if float_logits is not None and labelled.any():
         float_right = decide(float_logits)[labelled] == labels[labelled]
         float_accuracy = float(float_right.mean())
-        interval = _paired_interval(float_right, right, seed)
+        interval = paired_interval(float_right, right, seed)
     elif float_accuracy is not None and labelled.any():
         interval = _independent_interval(float_accuracy, right, seed)
     if interval is not None and float_accuracy is not None:
@@ -115,10 +115,12 @@ def signal_to_noise(logits: Logits, float_logits: Logits) -> float | None:
     return 10 * math.log10(signal / noise)
 
 
-def _paired_interval(
-    float_right: NDArray[np.bool_], right: NDArray[np.bool_], seed: int
+def paired_interval(
+    float_right: NDArray[np.bool_], right: NDArray[np.bool_], seed: int = 0
 ) -> tuple[float, float]:
     """95% interval of the loss in points when images are drawn again with replacement.
+
+    float_right, right: bool [N], whether the other network and this one are right.
 
     An image is lost, won or neither, so that a resample is a draw of how often each comes up.
     """

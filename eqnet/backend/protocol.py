@@ -7,7 +7,7 @@ exporters and checking profiles works on a machine where the runtime is not inst
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -215,6 +215,31 @@ class OpensPlain(Protocol):
 
     def open_plain(self, model: Path, *, threads: int) -> Runner:
         """Load anybody's ONNX file as a user does who sets the number of threads alone."""
+        ...
+
+
+Probed = Callable[[Array], tuple[Array, dict[str, Array]]]
+"""Runs float32 inputs [N, C, H, W]: the logits, and by name the tensors that were asked for."""
+
+
+@runtime_checkable
+class Probes(Protocol):
+    """What an exporter may have besides: a look at the tensors inside of a graph that it runs."""
+
+    def open_probed(
+        self,
+        model: Path,
+        tensors: Collection[str],
+        *,
+        optimize: bool = True,
+        threads: int | None = None,
+        profile: HardwareProfile | None = None,
+    ) -> Probed:
+        """As `open`, and what it returns also gives tensors of the graph, float32 [N, ...].
+
+        tensors: names of values of the ONNX file. One that the runtime does not show is left out.
+        `eqnet verify` says by them which layer computes something else than it should.
+        """
         ...
 
 

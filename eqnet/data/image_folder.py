@@ -122,6 +122,11 @@ class ImageFolder(Dataset):
         """The first 256 test images of a seeded order."""
         return self._images("parity", self._test[:PARITY])
 
+    def every(self) -> Images:
+        """All images of all parts, for what needs no labels."""
+        entries = dict.fromkeys([*self._train, *self._validation, *self._test])
+        return self._images("all", _blind(list(entries)))
+
     def _images(self, part: str, entries: Sequence[Entry]) -> Images:
         return FolderImages(f"{self._root.resolve().name} {part}", entries, self.preprocessing)
 

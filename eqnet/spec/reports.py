@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from eqnet.spec.comparison import FloatComparison
+from eqnet.spec.comparison import FloatComparison, Location, OutputComparison
 from eqnet.spec.scheme import Form, Frozen, Scales
 from eqnet.spec.subnet import SubnetSpec
 
@@ -70,6 +70,13 @@ class VerifyReport(Frozen):
     )
     against_float: FloatComparison | None = Field(
         default=None, description="the runtime against the float model; None: not in the artifact"
+    )
+    outputs: tuple[OutputComparison, ...] = Field(
+        default=(), description="semantics and deployment run, against the subnet and float"
+    )
+    location: Location | None = Field(
+        default=None,
+        description="the first wrong tensor, where the logits are wrong or it was asked for",
     )
     int8_layers: int | None = Field(default=None, description="layers proved to run in int8")
     layers: int = 0

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from eqnet.backend.capabilities import capability_refusals
 from eqnet.backend.machine.isa import Cpu, promises_no_vnni, this_cpu
-from eqnet.backend.protocol import Array, Capabilities, HostLimit, Runner
+from eqnet.backend.protocol import Array, Capabilities, HostLimit, Probed, Runner
 from eqnet.backend.refusals import Refusal
 from eqnet.spec.hardware.profile import HardwareProfile
 from eqnet.spec.manifest import MODEL
@@ -22,6 +22,7 @@ from eqnet_exporters.ort.guard_requantization import guard_requantization
 from eqnet_exporters.ort.keep_float_weights import keep_float_weights
 from eqnet_exporters.ort.layer_times import layer_times
 from eqnet_exporters.ort.own_zero_points import own_zero_points
+from eqnet_exporters.ort.probed import open_probed
 from eqnet_exporters.passes.activation_storage import activation_storage
 from eqnet_exporters.passes.fold_activations import fold_activations
 from eqnet_exporters.passes.integer_bias import integer_bias
@@ -116,6 +117,18 @@ class OnnxRuntimeExporter:
     ) -> Mapping[str, float]:
         """Milliseconds of each layer's kernel by ONNX Runtime's profiler."""
         return layer_times(model, inputs, layers, threads=threads, runs=runs)
+
+    def open_probed(
+        self,
+        model: Path,
+        tensors: Collection[str],
+        *,
+        optimize: bool = True,
+        threads: int | None = None,
+        profile: HardwareProfile | None = None,
+    ) -> Probed:
+        """As `open`, with tensors of the graph as further outputs."""
+        return open_probed(model, tensors, optimize=optimize, threads=threads)
 
     def open_plain(self, model: Path, *, threads: int) -> Runner:
         """Load any ONNX file with the session's default options, which `inspect` tells of."""

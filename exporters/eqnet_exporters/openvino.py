@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from eqnet.backend.capabilities import capability_refusals
 from eqnet.backend.machine.isa import Cpu, onednn_cpu, promises_no_vnni
-from eqnet.backend.protocol import Array, Capabilities, HostLimit, Runner
+from eqnet.backend.protocol import Array, Capabilities, HostLimit, Probed, Runner
 from eqnet.backend.refusals import Refusal
 from eqnet.spec.errors import MissingExtraError, OutputError
 from eqnet.spec.hardware.profile import HardwareProfile
@@ -30,6 +30,7 @@ from eqnet_exporters.ov import run as ov_run
 from eqnet_exporters.ov.expand_by_value import expand_by_value
 from eqnet_exporters.ov.hoist_quantizers import hoist_quantizers
 from eqnet_exporters.ov.layer_times import layer_times
+from eqnet_exporters.ov.probed import open_probed
 from eqnet_exporters.ov.quantize_transposed import quantize_transposed
 from eqnet_exporters.ov.reduce_in_float import reduce_in_float
 from eqnet_exporters.ov.split_norms import split_norms
@@ -174,6 +175,19 @@ class OpenVinoExporter:
         """
         setting = ov_run.Setting.of(profile, optimize=optimize, threads=threads)
         return ov_run.OpenVinoRunner(ov_run.compile_model(_shipped(model), setting))
+
+    def open_probed(
+        self,
+        model: Path,
+        tensors: Collection[str],
+        *,
+        optimize: bool = True,
+        threads: int | None = None,
+        profile: HardwareProfile | None = None,
+    ) -> Probed:
+        """As `open`, with tensors of the graph as further results."""
+        setting = ov_run.Setting.of(profile, optimize=optimize, threads=threads)
+        return open_probed(_shipped(model), tensors, setting)
 
     def int8_layers(
         self, folder: Path, layers: Mapping[str, str], profile: HardwareProfile | None = None

@@ -22,6 +22,7 @@ from eqnet.cli.main import main
 from eqnet.cli.options import parse_inputs
 from eqnet.data import open_dataset
 from eqnet.data.images import ArrayImages
+from eqnet.data.registry import guess_dataset
 from eqnet.models.inputs import IMAGENET, InputConfig
 from eqnet.runtime import load
 from eqnet.spec.errors import (
@@ -34,7 +35,6 @@ from eqnet.spec.inputs import Inputs
 from eqnet.spec.manifest import Preprocessing
 from eqnet.stages.export.export import export
 from eqnet.stages.train.begin.inputs import choose_inputs
-from eqnet.stages.train.begin.start import guess_dataset
 from eqnet.stages.train.post_training import post_training
 from eqnet.stages.verify import verify
 from eqnet.supernet.checkpoint import Header, load_supernet

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from eqnet.backend.graph.reading import constant
-from eqnet.stages.export.cut_graph import FedGraph
+from eqnet.backend.inside.fed_graph import FedGraph
 from eqnet.testing.oracle import TIE
 from eqnet.testing.subnets import Point, Trace
 

@@ -244,7 +244,8 @@ def _fold_constant(node: ir.Node) -> bool:
     return True
 
 
-def _is_integer_clip(node: ir.Node) -> bool:
+def is_integer_clip(node: ir.Node) -> bool:
+    """Whether a node is a Clip between integers, part of a quantizer."""
     if node.op_type != "Clip":
         return False
     for bound in node.inputs[1:]:
@@ -275,7 +276,7 @@ def strip_qdq(model: ir.Model) -> ir.Model:
     for node in list(twin.graph):
         if node.op_type == "DequantizeLinear" and _fold_constant(node):
             continue
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear") or _is_integer_clip(node):
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") or is_integer_clip(node):
             _bypass(node)
     remove_unused(twin)
     _forget_integer_types(twin)

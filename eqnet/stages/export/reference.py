@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
+from eqnet.backend.inside.fed_graph import FedGraph
 from eqnet.backend.protocol import Array
 from eqnet.quant.quantizers import QUANTIZERS
 from eqnet.quant.static import QuantizationPoint
 from eqnet.spec.errors import EqnetError
-from eqnet.stages.export.cut_graph import FedGraph
 
 IMAGES = 8
 # All values of all tensors are held at once, for so many images of 224 x 224 at most.

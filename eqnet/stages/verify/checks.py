@@ -11,6 +11,7 @@ from eqnet.backend import judge
 from eqnet.backend.artifact import Parity
 from eqnet.backend.decisions import decide
 from eqnet.backend.protocol import Array, Exporter, cpu_of, host_limit
+from eqnet.spec.comparison import Location
 from eqnet.spec.manifest import Manifest
 from eqnet.spec.reports import Check, CheckGroup, Verdict
 
@@ -107,6 +108,23 @@ def accuracy_drop(name: str, reference: float, measured: float, images: int, lim
     if images < MIN_IMAGES:
         return skipped(name, f"{images} labelled images (needed: at least {MIN_IMAGES})")
     return at_most(name, drop, round(max(limit, 100 / images), 9), "points")
+
+
+def tensors(location: Location) -> Check:
+    """Whether every tensor of the runtime is the reference's but for rounding."""
+    wrong, total = len(location.beyond), len(location.tensors)
+    value, limit = float(total - wrong), float(total)
+    if not wrong:
+        return at_least("tensors", value, limit, "tensors")
+    by = f", layer '{location.layer}'" if location.layer else ""
+    return Check(
+        name="tensors",
+        verdict="failed",
+        value=value,
+        limit=limit,
+        unit="tensors",
+        reason=f"the first wrong one is '{location.tensor}'{by} ({location.run})",
+    )
 
 
 def int8_check(proved: Sequence[str], promised: Sequence[str]) -> Check:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eqnet.backend.decisions import decide
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.preprocess import preprocess
 from eqnet.backend.protocol import Array, Exporter
@@ -81,10 +80,3 @@ def run_batches(
         if progress is not None:
             progress(stage, min(start + BATCH, total), total)
     return np.concatenate(parts)
-
-
-def count_correct(
-    executions: Iterable[Execution], pixels: NDArray[np.uint8], labels: NDArray[np.int64]
-) -> list[int]:
-    """How many of the images each graph classifies correctly."""
-    return [int(np.count_nonzero(decide(execution(pixels)) == labels)) for execution in executions]

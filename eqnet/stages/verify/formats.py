@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
+from eqnet.spec.comparison import Location, OutputComparison
 from eqnet.spec.errors import one_line
 from eqnet.spec.reports import Check, VerifyReport
 
+NUMBERS = {
+    "agreement": "agreement",
+    "top1": "top-1",
+    "top5": "top-5",
+    "accuracy_drop": "lost points",
+    "accuracy_drop_interval": "95% interval",
+    "kl": "KL",
+    "error_mean": "mean error, steps",
+    "error_p99": "99th percentile",
+    "error_max": "largest",
+}
 MARKS = {"passed": "✅", "failed": "❌", "skipped": "⚪"}
 
 
@@ -31,8 +43,14 @@ def to_junit(report: VerifyReport) -> str:
         ("cpu", report.host.get("cpu", "")),
     ):
         ElementTree.SubElement(facts, "property", {"name": name, "value": value})
+    for row in report.outputs:
+        for key, number in _numbers(row).items():
+            name = f"{row.run}.{row.against}.{key} ({row.source})"
+            ElementTree.SubElement(facts, "property", {"name": name, "value": number})
     for check in report.checks:
         _add_case(suite, report, check)
+    if report.location is not None:
+        ElementTree.SubElement(suite, "system-out").text = _located(report.location)
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
@@ -62,7 +80,38 @@ def to_markdown(report: VerifyReport) -> str:
     for check in report.checks:
         row = (check.name, MARKS[check.verdict], _measured(check), check.reason)
         lines.append("| " + " | ".join(_cell(text) for text in row) + " |")
+    lines += ["", "| run | against | on | " + " | ".join(NUMBERS.values()) + " |"]
+    lines.append("|---" * (3 + len(NUMBERS)) + "|")
+    for row_of in report.outputs:
+        numbers = _numbers(row_of)
+        cells = [row_of.run, row_of.against, row_of.source]
+        cells += [numbers.get(key, "") for key in NUMBERS]
+        lines.append("| " + " | ".join(_cell(text) for text in cells) + " |")
+    if report.location is not None:
+        lines += ["", _cell(_located(report.location))]
     return "\n".join([*lines, ""])
+
+
+def _numbers(row: OutputComparison) -> dict[str, str]:
+    """What is known of a comparison, by the keys of `NUMBERS`."""
+    found = {}
+    for key in NUMBERS:
+        value = getattr(row, key)
+        if isinstance(value, tuple):
+            found[key] = f"[{value[0]:.4g}, {value[1]:.4g}]"
+        elif value is not None:
+            found[key] = f"{value:.6g}"
+    return found
+
+
+def _located(location: Location) -> str:
+    """The first wrong tensor in one line."""
+    if location.tensor is None:
+        return f"no tensor of {len(location.tensors)} is beyond its tolerance"
+    first = location.beyond[0]
+    layer = f", layer {location.layer}" if location.layer else ""
+    added = "no number" if first.added is None else f"up to {first.added:.3g} steps"
+    return f"first wrong tensor: {location.tensor}{layer}, {added}; {location.cause}"
 
 
 def _measured(check: Check) -> str:

@@ -11,12 +11,12 @@ from eqnet.backend.graph.reading import layers_of, load_graph
 from eqnet.backend.judge import clear_agreement, compare_with_float, float_checks
 from eqnet.backend.machine import host
 from eqnet.backend.protocol import Array, ExtraChecks
-from eqnet.spec.comparison import FloatComparison
+from eqnet.spec.comparison import FloatComparison, OutputComparison, Run
 from eqnet.spec.errors import EqnetError
 from eqnet.spec.manifest import MODEL, Manifest
 from eqnet.spec.reports import Check, VerifyReport
 from eqnet.stages.verify import checks
-from eqnet.stages.verify.dataset import check_accuracy
+from eqnet.stages.verify.dataset import check_data
 from eqnet.stages.verify.execute import (
     BatchProgress,
     Deployment,
@@ -24,15 +24,23 @@ from eqnet.stages.verify.execute import (
     open_graph,
     run_batches,
 )
+from eqnet.stages.verify.outputs import compare_outputs
+from eqnet.stages.verify.tensors.locate import locate as locate_first
 
 REPORT = "verify.json"
+# Checks that say that the runtime gives other logits than it should.
+OF_LOGITS = frozenset({"semantics_agreement", "top1_agreement", "finite_logits", "logit_error"})
+OF_LOGITS |= {"accuracy_drop", "test_agreement", "test_accuracy_drop"}
+STORED = "stored images"
 
 
 @dataclass(frozen=True)
 class _Parity:
-    """What the comparison with the stored logits found."""
+    """What the comparison with the stored logits found. deployed: the runtime's, [N, K]."""
 
+    deployed: Array
     checks: list[Check]
+    outputs: list[OutputComparison]
     agreement: float
     accuracy: float | None
     against_float: FloatComparison | None
@@ -44,6 +52,7 @@ def verify(
     data: Path | None = None,
     threads: int | None = None,
     expect: str | None = None,
+    locate: bool | None = None,
     progress: BatchProgress | None = None,
 ) -> VerifyReport:
     """Check an artifact folder against its own manifest, on this machine.
@@ -52,9 +61,12 @@ def verify(
     the runtime's optimizations off (semantics) and on (what is deployed), and is compared with
     the logits of PyTorch's subnet; then the runtime is asked which layers ran in int8. That is
     the report's `export_verdict`. Its `quantization_verdict` compares the same run with the
-    float model: top-1 agreement, and accuracy where labels are known. `data` is a dataset
-    folder: its whole test set is classified too. `expect` is the digest that the artifact must
-    have: the manifest's own tells damage, this one also what was changed on purpose.
+    float model: top-1 agreement, and accuracy where labels are known. `outputs` are the numbers
+    of both runs against both networks. `data` is a folder with images, a dataset's or any other:
+    its test set is classified too, and compared with ``reference.onnx``. `expect` is the digest
+    that the artifact must have: the manifest's own tells damage, this one also what was changed on
+    purpose. `locate`: whether to look for the first wrong tensor (`location`); None: where a check
+    of the logits failed.
 
     A backend that cannot execute here is stood in for by ONNX Runtime on the same graph; the
     verdict is then at best "skipped". Raises ArtifactError (missing, changed or corrupt file,
@@ -75,12 +87,17 @@ def verify(
         checks.isa(manifest, target.exporter, target.reason is None, compared.checks),
         *_extra(artifact, target, parity),
     ]
-    test_accuracy, test_images = None, None
+    outputs, test_accuracy, test_images = list(compared.outputs), None, None
     if data is not None:
-        check, test_accuracy, test_images = check_accuracy(
-            artifact, manifest, target, data, threads, progress
-        )
-        results.append(check)
+        on_data = check_data(artifact, manifest, target, data, threads, progress)
+        results += on_data.checks
+        outputs += on_data.outputs
+        test_accuracy, test_images = on_data.accuracy, on_data.images
+    wrong = {check.name for check in results if check.verdict == "failed"} & OF_LOGITS
+    location = None
+    if locate or (locate is None and wrong):
+        location = locate_first(artifact, manifest, parity, target, compared.deployed, threads)
+        results.append(checks.tensors(location))
     return VerifyReport(
         artifact=artifact.name or artifact.resolve().name,
         digest=manifest.digest,
@@ -97,6 +114,8 @@ def verify(
         test_accuracy=test_accuracy,
         top1_agreement=compared.agreement,
         against_float=compared.against_float,
+        outputs=tuple(outputs),
+        location=location,
         int8_layers=int8_count,
         layers=len(manifest.layers),
         host=host.describe_host(),
@@ -134,8 +153,8 @@ def _compare(
 
     rules = manifest.profile.parity
     images, step = len(parity.pixels), manifest.parity.logit_step
-    semantics = clear_agreement(logits_of(False, "semantics"), parity.logits, step)
-    deployed = logits_of(True, "parity")
+    unoptimized, deployed = logits_of(False, "semantics"), logits_of(True, "parity")
+    semantics = clear_agreement(unoptimized, parity.logits, step)
     agreement = checks.agreement(deployed, parity.logits)
     clear = clear_agreement(deployed, parity.logits, step)
     results = [
@@ -155,7 +174,26 @@ def _compare(
         )
     against_float = _against_float(deployed, parity, manifest)
     results += float_checks(against_float, rules)
-    return _Parity(results, agreement, accuracy, against_float)
+    outputs = _outputs(unoptimized, deployed, parity, step)
+    return _Parity(deployed, results, outputs, agreement, accuracy, against_float)
+
+
+def _outputs(
+    semantics: Array, deployed: Array, parity: Parity, step: float
+) -> list[OutputComparison]:
+    """Both runs against PyTorch's subnet, and against the float model where it is stored."""
+    runs: tuple[tuple[Run, Array], ...] = (("semantics", semantics), ("deployed", deployed))
+    rows = []
+    for run, logits in runs:
+        rows.append(
+            compare_outputs(run, "subnet", STORED, logits, parity.logits, parity.labels, step)
+        )
+    if parity.float_logits is not None:
+        for run, logits in runs:
+            rows.append(
+                compare_outputs(run, "float", STORED, logits, parity.float_logits, parity.labels)
+            )
+    return rows
 
 
 def _against_float(deployed: Array, parity: Parity, manifest: Manifest) -> FloatComparison | None:

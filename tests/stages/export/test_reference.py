@@ -13,10 +13,10 @@ from nets import images, small_supernet
 
 from eqnet.backend.graph.operators import LAYER_OPS
 from eqnet.backend.graph.reading import constant, quantizers
+from eqnet.backend.inside.fed_graph import FedGraph
 from eqnet.qdq.to_onnx import to_onnx
 from eqnet.spec.errors import EqnetError
 from eqnet.stages.export import reference as module
-from eqnet.stages.export.cut_graph import FedGraph
 from eqnet.stages.export.reference import ROUNDING_STEPS, Traced, check_reference, trace_points
 from eqnet.subnets.target import Target
 from eqnet.supernet.extract import extract

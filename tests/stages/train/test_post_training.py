@@ -8,9 +8,9 @@ import torch
 from nets import SmallNet, TinyData
 from torch import nn
 
+from eqnet.data.registry import guess_dataset
 from eqnet.spec.errors import CaptureError, CheckpointError, DataError, OutputError, UsageError
 from eqnet.spec.scheme import Form
-from eqnet.stages.train.begin.start import guess_dataset
 from eqnet.stages.train.post_training import post_training
 from eqnet.subnets.build import PAPER_STYLE, uniform
 from eqnet.supernet.checkpoint import load_supernet

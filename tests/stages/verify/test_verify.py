@@ -161,11 +161,6 @@ def test_unknown_backend_is_one_line(artifact):
         verify(artifact)
 
 
-def test_artifact_without_dataset_refuses_data(artifact, tmp_path):
-    with pytest.raises(UsageError, match="names no dataset"):
-        verify(artifact, data=tmp_path)
-
-
 def test_data_folder_that_is_empty_is_one_line(tmp_path):
     folder = tmp_path / "a"
     write_artifact(folder, residual_net(), profile(), dataset="fashion_mnist")
@@ -183,6 +178,7 @@ def test_images_of_another_shape_than_the_network_takes_are_refused(tmp_path, mo
 
     images = ArrayImages("noise", np.zeros((4, 1, 28, 28), np.uint8), np.zeros(4, np.int64))
     opened = type("Opened", (), {"test": lambda self: images, "classes": tuple("abcdefghij")})
+    monkeypatch.setattr(dataset, "guess_dataset", lambda root: "fashion_mnist")
     monkeypatch.setattr(dataset, "open_dataset", lambda *a, **k: opened())
     with pytest.raises(DataError, match=r"noise, 4 images: images \[1, 28, 28\]"):
         verify(folder, data=tmp_path)
@@ -202,6 +198,7 @@ def test_whole_test_set_is_classified(tmp_path, monkeypatch):
         (),
         {"test": lambda self: ArrayImages("noise", shown, labels), "classes": tuple("abcdefghij")},
     )
+    monkeypatch.setattr(dataset, "guess_dataset", lambda root: "fashion_mnist")
     monkeypatch.setattr(dataset, "open_dataset", lambda *a, **k: opened())
     report = verify(folder, data=tmp_path, threads=1)
     assert report.images == 64

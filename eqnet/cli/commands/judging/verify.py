@@ -18,12 +18,15 @@ HELP = """Run an artifact in its real runtime and judge it twice; needs no torch
 Is the export right? The files' hashes, top-1 agreement and the error of the logits against those
 of PyTorch's subnet, and that the promised layers really ran in int8; with --data also the
 accuracy. Is the quantization good? Top-1 agreement with the float model and the accuracy lost
-against it. Prints the report, then exits with 11 if a check failed.
+against it. Where the logits are wrong, the runtime's tensors are compared with the reference
+graph's one by one: the first layer that goes wrong is named. Prints the report, then exits with
+11 if a check failed.
 
 \b
 Examples:
   eqnet verify artifacts/tensorrt_int8
   eqnet verify artifacts/openvino_asym --data /usr/share/datasets/fashion-mnist --json
+  eqnet verify artifacts/openvino_asym --data photographs --locate
   eqnet verify artifacts/tensorrt_int8 --expect $DIGEST
   eqnet verify artifacts/onnxruntime_x86 --junit verify.xml \\
     --format markdown >> "$GITHUB_STEP_SUMMARY\""""
@@ -36,8 +39,8 @@ def verify(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Folder with the dataset, whose test set is classified too: Fashion-MNIST IDX "
-            "files, or one folder of images a class.",
+            help="Folder of images to be classified too, with labels or without: Fashion-MNIST IDX "
+            "files, one folder of images a class, or any images.",
             show_default="none, the stored images alone",
         ),
     ] = None,
@@ -55,6 +58,14 @@ def verify(
         typer.Option(
             metavar="DIGEST",
             help="Refuse an artifact of another digest than this, which export printed.",
+        ),
+    ] = None,
+    locate: Annotated[
+        bool | None,
+        typer.Option(
+            "--locate/--no-locate",
+            help="Compare the runtime's tensors one by one, and name the first wrong one.",
+            show_default="where the logits are wrong",
         ),
     ] = None,
     out: Annotated[
@@ -92,7 +103,14 @@ def verify(
 
     with progress(quiet) as listener:
         stages = Stages(listener)
-        report = run(artifact, data=data, threads=threads, expect=expected, progress=stages)
+        report = run(
+            artifact,
+            data=data,
+            threads=threads,
+            expect=expected,
+            locate=locate,
+            progress=stages,
+        )
         stages.close()
     write_file(target, to_json(report))
     if junit is not None:
@@ -106,7 +124,18 @@ def verify(
         _print(report, target)
     if report.verdict == "failed":
         failed = [check.name for check in report.checks if check.verdict == "failed"]
-        raise VerificationError(f"{artifact}: verification failed: {', '.join(failed)}")
+        raise VerificationError(
+            f"{artifact}: verification failed: {', '.join(failed)}{_where(report)}"
+        )
+
+
+def _where(report: VerifyReport) -> str:
+    """The first wrong tensor, for the last line."""
+    if report.location is None or report.location.tensor is None:
+        return ""
+    layer = report.location.layer
+    by = f", layer '{layer}'" if layer else ""
+    return f" (first wrong tensor: '{report.location.tensor}'{by})"
 
 
 def _print_build(artifact: Path) -> None:
@@ -121,9 +150,15 @@ def _print_build(artifact: Path) -> None:
 
 def _print(report: VerifyReport, target: Path) -> None:
     from eqnet.cli.output import against_float, checks_table, console, facts, share, verdict
+    from eqnet.cli.tables.verification import growth_table, location_facts, outputs_table
 
     out = console()
     out.print(checks_table(f"{report.profile} in {report.runtime}", report.checks))
+    out.print(outputs_table(report.outputs))
+    if report.location is not None:
+        out.print(growth_table(report.location))
+        out.print(location_facts(report.location))
+        out.print()
     rows: dict[str, str | None] = {}
     if report.top1_agreement is not None:
         agreement = share(report.top1_agreement)

@@ -11,14 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from eqnet.backend.decisions import classes_of, decide
-from eqnet.backend.images import SUFFIXES
 from eqnet.backend.preprocess import preprocess
 from eqnet.data import Dataset, Images, open_dataset
-from eqnet.data.folders import STRAY
+from eqnet.data.registry import guess_dataset
 from eqnet.models.loader import LIBRARIES, load_model
 from eqnet.models.outside import seeded
 from eqnet.models.weights import WeightFile
-from eqnet.spec.errors import CaptureError, CheckpointError, DataError, UsageError, one_line
+from eqnet.spec.errors import CaptureError, CheckpointError, UsageError, one_line
 from eqnet.spec.inputs import Inputs
 from eqnet.spec.progress import Progress
 from eqnet.stages.train.begin.inputs import ChosenInputs, implied, with_inputs
@@ -38,7 +37,6 @@ CHECK_IMAGES = 4
 MANY_IMAGES = 32
 # 1,000 images of 224 x 224 pixels: a minute of a float ResNet-50 on two cores.
 MAX_TEST_VALUES = 1000 * 3 * 224 * 224
-IDX_FOLDERS = ("FashionMNIST", "raw")
 # Of a network whose weights say how many they are; any number would do.
 USUAL_CLASSES = 1000
 RANDOM_WEIGHTS = "no weights given: the model has random weights, and its accuracy means nothing"
@@ -268,28 +266,6 @@ class Start:
             return UNKNOWN
         name = images.name if count == len(images) else f"{images.name}, the first {count}"
         return _Accuracy(right / labelled, name)
-
-
-def guess_dataset(data: Path | None) -> str:
-    """The dataset that a folder holds. Raises DataError where it holds none that is known."""
-    if data is None:
-        return "fashion_mnist"
-    if not data.is_dir():
-        raise DataError(f"{data}: no such folder (allowed: a folder of images, or of IDX files)")
-    try:
-        paths = [path for path in data.iterdir() if not path.name.startswith(".")]
-        names = [path.name for path in paths if path.is_dir() and path.name not in STRAY]
-    except OSError as error:
-        raise DataError(f"{data}: cannot read: {error.strerror}") from error
-    pictures = any(path.name.lower().endswith(SUFFIXES) for path in paths)
-    if pictures or [name for name in names if name not in IDX_FOLDERS]:
-        return "image_folder"
-    if names or any("-ubyte" in path.name for path in paths):
-        return "fashion_mnist"
-    raise DataError(
-        f"{data}: no data found (allowed: images, in a folder for each class or without, or "
-        "Fashion-MNIST's IDX files)"
-    )
 
 
 def _prepared(images: Images, dataset: Dataset, batch: int, count: int) -> Iterator[Tensor]:

@@ -1,12 +1,14 @@
-"""A neutral graph cut at its quantizers: each part runs on integers that it is fed with.
+"""A neutral graph cut at its quantizers: each part runs on values that it is fed with.
 
 A value on a rounding tie comes out one step apart where floats are summed in another order, and
 a deep network can amplify that until its logits have little in common. So no part reads what the
-parts before it made of the images: each reads the integers that PyTorch has there.
+parts before it made of the images: each reads what another implementation (PyTorch at export, the
+deployed runtime in verification) has there, and the difference is that part's alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import onnx_ir as ir
@@ -19,6 +21,15 @@ from eqnet.backend.protocol import Array
 FED = ".fed"
 
 
+Stored = tuple[Array, dict[str, NDArray[Any]]]
+"""Logits, and the integers of each quantizer."""
+
+
+def points_of(model: ir.Model) -> dict[str, Quantizer]:
+    """The activation quantizers of a graph by the name of their tensor and role, in order."""
+    return {point_of(str(found.quantize.name)): found for found in quantizers(model)}
+
+
 class FedGraph:
     """A neutral graph in ONNX Runtime, optimizations off, whose parts are fed one by one.
 
@@ -27,15 +38,21 @@ class FedGraph:
     dequantized: scale and zero-point by which each is dequantized, which the cut takes out.
     """
 
-    def __init__(self, model: ir.Model, threads: int | None = None) -> None:
-        """Cut `model` in place, which is useless afterwards. threads: None leaves them open."""
+    def __init__(
+        self, model: ir.Model, threads: int | None = None, only: Collection[str] | None = None
+    ) -> None:
+        """Cut `model` in place, which is useless afterwards. threads: None leaves them open.
+
+        only: names of the quantizers to cut at, all by default.
+        """
         self.quantizers: dict[str, Quantizer] = {}
         self.dequantized: dict[str, tuple[float, int] | None] = {}
-        for quantizer in quantizers(model):
-            name = point_of(str(quantizer.quantize.name))
-            self.quantizers[name] = quantizer
-            self.dequantized[name] = _grid(quantizer)
-        self.unknown = self._unknown(model)
+        every = points_of(model)
+        for name, quantizer in every.items():
+            if only is None or name in only:
+                self.quantizers[name] = quantizer
+                self.dequantized[name] = _grid(quantizer)
+        self.unknown = _unknown(model, every)
         self._input = str(model.graph.inputs[0].name)
         self._fed = []
         for name, quantizer in self.quantizers.items():
@@ -43,18 +60,7 @@ class FedGraph:
                 self._fed.append(name)
         self._session = _open(model, threads)
 
-    def _unknown(self, model: ir.Model) -> list[str]:
-        """Quantizers of activations that are not of the form that `quantizers` reads."""
-        names = []
-        for node in model.graph:
-            if node.op_type != "QuantizeLinear" or constant(node.inputs[0]) is not None:
-                continue
-            name = str(node.name)
-            if point_of(name) not in self.quantizers:
-                names.append(name)
-        return names
-
-    def run(self, images: Array, values: dict[str, Array]) -> tuple[Array, dict[str, NDArray[Any]]]:
+    def run(self, images: Array, values: Mapping[str, Array]) -> Stored:
         """Logits, and what each quantizer stores, of images float32 [N, C, H, W].
 
         values: for each quantizer the real values, float32 [N, ...], that its readers are fed.
@@ -64,6 +70,18 @@ class FedGraph:
             feeds[f"{name}{FED}"] = values[name]
         logits, *stored = self._session.run(None, feeds)
         return logits, dict(zip(self.quantizers, stored, strict=True))
+
+
+def _unknown(model: ir.Model, known: Collection[str]) -> list[str]:
+    """Quantizers of activations that are not of the form that `quantizers` reads."""
+    names = []
+    for node in model.graph:
+        if node.op_type != "QuantizeLinear" or constant(node.inputs[0]) is not None:
+            continue
+        name = str(node.name)
+        if point_of(name) not in known:
+            names.append(name)
+    return names
 
 
 def _grid(quantizer: Quantizer) -> tuple[float, int] | None:
