@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from eqnet.backend.artifact import write_manifest
+from eqnet.spec.comparison import OutputComparison
 from eqnet.spec.hardware.profile import HardwareProfile
+from eqnet.spec.location import Location, Run, TensorError
 from eqnet.spec.manifest import (
     ALL_FLOAT,
     DEFAULT,
@@ -34,6 +36,7 @@ from eqnet.spec.reports import (
 from eqnet.spec.scheme import Form
 from eqnet.spec.subnet import Score, SubnetSpec
 
+RUNS: tuple[Run, ...] = ("semantics", "deployed")
 HOST = {"cpu": "Test CPU <1>", "cores": "2"}
 LAYERS = [
     "conv1",
@@ -274,6 +277,31 @@ def unquantized(name: str, backend: str) -> Manifest:
     made = manifest(name, backend, spec)
     race = Race(chosen=ALL_FLOAT, entries=tuple(entries))
     return made.model_copy(update={"race": race, "subnet_origin": "race", "int8_layers": ()})
+
+
+def located(report: VerifyReport) -> VerifyReport:
+    """The report, with both runs' logits and one tensor beyond rounding."""
+    outputs = [
+        OutputComparison(
+            run=run, against=against, source="bundled test", images=256, agreement=0.99, kl=0.01,
+            error_mean=0.2, error_p99=1.5, error_max=3.0, labelled=256, top1=0.93, other_top1=0.94,
+            accuracy_drop=1.0, accuracy_drop_interval=(-0.5, 2.5),
+        )
+        for run in RUNS
+        for against in ("subnet", "float")
+    ]  # fmt: skip
+    tensors = [
+        TensorError(
+            depth=depth, tensor=f"{name}.out", layers=(name,), error=None if depth == 9 else depth,
+            worst=2.0 * depth, added=float(depth == 5), added_share=0.1, beyond=depth == 5,
+        )
+        for depth, name in enumerate(LAYERS)
+    ]  # fmt: skip
+    location = Location(
+        run="deployed", runtime=report.runtime, images=8, tensor=tensors[5].tensor,
+        layer=LAYERS[5], cause="16-bit sums overflow", tensors=tuple(tensors),
+    )  # fmt: skip
+    return report.model_copy(update={"outputs": tuple(outputs), "location": location})
 
 
 def evaluated(bits: int, form: Form) -> EvalReport:

@@ -42,6 +42,7 @@ class PagePlots(NamedTuple):
     """The page's plots; `searches` and `trainings` are in the order of the inputs."""
 
     accuracy: Plot | None
+    depth: Plot | None
     latency: Plot | None
     searches: list[SearchPlots]
     trainings: list[Plot]
@@ -60,7 +61,7 @@ class SearchFigure(NamedTuple):
 
 def page_plots(inputs: ReportInputs, rows: Sequence[Row]) -> PagePlots:
     """Draw all that the inputs have."""
-    from eqnet.stages.report.plots import compare
+    from eqnet.stages.report.plots import compare, depth
 
     with drawing(PAGE):
         return PagePlots(
@@ -70,6 +71,13 @@ def page_plots(inputs: ReportInputs, rows: Sequence[Row]) -> PagePlots:
                 "Filled: measured in the runtime. Hollow: the subnet in PyTorch. Dashed: the float "
                 "model.",
                 lambda palette, width: compare.accuracy_figure(rows, palette, width),
+            ),
+            depth=_plot(
+                "depth",
+                "Error by depth",
+                "Root mean square, in steps of each tensor's grid, against the reference graph. "
+                "Ringed: more than rounding explains.",
+                lambda palette, width: depth.depth_figure(inputs.artifacts, palette, width),
             ),
             latency=_plot(
                 "latency",

@@ -29,7 +29,7 @@ from eqnet.stages.report.style import (
 )
 from eqnet.stages.report.summary import Row, summarize
 from eqnet.stages.report.tables import artifacts as over_artifacts
-from eqnet.stages.report.tables import one
+from eqnet.stages.report.tables import one, parity
 from eqnet.stages.report.tables.summary import summary_table
 from eqnet.stages.report.tables.table import Table
 
@@ -99,6 +99,7 @@ def render(inputs: ReportInputs, rows: Sequence[Row], *, title: str, now: dateti
         plots=plots,
         tables=_tables(inputs, rows),
         one=one,
+        parity=parity,
         notes=list(_notes(rows)),
         untimed=list(_untimed(inputs.artifacts)),
         words=wording,
@@ -160,6 +161,7 @@ def _tables(inputs: ReportInputs, rows: Sequence[Row]) -> dict[str, Table | None
         "summary": summary_table(rows),
         "forms": over_artifacts.forms_table(inputs.artifacts, inputs.evaluations),
         "questions": over_artifacts.questions_table(inputs.artifacts),
+        "outputs": parity.outputs_table(inputs.artifacts),
         "latency": over_artifacts.latency_table(inputs.artifacts),
         "sizes": over_artifacts.sizes_table(inputs.artifacts),
     }

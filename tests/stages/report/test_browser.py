@@ -13,6 +13,7 @@ from report_samples import (
     evaluated,
     five_artifacts,
     full_search_report,
+    located,
     manifest,
     subnet,
     unquantized,
@@ -52,7 +53,7 @@ def everything(root: Path) -> Path:
     )
     made = manifest(LONG, "openvino", subnet(None, 1, ("fc",)))
     slow = benched(LONG, "openvino", 40.0)
-    paths.append(write_artifact(root / "artifacts" / "bad", made, bad, slow))
+    paths.append(write_artifact(root / "artifacts" / "bad", made, located(bad), slow))
     plain = unquantized("in_float", "onnxruntime")
     paths.append(write_artifact(root / "artifacts" / "float", plain, None, None))
     run = root / "run"
@@ -174,6 +175,7 @@ def test_every_plot_is_drawn_once(window: Browser, width: int, scheme: str) -> N
         "Sensitivities",
         "Predicted and measured",
         "Progress over generations",
+        "Error by depth",
         "Latency distributions",
         "Training: run",
     ]

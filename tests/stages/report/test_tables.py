@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 from report_samples import (
+    LAYERS,
     evaluated,
     five_artifacts,
+    located,
     manifest,
     search_report,
     subnet,
@@ -24,7 +26,7 @@ from eqnet.spec.errors import ArtifactError
 from eqnet.spec.scheme import all_forms
 from eqnet.stages.report import load, report, summarize
 from eqnet.stages.report.tables import artifacts as over_artifacts
-from eqnet.stages.report.tables import one
+from eqnet.stages.report.tables import one, parity
 from eqnet.stages.report.tables.summary import summary_table
 from eqnet.stages.report.tables.table import Table
 from eqnet.stages.report.terminal import rows_table
@@ -148,3 +150,28 @@ def test_a_wrong_evaluation_is_one_line(tmp_path: Path, content: str) -> None:
         with pytest.raises(ArtifactError, match=r"eval\.json: not a valid") as caught:
             load([path])
         assert "\n" not in str(caught.value)
+
+
+def test_where_an_artifact_goes_wrong_is_told(tmp_path: Path) -> None:
+    bad = located(verified("mine", "openvino", "failed", 0.4, "16.0 steps"))
+    made = manifest("mine", "openvino", subnet(8))
+    folder = write_artifact(tmp_path / "a", made, bad, None)
+    page = report([folder], tmp_path / "r.html").read_text()
+    assert f"<code>{LAYERS[5]}.out</code>, of layer <code>{LAYERS[5]}</code>" in page
+    assert "16-bit sums overflow" in page
+    assert "Error by depth" in page
+    (artifact,) = load([folder]).artifacts
+    assert artifact.verify is not None
+    assert artifact.verify.location is not None
+    table = parity.tensors_table("mine", artifact.verify.location)
+    assert texts(table, "Beyond rounding").index("yes") == 5
+    assert texts(table, "Error")[9] == "-"
+    outputs = parity.outputs_table([artifact])
+    assert texts(outputs, "Run") == ["semantics", "semantics", "deployed", "deployed"]
+    assert texts(outputs, "Against") == ["PyTorch's subnet", "float model"] * 2
+
+
+def test_parity_of_an_earlier_version_is_shown_without_tensors(tmp_path: Path) -> None:
+    folders = five_artifacts(tmp_path / "a")
+    assert parity.outputs_table(load(folders).artifacts) is None
+    assert "Error by depth" not in report(folders, tmp_path / "r.html").read_text()
