@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eqnet.spec.comparison import OutputComparison
-from eqnet.spec.location import Location, TensorError
+from eqnet.spec.comparison import Location, OutputComparison, TensorError
 from eqnet.stages.report import wording
 from eqnet.stages.report.load import Artifact
 from eqnet.stages.report.tables.table import Cell, Row, Table, columns, number, plain
