@@ -1,12 +1,14 @@
 """Whether a search pays: the subnet that it finds against simpler ways to the same budget.
 
-    python benchmarks/search_pays.py [--json FILE] [--budgets 3 4] [--seeds 3] [--measured 8]
+    python benchmarks/search_pays.py [--json FILE] [--budgets 3 4] [--seeds 3] [--measured 16]
 
 On a supernet with an accuracy predictor (the bundled one), at equal average bits (of weights and of
 activations alike) and, with --bitops, at the BitOPs of the uniform subnet of so many bits:
 
-- searched: NSGA-II over predicted accuracy, and the uniform subnet as one to beat, as `eqnet
-  search`
+- searched: as `eqnet search`: NSGA-II over predicted accuracy, three quarters of the subnets
+  measured in rounds to correct the predictor, the rest after the last search, and the uniform
+  subnet as one to beat
+- searched once: with the predictor as it is
 - uniform: these bits everywhere (first and last layer 8)
 - random: random subnets within the budget
 - greedy: bits by what each layer costs alone, predicted, over a range of exchange rates
@@ -24,8 +26,9 @@ import datetime
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,8 +43,10 @@ from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.progress import Silent
 from eqnet.spec.subnet import SubnetSpec
 from eqnet.stages.search.accuracy.cqap import load_cqap
-from eqnet.stages.search.accuracy.features import feature_size
+from eqnet.stages.search.accuracy.features import encode, feature_size
+from eqnet.stages.search.accuracy.refined import Point, Refined
 from eqnet.stages.search.evolution.explore import explore
+from eqnet.stages.search.evolution.refining import refined_search
 from eqnet.stages.search.evolution.seeds import Sensitivities
 from eqnet.stages.search.fronts.choosing import most_accurate
 from eqnet.stages.search.journal import Journal
@@ -56,7 +61,7 @@ from eqnet.supernet.session import Session, open_session
 PROFILE = "custom_lowbit"
 POPULATION, GENERATIONS = 100, 100
 RESAMPLES = 2000
-WAYS = ("searched", "uniform", "random", "greedy", "integer programming")
+WAYS = ("searched", "searched once", "uniform", "random", "greedy", "integer programming")
 
 
 class Row(NamedTuple):
@@ -104,9 +109,22 @@ class Judge:
             self.known[key] = kl_divergence(self.reference, found).numpy(), right
         return self.known[key]
 
+    def point(self, spec: SubnetSpec) -> Point:
+        """What a predictor is corrected by."""
+        kl, right = self(spec)
+        features = encode(self.session.supernet.info, spec)
+        return Point(features, float(kl.mean()), float(right.mean()))
 
-def proposals(way: str, scorer: Scorer, bits: int, count: int, seed: int) -> list[Genome]:
-    """At most `count` genomes within the budgets, the most promising first."""
+
+def proposals(
+    way: str,
+    scorer: Scorer,
+    point: Callable[[SubnetSpec], Point],
+    bits: int,
+    count: int,
+    seed: int,
+) -> list[Genome]:
+    """At most `count` genomes within the budgets, to be measured. point: measures a subnet."""
     space = scorer.space
     uniform = uniform_of(space, bits)
     if way == "uniform":
@@ -122,17 +140,38 @@ def proposals(way: str, scorer: Scorer, bits: int, count: int, seed: int) -> lis
         best = np.argsort(-scorer.score(greedy).accuracy, kind="stable")[:count]
         return rows(greedy[best])
     with tempfile.TemporaryDirectory() as scratch:
-        outcome = explore(
-            scorer,
-            within_all(space, scorer.budgets, scorer.totals.cost),
-            Journal.open(Path(scratch), resume=False),
+        journal = Journal.open(Path(scratch), resume=False)
+        find = partial(
+            explore,
+            anchor=within_all(space, scorer.budgets, scorer.totals.cost),
+            journal=journal,
             generations=GENERATIONS,
             population=POPULATION,
             seed=seed,
             progress=Silent(),
         )
-    found = most_accurate(outcome.candidates, count - 1)
-    return list(dict.fromkeys([*(one.genome for one in found), uniform]))
+        if way == "searched once":
+            found = [one.genome for one in most_accurate(find(scorer).candidates, count - 1)]
+            return list(dict.fromkeys([*found, uniform]))
+        assert isinstance(scorer.predictor, Refined)
+        known: dict[Genome, None] = {}
+
+        def measured(genomes: Sequence[Genome]) -> list[Point]:
+            known.update(dict.fromkeys(genomes))
+            return [point(space.subnet(genome)) for genome in genomes]
+
+        last = refined_search(
+            scorer.predictor,
+            scorer,
+            find,
+            measured,
+            journal,
+            count=3 * count // 4,
+            first=[uniform],
+        )
+    ordered = most_accurate(last.outcome.candidates, len(last.outcome.candidates))
+    fresh = [one.genome for one in ordered if one.genome not in known]
+    return [*known, *fresh][:count]
 
 
 def uniform_of(space: Space, bits: int) -> Genome:
@@ -214,7 +253,7 @@ def scorer_of(session: Session, bits: int, kind: str) -> Scorer:
     if kind == "bitops":
         budgets = {"cost": cost(uniform)}
     cqap = load_cqap(session.folder, session.identity, feature_size(info))
-    return Scorer(space, cqap, cost, budgets)
+    return Scorer(space, Refined(cqap), cost, budgets)
 
 
 def compare(
@@ -232,7 +271,7 @@ def compare(
                 searched: tuple[NDArray[np.float64], NDArray[np.bool_]] | None = None
                 for way in WAYS:
                     started = time.perf_counter()
-                    genomes = proposals(way, scorer, bits, options.measured, seed)
+                    genomes = proposals(way, scorer, validation.point, bits, options.measured, seed)
                     specs = [scorer.space.subnet(genome) for genome in genomes]
                     best = min(specs, key=lambda spec: float(validation(spec)[0].mean()))
                     kl, right = test(best)
@@ -268,7 +307,7 @@ def main() -> None:
     parser.add_argument("--budgets", type=int, nargs="+", default=[3, 4], help="bits")
     parser.add_argument("--bitops", action="store_true", help="at equal BitOPs as well")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--measured", type=int, default=8, help="subnets that each may measure")
+    parser.add_argument("--measured", type=int, default=16, help="subnets that each may measure")
     parser.add_argument("--validation", type=int, default=2000, help="images")
     parser.add_argument("--images", type=int, default=10_000, help="test images")
     options = parser.parse_args()

@@ -16,7 +16,7 @@ def front_table(report: SearchReport) -> Table:
     """The Pareto front, a numbered row for each point, the chosen one marked."""
     from eqnet.cli.output import table
 
-    columns = ["#", "predicted", "measured", f"cost ({report.unit})", "KiB", "G bitops"]
+    columns = ["#", "predicted", "measured", "KL", f"cost ({report.unit})", "KiB", "G bitops"]
     columns += ["weight bits", "activation bits"]
     rows = table(f"Pareto front of {report.profile}", (*columns, ""), columns)
     best = report.best.sha256()
@@ -48,6 +48,7 @@ def _cells(point: FrontPoint) -> list[str]:
     return [
         share(point.accuracy_predicted),
         "-" if measured is None else share(measured.accuracy),
+        "-" if measured is None else _number(measured.kl),
         f"{point.cost:.4g}",
         _number(point.size_kib),
         _number(point.bitops),
