@@ -1,7 +1,7 @@
 """eqnet installed and used in clean environments: Pythons x extras x lowest and highest releases.
 
     make matrix
-    python benchmarks/reliability/install_matrix.py --python python3.11 python3.13 \\
+    python tests/tools/install_matrix.py --python python3.11 python3.13 \\
         --only board all --json runs/matrix.jsonl
 
 Builds the wheel and the sdist once and exports two artifacts of the bundled supernet. Each row is

@@ -18,6 +18,7 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -124,7 +125,7 @@ def imports(*modules: str) -> None:
         importlib.import_module(name)
 
 
-JOBS = {
+JOBS: dict[str, Callable[..., object]] = {
     "board": board,
     "train": train,
     "all": everything,
