@@ -12,6 +12,7 @@ and did not fail are not run again: remove the file when pyproject.toml has chan
 where a row failed.
 
 `skipped: no wheel` is a release without a wheel for that Python and machine: nothing is compiled.
+`skipped: not to be had here`: TensorRT's packages are sources that fetch wheels from elsewhere.
 With `--uv` (a path, or `uv`) that tool installs instead of pip, in a tenth of the time.
 """
 
@@ -39,8 +40,8 @@ VERSIONS = ("lowest", "highest")
 NO_WHEEL = re.compile(r"no matching distribution|no (usable )?wheels?\b|building .* disabled", re.I)
 # Told in the table; the others are in the file of --json.
 SHOWN = ("torch", "onnx", "onnxruntime", "openvino", "numpy")
-# Published as a source that fetches its wheels.
-FROM_SOURCE = {"tensorrt"}
+# Published as a source that fetches its wheels elsewhere, where that can be reached.
+FROM_SOURCE = {"tensorrt", "tensorrt-rtx"}
 # The work of a row, see install_smoke.py; a row that is not here imports these modules.
 JOBS = {
     "board": "board",
@@ -167,13 +168,19 @@ class Environment:
         run(self.python, "-P", SMOKE, *job, cwd=scratch)
 
 
+def why_not(what: str, told: str) -> str:
+    """What an installation that an installer refused is called."""
+    if NO_WHEEL.search(told):
+        return "skipped: no wheel"
+    return "skipped: not to be had here" if what in FROM_SOURCE else "failed: install"
+
+
 def attempt(environment: Environment, what: str, versions: str, minor: str, built: Built) -> str:
     """The result of a row: install, then work."""
     try:
         environment.install(what, versions, minor, built)
     except RefusedError as refusal:
-        none = NO_WHEEL.search(str(refusal))
-        return f"{'skipped: no wheel' if none else 'failed: install'}: {refusal.line()}"
+        return f"{why_not(what, str(refusal))}: {refusal.line()}"
     try:
         environment.work(what, built)
     except RefusedError as refusal:
