@@ -64,10 +64,11 @@ MODULES = {
 class RefusedError(Exception):
     """A command that ended badly, with all that it wrote."""
 
-    def line(self) -> str:
-        """What fits into a table: the last line."""
+    def line(self, pattern: str = "") -> str:
+        """What fits into a table: the first line that tells by the pattern, else the last one."""
         lines = [line.strip() for line in str(self).splitlines() if line.strip()]
-        return lines[-1].replace("|", "/")[:200]
+        telling = [line for line in lines if pattern and re.search(pattern, line, re.I)]
+        return (telling or lines[-1:])[0].replace("|", "/")[:200]
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,7 @@ def attempt(environment: Environment, what: str, versions: str, minor: str, buil
     try:
         environment.install(what, versions, minor, built)
     except RefusedError as refusal:
-        return f"{why_not(what, str(refusal))}: {refusal.line()}"
+        return f"{why_not(what, str(refusal))}: {refusal.line('error|failed|because')}"
     try:
         environment.work(what, built)
     except RefusedError as refusal:

@@ -16,7 +16,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from install_matrix import JOBS, MODULES
+from install_matrix import JOBS, MODULES, RefusedError, why_not
 from install_pins import constraints, extras, lowest, project, requirements
 from packaging.requirements import Requirement
 from packaging.version import Version
@@ -253,6 +253,36 @@ def test_every_dependency_says_its_lowest_release() -> None:
 def test_the_matrix_tries_every_extra() -> None:
     assert JOBS.keys() | MODULES.keys() == {"board", "sdist", *extras(project())}
     assert not JOBS.keys() & MODULES.keys()
+
+
+@pytest.mark.parametrize(
+    ("what", "told", "called", "line"),
+    [
+        (
+            "board",
+            "Collecting numpy\nERROR: No matching distribution found for numpy==1.26\n[notice]",
+            "skipped: no wheel",
+            "ERROR: No matching distribution found for numpy==1.26",
+        ),
+        (
+            "all",
+            "  x No solution found:\n  Because pyyaml==6.0 has no usable wheels and eqnet needs it",
+            "skipped: no wheel",
+            "Because pyyaml==6.0 has no usable wheels and eqnet needs it",
+        ),
+        ("all", "error: HTTP status 500\nhint: again", "failed: install", "error: HTTP status 500"),
+        (
+            "tensorrt",
+            "error: Failed to build `libs`\n\nhint: a problem",
+            "skipped: not to be had here",
+            "error: Failed to build `libs`",
+        ),
+    ],
+)
+def test_a_refused_installation_is_told_apart(what: str, told: str, called: str, line: str) -> None:
+    assert why_not(what, told) == called
+    assert RefusedError(told).line("error|failed|because") == line
+    assert RefusedError(told).line() == told.splitlines()[-1].strip()
 
 
 def test_no_room_is_too_large():
