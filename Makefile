@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 EXTRAS := all,dev,docs,tensorrt-rtx
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-full fuzz chaos golden lint docs picture format bundle clean
+.PHONY: help install demo test test-full fuzz chaos matrix golden lint docs picture format bundle clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,10 @@ fuzz: $(STAMP)  ## Damaged files for every reader: hours; FUZZ_ARGS="--inputs 10
 
 chaos: $(STAMP)  ## Kill export, verify and bench at random moments; nothing may be lost
 	$(BIN)/python benchmarks/reliability/chaos.py $(CHAOS_ARGS)
+
+# Other interpreters and fewer rows: MATRIX_ARGS="--python python3.11 python3.13 --only board all"
+matrix: $(STAMP)  ## Install into clean environments, lowest and highest releases: GBs, an hour
+	$(BIN)/python tests/tools/install_matrix.py $(MATRIX_ARGS)
 
 golden: $(STAMP)  ## Write the golden graphs of tests/golden anew, to be reviewed as a diff
 	$(BIN)/python tests/tools/golden_graphs.py

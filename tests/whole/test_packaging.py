@@ -1,14 +1,25 @@
-"""What is installed: what imports without torch, how little the command line loads, the wheel."""
+"""What is installed: what imports without torch, how little the command line loads, wheel, sdist.
+
+Installations from an index are tried by `make matrix` (tests/tools/install_matrix.py).
+"""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import sysconfig
+import tarfile
 import tomllib
+import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+from install_matrix import JOBS, MODULES, RefusedError, why_not
+from install_pins import constraints, extras, lowest, project, requirements
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -84,13 +95,22 @@ def test_every_entry_point_exists() -> None:
         assert done.returncode == 0, f"{target}: {done.stderr}"
 
 
+def build(target: str, source: Path, folder: Path) -> Path:
+    """The distribution that hatchling makes of a source tree."""
+    command = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(folder)]
+    subprocess.run(command, cwd=source, check=True, capture_output=True)
+    (path,) = folder.iterdir()
+    return path
+
+
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    folder = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    (path,) = folder.glob("*.whl")
-    return zipfile.ZipFile(path)
+def wheel_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build("wheel", ROOT, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def wheel(wheel_file: Path) -> zipfile.ZipFile:
+    return zipfile.ZipFile(wheel_file)
 
 
 def in_tree(folder: Path, prefix: str) -> set[str]:
@@ -134,6 +154,135 @@ print([load_profile(name).name for name in builtin_profiles()])
     done = python(code, str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "'openvino_asym'" in done.stdout
+
+
+def test_the_sdist_makes_the_same_wheel(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    sdist = build("sdist", ROOT, tmp_path / "sdist")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path / "source", filter="data")
+    (source,) = (tmp_path / "source").iterdir()
+    for name in ("tests/conftest.py", "examples/own_network.py", "Makefile", ".ci/run"):
+        assert (source / name).is_file(), name
+    made = zipfile.ZipFile(build("wheel", source, tmp_path / "wheel"))
+    contents = [{item.filename: item.CRC for item in file.infolist()} for file in (wheel, made)]
+    assert contents[0] == contents[1]
+
+
+# A module of the new environment that lets no torch be found, though it borrows the packages of
+# the one that runs the tests.
+HIDE_TORCH = """
+import sys
+
+class Hide:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Hide())
+"""
+
+
+@pytest.fixture
+def board(wheel_file: Path, tmp_path: Path) -> Path:
+    """The programs of an environment into which pip installed the wheel; it has no torch."""
+    venv.create(tmp_path / "board", with_pip=False, symlinks=True)
+    programs = tmp_path / "board" / "bin"
+    pip = [sys.executable, "-m", "pip", "--python", str(programs / "python"), "install", "--quiet"]
+    pip += ["--no-deps", "--no-index", "--no-compile", str(wheel_file)]
+    subprocess.run(pip, check=True, capture_output=True)
+    (packages,) = (tmp_path / "board").glob("lib/python*/site-packages")
+    (packages / "hide_torch.py").write_text(HIDE_TORCH, encoding="utf-8")
+    borrowed = f"import hide_torch\n{sysconfig.get_path('purelib')}\n"
+    (packages / "borrowed.pth").write_text(borrowed, encoding="utf-8")
+    return programs
+
+
+def test_an_installed_board_verifies_and_names_what_it_lacks(
+    board: Path, artifact: Path, tmp_path: Path
+) -> None:
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        command = [str(board / arguments[0]), *arguments[1:]]
+        return subprocess.run(
+            command, cwd=tmp_path, env=alone, capture_output=True, text=True, check=False
+        )
+
+    where = call("python", "-c", "import eqnet; print(eqnet.__file__)")
+    assert str(board.parent) in where.stdout
+    verified = call("eqnet", "verify", str(artifact))
+    assert verified.returncode == 0, verified.stderr
+    assert "passed" in verified.stdout
+    refused = call("eqnet", "export", "--profile", "onnxruntime_x86")
+    assert refused.returncode == 10, refused.stderr
+    assert "pip install 'eqnet[train]'" in refused.stderr
+
+
+MARKED = ["numpy>=1.26", "numpy>=2.1; python_version >= '3.13'"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "python", "pins"),
+    [
+        (MARKED, "3.12", {"numpy": "1.26"}),
+        (MARKED, "3.13", {"numpy": "2.1"}),
+        (MARKED[::-1], "3.13", {"numpy": "2.1"}),
+        (["torch>=2.9,<3", "onnx==1.19"], "3.11", {"torch": "2.9", "onnx": "1.19"}),
+        (["rtx>=1.4; sys_platform == 'none'"], "3.11", {}),
+    ],
+)
+def test_the_lowest_claimed_release_is_the_highest_bound_that_holds(
+    lines: list[str], python: str, pins: dict[str, str]
+) -> None:
+    found = lowest(map(Requirement, lines), {"python_version": python})
+    assert found == {name: Version(version) for name, version in pins.items()}
+    assert constraints(found) == "".join(f"{n}=={v}\n" for n, v in sorted(pins.items()))
+
+
+def test_a_claim_without_a_lowest_release_is_refused() -> None:
+    with pytest.raises(ValueError, match="typer<1: no lower bound"):
+        lowest([Requirement("typer<1")], {})
+
+
+def test_every_dependency_says_its_lowest_release() -> None:
+    claimed = requirements(project())
+    names = {line.name for line in claimed}
+    assert {"numpy", "torch", "openvino", "tensorrt", "matplotlib"} <= names
+    assert set(lowest(claimed, {"python_version": "3.13"})) <= names
+
+
+def test_the_matrix_tries_every_extra() -> None:
+    assert JOBS.keys() | MODULES.keys() == {"board", "sdist", *extras(project())}
+    assert not JOBS.keys() & MODULES.keys()
+
+
+@pytest.mark.parametrize(
+    ("what", "told", "called", "line"),
+    [
+        (
+            "board",
+            "Collecting numpy\nERROR: No matching distribution found for numpy==1.26\n[notice]",
+            "skipped: no wheel",
+            "ERROR: No matching distribution found for numpy==1.26",
+        ),
+        (
+            "all",
+            "  x No solution found:\n  Because pyyaml==6.0 has no usable wheels and eqnet needs it",
+            "skipped: no wheel",
+            "Because pyyaml==6.0 has no usable wheels and eqnet needs it",
+        ),
+        ("all", "error: HTTP status 500\nhint: again", "failed: install", "error: HTTP status 500"),
+        (
+            "tensorrt",
+            "error: Failed to build `libs`\n\nhint: a problem",
+            "skipped: not to be had here",
+            "error: Failed to build `libs`",
+        ),
+    ],
+)
+def test_a_refused_installation_is_told_apart(what: str, told: str, called: str, line: str) -> None:
+    assert why_not(what, told) == called
+    assert RefusedError(told).line("error|failed|because") == line
+    assert RefusedError(told).line() == told.splitlines()[-1].strip()
 
 
 def test_no_room_is_too_large():
