@@ -1,7 +1,7 @@
 """kill -9 over the commands: no half file, none lost, nothing left after the next run.
 
     make chaos
-    python benchmarks/reliability/chaos.py [--kills 80] [--only export ...] [--seed 0]
+    OMP_NUM_THREADS=1 python benchmarks/reliability/chaos.py [--kills 80] [--only export ...] [--seed 0]
 
 Each command runs in forks of this process, on a network of 200 weights (`tiny.py`). It is killed
 just before and just after every call by which a file or folder gets or loses its name or is put
@@ -18,7 +18,6 @@ artifact must be whole.
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import sys
 import tempfile
@@ -27,13 +26,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-import forks  # noqa: E402  # beside this file
-import pairs  # noqa: E402
-import tiny  # noqa: E402
-from forks import Point, ask, start  # noqa: E402
-from scenes import SCENES, Scene, World  # noqa: E402
+import forks
+import pairs
+from forks import Point, start
+from scenes import SCENES, Scene, World
 
 LATEST = 1.05  # share of a run's duration up to which a random kill may come
 
@@ -81,7 +77,9 @@ def killed(scene: Scene, world: World, kill: Kill) -> bool:
     return run.wait().killed
 
 
-def torment(scene: Scene, world: World, kills: int, seed: int, told: Callable[[str], None]) -> Counts:
+def torment(
+    scene: Scene, world: World, kills: int, seed: int, told: Callable[[str], None]
+) -> Counts:
     """Kill a command so many times, or as often as it has points."""
     found, rng = Counts(), random.Random(f"{seed}/{scene.name}")
     scene.prepare(world)
@@ -130,8 +128,9 @@ def main() -> int:
 def _killed(world: World, names: list[str], arguments: argparse.Namespace) -> int:
     wrong = 0
     if names:
-        print("| command | kills | before its end | points | not whole | lost | left over | seconds |")
-        print("|---|---|---|---|---|---|---|---|", flush=True)
+        columns = ("command", "kills", "before its end", "points", "not whole", "lost")
+        print("|", " | ".join((*columns, "left over", "seconds")), "|")
+        print("|---" * 8 + "|", flush=True)
     for name in names:
         begin = time.perf_counter()
         found = torment(SCENES[name], world, arguments.kills, arguments.seed, _tell)
@@ -147,5 +146,4 @@ def _tell(line: str) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     sys.exit(main())

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import onnx
 from artifacts import profile, rewrite, write_artifact
+from eqnet_exporters.lowbit.integer import integer_program
+from eqnet_exporters.lowbit.layers import packed_tensors
 from graphs import inputs, residual_net
 from mutations import damaged, flipped, written
 from readers import Make, Reader, binary_file
@@ -24,8 +26,6 @@ from eqnet.backend.lowbit.packed import read_packed, write_packed
 from eqnet.spec.manifest import MANIFEST, MODEL
 from eqnet.stages.inspect import run as inspecting
 from eqnet.stages.inspect.survey import survey
-from eqnet_exporters.lowbit.integer import integer_program
-from eqnet_exporters.lowbit.layers import packed_tensors
 
 IR_FILES = ("model.xml", "model.bin")
 

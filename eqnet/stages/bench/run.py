@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from eqnet.backend.artifact import check_files, read_manifest
 from eqnet.backend.discovery import find_exporter
+from eqnet.backend.disk.replaced import read_as_one
 from eqnet.backend.machine.host import describe_host
 from eqnet.backend.machine.isa import foreign_isa
 from eqnet.backend.machine.timing import paired_ratio, summarize_samples
@@ -15,7 +18,7 @@ from eqnet.backend.protocol import HostLimit, cpu_of, host_limit
 from eqnet.spec.errors import UsageError, VerificationError
 from eqnet.spec.hardware.limits import BATCH, REPEATS, THREADS
 from eqnet.spec.hardware.profile import BenchRules
-from eqnet.spec.manifest import Manifest
+from eqnet.spec.manifest import MANIFEST, Manifest
 from eqnet.spec.progress import Progress, Silent
 from eqnet.spec.reports import BenchReport
 from eqnet.stages.bench.gate import gate, read_baseline
@@ -45,12 +48,26 @@ def bench(
     ArtifactError for a damaged folder, UsageError for settings outside their range or a
     baseline of something else (`read_baseline`), and VerificationError where this CPU computes
     the artifact otherwise than its target and the classes differ: wrong results have no latency.
+    Where another process replaces the artifact meanwhile, the new one is timed.
     """
-    manifest = read_manifest(artifact)
-    check_files(artifact, manifest)
-    rules = _rules(manifest.profile.bench, repeats, batch, threads)
     if max_regression < 0:
         raise UsageError(f"max_regression {max_regression} (allowed: 0 or more)")
+    settings = partial(_rules, repeats=repeats, batch=batch, threads=threads)
+    run = partial(_bench, artifact, baseline, max_regression, settings, seed, progress)
+    return read_as_one(artifact / MANIFEST, run)
+
+
+def _bench(
+    artifact: Path,
+    baseline: Path | None,
+    max_regression: float,
+    settings: Callable[[BenchRules], BenchRules],
+    seed: int,
+    progress: Progress | None,
+) -> BenchReport:
+    manifest = read_manifest(artifact)
+    check_files(artifact, manifest)
+    rules = settings(manifest.profile.bench)
     host = describe_host()
     before = None
     if baseline is not None:
