@@ -170,10 +170,11 @@ def _watch(point: Point | None) -> list[str]:
             calls.append(name)
             if point == Point(number, after=False):
                 os.kill(os.getpid(), signal.SIGKILL)
-            result = real(*arguments, **options)
-            if point == Point(number, after=True):
-                os.kill(os.getpid(), signal.SIGKILL)
-            return result
+            try:
+                return real(*arguments, **options)
+            finally:  # after a call that failed too, such as a mkdir of what is there
+                if point == Point(number, after=True):
+                    os.kill(os.getpid(), signal.SIGKILL)
 
         return call
 
