@@ -8,11 +8,11 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+import tiny
 import yaml
 from artifacts import pixels, profile, write_artifact
 from graphs import residual_net
 from mutations import damaged, flipped, written
-from nets import small_supernet
 from readers import Make, Reader, json_file
 from report_samples import benched, search_report, verified
 
@@ -34,6 +34,7 @@ from eqnet.stages.search.journal import STATE_FILE, Journal, State
 from eqnet.stages.train.recipe import load_recipe, recipes_dir
 from eqnet.subnets.build import PAPER_STYLE, uniform
 from eqnet.supernet.checkpoint import SUPERNET_FILE
+from eqnet.supernet.supernet import Supernet
 
 
 def _yaml(folder: Path, home: Path, read: Callable[[Path], object]) -> Reader:
@@ -156,7 +157,7 @@ def journals(folder: Path) -> Reader:
 
 def latencies(folder: Path) -> Reader:
     """latency.PROFILE.json, and what it predicts."""
-    path, info = folder / "latency.json", small_supernet().info
+    path, info = folder / "latency.json", Supernet(tiny.network(2, 1).eval(), tiny.SHAPE).info
     spec = uniform(info, PAPER_STYLE, Form(), 8, 8)
     content = {
         "setting": {

@@ -24,8 +24,6 @@ from eqnet.stages.train.state import load_state, save_state
 from eqnet.supernet.checkpoint import SUPERNET_FILE, Header, load_supernet, save_supernet
 from eqnet.supernet.supernet import Supernet
 
-SHAPE = (1, tiny.SIDE, tiny.SIDE)
-
 
 def parities(folder: Path) -> Reader:
     """Stored images and logits."""
@@ -82,14 +80,14 @@ def supernets(folder: Path) -> Reader:
     """Supernets, built again by what their header says."""
     header = Header(
         model=tiny.SOURCE,
-        input_shape=SHAPE,
+        input_shape=tiny.SHAPE,
         classes=2,
         dataset="image_folder",
         method="elastic",
         seed=0,
     )
     torch.manual_seed(0)
-    save_supernet(folder, Supernet(tiny.network(2, 1).eval(), SHAPE), header)
+    save_supernet(folder, Supernet(tiny.network(2, 1).eval(), tiny.SHAPE), header)
     path = folder / SUPERNET_FILE
     return headed_file(path, path.read_bytes(), lambda: load_supernet(folder, allow_code=True)[2])
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 SIDE = 8
+SHAPE = (1, SIDE, SIDE)
 SOURCE = "tiny:network"
 # The one profile of x86 CPUs that every one of them computes exactly, and a low-bit one to search.
 PROFILE, SEARCHED = "onnxruntime_avx2", "custom_lowbit"

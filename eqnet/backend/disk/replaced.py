@@ -40,6 +40,6 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
     """What no other file has that was there before; None where there is none."""
     try:
         status = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # also of no path, such as one with a null byte
         return None
     return status.st_dev, status.st_ino, status.st_mtime_ns
