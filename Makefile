@@ -38,10 +38,10 @@ test-full: $(STAMP)  ## Run the tests and the whole product of quantization form
 	$(PYTEST) --dist loadscope $(PYTEST_ARGS)
 
 fuzz: $(STAMP)  ## Damaged files for every reader: hours; FUZZ_ARGS="--inputs 1000" for less
-	$(BIN)/python benchmarks/reliability/fuzz.py $(FUZZ_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/reliability/fuzz.py $(FUZZ_ARGS)
 
-chaos: $(STAMP)  ## Kill export, verify and bench at random moments; nothing may be lost
-	$(BIN)/python benchmarks/reliability/chaos.py $(CHAOS_ARGS)
+chaos: $(STAMP)  ## Kill five commands at every rename, and run two at once; nothing may be lost
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/reliability/chaos.py $(CHAOS_ARGS)
 
 golden: $(STAMP)  ## Write the golden graphs of tests/golden anew, to be reviewed as a diff
 	$(BIN)/python tests/tools/golden_graphs.py

@@ -1,6 +1,7 @@
 """An artifact that another process replaces while it is read, or while a report is written."""
 
 import errno
+import os
 import shutil
 import tempfile
 
@@ -164,18 +165,21 @@ def test_damage_is_told_at_once(tmp_path):
 
 
 @pytest.mark.parametrize("exchanged", [True, False])
-def test_a_report_follows_into_the_folder_that_took_the_place(replaced, monkeypatch, exchanged):
+@pytest.mark.parametrize(("module", "name"), [(tempfile, "mkstemp"), (os, "fchmod"), (os, "fsync")])
+def test_a_report_follows_into_the_folder_that_took_the_place(
+    replaced, monkeypatch, exchanged, module, name
+):
     if not exchanged:
         monkeypatch.setattr(exchange, "exchange", lambda *_: False)
-    made = tempfile.mkstemp
+    real = getattr(module, name)
 
-    def make(*arguments):
-        found = made(*arguments)
-        monkeypatch.setattr(tempfile, "mkstemp", made)
+    def once(*arguments):
+        monkeypatch.setattr(module, name, real)
+        found = real(*arguments)
         replaced.now()
         return found
 
-    monkeypatch.setattr(tempfile, "mkstemp", make)
+    monkeypatch.setattr(module, name, once)
     reports = {replaced.folder / name: name for name in ("verify.json", "bench.json")}
     write_files(reports)
     assert replaced.times == 1
