@@ -111,10 +111,11 @@ def import_all() -> None:
     for name in ("eqnet.cli.app", "eqnet_exporters.onnxruntime", "eqnet_exporters.lowbit"):
         importlib.import_module(name)
     from torch.onnx._internal.exporter._registration import ONNXRegistry
-    from tqdm import tqdm
+    from tqdm import tqdm  # type: ignore[import-untyped]
 
     # A second of each export, and the same each time: what ONNX torch's operators become.
-    ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))
+    once = staticmethod(functools.cache(ONNXRegistry.from_torchlib))
+    setattr(ONNXRegistry, "from_torchlib", once)  # noqa: B010  # what mypy lets nobody assign
     tqdm.monitor_interval = 0  # a thread
 
 

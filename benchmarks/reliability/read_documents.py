@@ -22,13 +22,14 @@ from eqnet.spec.hardware.load import load_profile, profiles_dir
 from eqnet.spec.inputs import Inputs
 from eqnet.spec.latency.file import LatencyFile, read_latency
 from eqnet.spec.manifest import MANIFEST
+from eqnet.spec.reports import BenchReport, VerifyReport
 from eqnet.spec.scheme import Form
 from eqnet.spec.seal import sealed
 from eqnet.spec.subnet import load_subnet
 from eqnet.stages.bench import bench
 from eqnet.stages.bench.gate import read_baseline
 from eqnet.stages.quantize.settings import RECORD, Settings, read_record, write_record
-from eqnet.stages.report.load import BenchReport, VerifyReport, read_model, read_training
+from eqnet.stages.report.load import read_model, read_training
 from eqnet.stages.search.fronts.stored import read_report
 from eqnet.stages.search.journal import STATE_FILE, Journal, State
 from eqnet.stages.train.recipe import load_recipe, recipes_dir

@@ -20,6 +20,7 @@ from eqnet.data.idx import read_idx, write_idx
 from eqnet.models.weights import load_weights
 from eqnet.spec.manifest import PARITY, Preprocessing
 from eqnet.stages.search.accuracy import cqap, labels
+from eqnet.stages.search.accuracy.features import CODES
 from eqnet.stages.train.state import load_state, save_state
 from eqnet.supernet.checkpoint import SUPERNET_FILE, Header, load_supernet, save_supernet
 from eqnet.supernet.supernet import Supernet
@@ -121,7 +122,7 @@ def predictors(folder: Path) -> Reader:
         logs=(-1.0, 1.0),
         accuracies=(0.9, 0.5),
     )
-    size = 5 * len(cqap.CODES) + 4
+    size = 5 * len(CODES) + 4
     members = nn.ModuleList([cqap._member(size + 5)])
     path = cqap.save_cqap(folder, cqap.Cqap(header, members))
     return headed_file(

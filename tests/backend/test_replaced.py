@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import tempfile
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from eqnet.backend.disk.replaced import TRIES, read_as_one
 from eqnet.backend.files import new_folder, write_file, write_files
 from eqnet.spec.errors import ArtifactError, OutputError
 from eqnet.spec.manifest import MANIFEST, MODEL, PARITY
+from eqnet.spec.outside.inspection import BackendFinding
 
 
 class Replaced:
@@ -86,7 +88,7 @@ class Silent:
         return {}
 
     def finding(self, name, layers):
-        return inspecting.BackendFinding(backend=name, verdict="skipped")
+        return BackendFinding(backend=name, verdict="skipped")
 
 
 MOMENTS = [
@@ -107,7 +109,7 @@ def test_the_new_artifact_is_read_as_one(replaced, monkeypatch, run, module, nam
         monkeypatch.setattr(inspecting, "Questions", Silent)
     new = read_manifest(replaced.other)
     replaced.around(monkeypatch, module, name, moment)
-    options = {"threads": 1}
+    options: dict[str, Any] = {"threads": 1}
     if run is benching.bench:
         options = {"repeats": 5}
     elif run is inspecting.inspect:
