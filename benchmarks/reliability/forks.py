@@ -29,7 +29,7 @@ WATCHED: tuple[tuple[Any, str], ...] = (
     (exchange, "exchange"),
 )
 RENAMES = frozenset({"replace", "rename", "exchange"})
-LATE = 60.0  # seconds after which a run hangs
+LATE = 600.0  # seconds after which a run hangs: an export alone takes 4 of computing
 
 
 @dataclass(frozen=True)
