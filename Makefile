@@ -39,10 +39,10 @@ test-full: $(STAMP)  ## Run the tests and the whole product of quantization form
 	$(PYTEST) --dist loadscope $(PYTEST_ARGS)
 
 fuzz: $(STAMP)  ## Damaged files for every reader: hours; FUZZ_ARGS="--inputs 1000" for less
-	$(BIN)/python benchmarks/reliability/fuzz.py $(FUZZ_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/reliability/fuzz.py $(FUZZ_ARGS)
 
-chaos: $(STAMP)  ## Kill export, verify and bench at random moments; nothing may be lost
-	$(BIN)/python benchmarks/reliability/chaos.py $(CHAOS_ARGS)
+chaos: $(STAMP)  ## Kill five commands at every rename, and run two at once; nothing may be lost
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/reliability/chaos.py $(CHAOS_ARGS)
 
 # Other interpreters and fewer rows: MATRIX_ARGS="--python python3.11 python3.13 --only board all"
 matrix: $(STAMP)  ## Install into clean environments, lowest and highest releases: GBs, an hour

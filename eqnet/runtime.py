@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -13,12 +14,13 @@ from numpy.typing import NDArray
 
 from eqnet.backend.artifact import check_files, read_manifest
 from eqnet.backend.discovery import find_exporter
+from eqnet.backend.disk.replaced import read_as_one
 from eqnet.backend.images import ARRAY_MODES, load_image, pixels_of, pixels_of_array
 from eqnet.backend.preprocess import preprocess
 from eqnet.backend.protocol import Array, Runner, host_limit
 from eqnet.backend.running import CheckedRunner
 from eqnet.spec.errors import HostWarning, UsageError
-from eqnet.spec.manifest import MODEL, Manifest, Preprocessing
+from eqnet.spec.manifest import MANIFEST, MODEL, Manifest, Preprocessing
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
@@ -128,15 +130,21 @@ def load(
     computes the artifact otherwise or by slower kernels than the one that it was exported for.
     """
     folder = Path(artifact)
+    opened = read_as_one(folder / MANIFEST, partial(_open, folder, optimize, threads, expect))
+    manifest = opened.manifest
+    limit = host_limit(find_exporter(manifest.backend), manifest.profile)
+    if limit is not None and optimize:
+        warnings.warn(f"{folder}: {limit.reason}", HostWarning, stacklevel=2)
+    return opened
+
+
+def _open(folder: Path, optimize: bool, threads: int | None, expect: str | None) -> Model:
     manifest = read_manifest(folder, expect=expect)
     check_files(folder, manifest)
     exporter = find_exporter(manifest.backend)
     reason = exporter.unavailable(manifest.profile)
     if reason is not None:
         raise UsageError(f"{folder}: backend '{manifest.backend}' cannot execute here: {reason}")
-    limit = host_limit(exporter, manifest.profile)
-    if limit is not None and optimize:
-        warnings.warn(f"{folder}: {limit.reason}", HostWarning, stacklevel=2)
     runner = exporter.open(
         folder / MODEL, optimize=optimize, threads=threads, profile=manifest.profile
     )

@@ -1,78 +1,114 @@
-"""kill -9 over the commands: no half artifact, none lost, nothing left after the next run.
+"""kill -9 over the commands: no half file, none lost, nothing left after the next run.
 
     make chaos
-    python benchmarks/reliability/chaos.py [--kills 80] [--only export ...] [--seed 0]
+    OMP_NUM_THREADS=1 python benchmarks/reliability/chaos.py [--kills 80] [--only export ...]
 
-Each command is run once to its end, for its duration. Then it is started `--kills` times in a
-folder that holds a whole artifact of the bundled supernet, and killed at a random moment of that
-duration. After each kill the artifact must verify; after the next whole run, no temporary file or
-folder may be there. Exits with 1 where that fails.
+Each command runs in forks of this process, on a network of 200 weights (`tiny.py`). It is killed
+just before and just after every call by which a file or folder gets or loses its name or is put
+on the disk (`forks.WATCHED`), and then at random moments, until there are `--kills`. After each
+kill what is there must be whole: the artifact passes, or every file of a training or a search can
+be read. Then it runs to its end: a training or a search with --resume must give, bit for bit, what
+one gave that was never killed; and no temporary file or folder may be there. Exits with 1 where
+any of this fails.
+
+Then two commands run at once on one artifact, --pairs times each pair: both must end well, and
+the artifact must be whole.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
-import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from eqnet.spec.errors import EqnetError
-from eqnet.stages.verify import verify
+import forks
+import pairs
+from forks import Point, start
+from scenes import SCENES, Scene, World
 
-PROFILE = "onnxruntime_x86"
-# A kill after these shares of a run: what a command writes, it writes at its end.
-EARLIEST, LATEST = 0.5, 1.05
-
-
-def commands(artifact: Path) -> dict[str, list[str]]:
-    """The command lines that write into an artifact's folder."""
-    return {
-        "export": ["export", "--profile", PROFILE, "--out", str(artifact), "--force"],
-        "verify": ["verify", str(artifact)],
-        "bench": ["bench", str(artifact), "--repeats", "5"],
-    }
+LATEST = 1.0  # share of a run's duration up to which a random kill may come
+MOST = 3  # times as many kills as are wanted, where random ones come too late
 
 
-def start(arguments: list[str]) -> subprocess.Popen[bytes]:
-    """The command in a process of its own, silent."""
-    command = [sys.executable, "-m", "eqnet", *arguments, "-q"]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+@dataclass
+class Counts:
+    """What was found of one command. left: temporaries after the next run."""
+
+    kills: int = 0
+    killed: int = 0
+    points: int = 0
+    not_whole: int = 0
+    lost: int = 0
+    left: int = 0
+
+    @property
+    def faults(self) -> int:
+        """All that must not be."""
+        return self.not_whole + self.lost + self.left
 
 
-def is_whole(artifact: Path) -> bool:
-    """Whether the artifact is there and passes."""
-    try:
-        return verify(artifact).verdict == "passed"
-    except EqnetError:
-        return False
+@dataclass(frozen=True)
+class Kill:
+    """At a point of the run, or after so many seconds."""
+
+    point: Point | None = None
+    delay: float = 0.0
 
 
-def names(folder: Path) -> set[str]:
-    """All that a folder holds, hidden files and folders included."""
-    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+def plan(calls: int, seconds: float, rng: random.Random) -> Iterator[Kill]:
+    """Every point from both sides, then random moments without end."""
+    for number in range(calls):
+        yield Kill(Point(number, after=False))
+        yield Kill(Point(number, after=True))
+    while True:
+        yield Kill(delay=rng.uniform(0, LATEST * seconds))
 
 
-def kill(name: str, folder: Path, kills: int, seed: int) -> tuple[int, int, int]:
-    """Kills, artifacts that were not whole after one, and files left after the next run."""
-    artifact, rng = folder / "artifact", random.Random(f"{seed}/{name}")
-    arguments = commands(artifact)[name]
-    begin = time.perf_counter()
-    start(arguments).wait()
-    duration, usual = time.perf_counter() - begin, names(folder)
-    killed = broken = 0
-    for _ in range(kills):
-        process = start(arguments)
-        time.sleep(duration * rng.uniform(EARLIEST, LATEST))
-        process.send_signal(signal.SIGKILL)
-        killed += process.wait() == -signal.SIGKILL
-        broken += not is_whole(artifact)
-    start(arguments).wait()
-    return killed, broken, len(names(folder) - usual)
+def killed(scene: Scene, world: World, kill: Kill) -> bool:
+    """Run the command and kill it; whether that was before its end."""
+    run = start(scene.command(world.folder), world.scratch, kill.point)
+    if kill.point is None:
+        time.sleep(kill.delay)
+        run.kill()
+    return run.wait().killed
+
+
+def torment(
+    scene: Scene, world: World, kills: int, seed: int, told: Callable[[str], None]
+) -> Counts:
+    """Kill a command so many times before its end, and at least at each of its points."""
+    found, rng = Counts(), random.Random(f"{seed}/{scene.name}")
+    scene.prepare(world)
+    whole = start(scene.command(world.folder), world.scratch).wait()
+    if whole.code or not forks.RENAMES & set(whole.calls):
+        raise RuntimeError(f"{scene.name}: a whole run gave {whole.code}, {whole.calls}")
+    usual, result = world.names(), scene.result(world)
+    found.points = len(whole.calls)
+    for kill in plan(len(whole.calls), whole.seconds, rng):
+        if found.kills >= 2 * found.points and (
+            found.killed >= kills or found.kills >= MOST * kills
+        ):
+            break
+        scene.prepare(world)
+        found.kills += 1
+        found.killed += killed(scene, world, kill)
+        problem = scene.problem(world)
+        found.not_whole += problem == "not whole"
+        again = start(scene.again(world.folder), world.scratch).wait()
+        if again.code or scene.result(world) != result or problem == "lost":
+            found.lost += 1
+            problem = problem or f"the next run gave {again.code}"
+        left = sorted(world.names() - usual)
+        found.left += bool(left)
+        if problem or left:
+            told(f"{scene.name}: {kill}: {problem}; left {left}")
+        world.clean(left)
+    return found
 
 
 def main() -> int:
@@ -81,20 +117,38 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--kills", type=int, default=80)
-    parser.add_argument("--only", nargs="+", choices=["export", "verify", "bench"])
+    parser.add_argument("--pairs", type=int, default=80, help="times of each of the 5 pairs")
+    parser.add_argument("--only", nargs="+", choices=[*SCENES, *pairs.PAIRS])
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    wrong = 0
-    print("| command | kills | before the end | not whole | left over |\n|---|---|---|---|---|")
-    for name in arguments.only or ("export", "verify", "bench"):
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = Path(scratch)
-            start(commands(folder / "artifact")["export"]).wait()
-            killed, broken, left = kill(name, folder, arguments.kills, arguments.seed)
-        shutil.rmtree(scratch, ignore_errors=True)
-        wrong += broken + left
-        print(f"| {name} | {arguments.kills} | {killed} | {broken} | {left} |", flush=True)
+    chosen = arguments.only or [*SCENES, *pairs.PAIRS]
+    with tempfile.TemporaryDirectory() as root:
+        world = World.build(Path(root))
+        wrong = _killed(world, [name for name in chosen if name in SCENES], arguments)
+        both = [name for name in chosen if name in pairs.PAIRS]
+        if both:
+            wrong += pairs.run(world, both, arguments.pairs, arguments.seed, _tell)
     return 1 if wrong else 0
+
+
+def _killed(world: World, names: list[str], arguments: argparse.Namespace) -> int:
+    wrong = 0
+    if names:
+        columns = ("command", "kills", "before its end", "points", "not whole", "lost")
+        print("|", " | ".join((*columns, "left over", "seconds")), "|")
+        print("|---" * 8 + "|", flush=True)
+    for name in names:
+        begin = time.perf_counter()
+        found = torment(SCENES[name], world, arguments.kills, arguments.seed, _tell)
+        row = (name, found.kills, found.killed, found.points, found.not_whole, found.lost)
+        seconds = f"{time.perf_counter() - begin:.0f}"
+        print("|", " | ".join(map(str, (*row, found.left, seconds))), "|", flush=True)
+        wrong += found.faults
+    return wrong
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,16 @@
     python benchmarks/reliability/fuzz.py [--inputs 50000] [--only profiles ...] [--seed 0]
 
 Each reader gets whole files of its kind, damaged at random by the seed. A fault is an exception
-that is not eqnet's, a message of several lines or without end, more than 10 seconds, or more than
-1 GiB. Exits with 1 where there is any. The first of each kind stays as a file in --keep.
+that is not eqnet's, a message of several lines or without end, more than 10 seconds, more than
+1 GiB, or, where a file has a hash or checksum, damaged content that is accepted. Exits with 1
+where there is any. The first of each kind stays as a file in --keep. With --log the outcomes are
+appended to a file, and inputs that stand there are not read again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import resource
 import signal
@@ -27,13 +30,20 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "tools"))
 
 from mutations import Whole  # noqa: E402  # readers need the tools of the tests
-from readers import READERS, Reader  # noqa: E402
+from read_documents import DOCUMENTS  # noqa: E402
+from read_graphs import GRAPHS  # noqa: E402
+from read_tensors import TENSORS  # noqa: E402
+from readers import Make, Reader  # noqa: E402
 
 from eqnet.spec.errors import EqnetError, one_line  # noqa: E402
 
+READERS: dict[str, Make] = {**DOCUMENTS, **GRAPHS, **TENSORS}
 SECONDS, MEMORY = 10, 1 << 30
+PATIENCE = 12
 LONGEST = 1500
 WHOLE = 20  # files that are not damaged, of each kind that a reader takes
+PART = 500  # inputs that are logged together
+FINE = ("accepted", "refused")
 
 
 class SlowError(Exception):
@@ -42,10 +52,16 @@ class SlowError(Exception):
 
 @contextmanager
 def limited() -> Iterator[None]:
-    """Within: at most `MEMORY` more than now, and SlowError after `SECONDS`."""
+    """Within: at most `MEMORY` more than now, and SlowError after `SECONDS` of computing.
+
+    A process that gets no processor may take longer, and one that sleeps: `PATIENCE` times.
+    """
+    begin, looks = time.process_time(), iter(range(1, PATIENCE))
 
     def late(number: int, frame: object) -> None:
-        raise SlowError
+        if time.process_time() - begin >= SECONDS or next(looks, None) is None:
+            raise SlowError
+        signal.alarm(SECONDS)
 
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     before = resource.getrlimit(resource.RLIMIT_AS)
@@ -61,42 +77,101 @@ def limited() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-def outcome(reader: Reader) -> str:
-    """What became of one file: "accepted", "refused", or a fault in words."""
+def outcome(reader: Reader, whole: list[object]) -> str:
+    """What became of one file: "accepted", "refused", or a fault in words.
+
+    whole: what the reader may give for a file that has a hash.
+    """
     try:
         with limited():
-            reader.read()
+            found = reader.read()
     except EqnetError as error:
         text = str(error)
         fine = "\n" not in text and text.isprintable() and len(text) <= LONGEST
         return "refused" if fine else f"message: {text[:80]!r}"
     except Exception as error:  # each is a fault
         return f"{type(error).__name__}: {one_line(error, 80)}"
+    if reader.hashed and found not in whole:
+        return "damaged content accepted"
     return "accepted"
 
 
-def fuzz(name: str, count: int, seed: int, keep: Path | None) -> Counter[str]:
-    """Outcomes of `count` damaged files for one reader."""
-    found: Counter[str] = Counter()
+def fuzz(name: str, numbers: range, seed: int, keep: Path | None) -> Iterator[tuple[int, str]]:
+    """The number and the outcome of each damaged file for one reader."""
+    seen: set[str] = set(FINE)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        reader, rng = READERS[name](folder), random.Random(f"{seed}/{name}")
+        reader = READERS[name](folder)
+        whole = []
         for number in range(WHOLE):
             reader.spoil(Whole(number))
-            reader.read()
-        for number in range(count):
-            reader.spoil(rng)
-            result = outcome(reader)
-            found[result] += 1
-            if keep is not None and found[result] == 1 and result not in ("accepted", "refused"):
+            found = reader.read()
+            if reader.hashed and found not in whole:
+                whole.append(found)
+        for number in numbers:
+            reader.spoil(random.Random(f"{seed}/{name}/{number}"))
+            result = outcome(reader, whole)
+            if keep is not None and result not in seen:
                 _keep(folder, keep / f"{name}-{number}")
-    return found
+            seen.add(result)
+            yield number, result
 
 
 def _keep(folder: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     newest = max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_mtime_ns)
     (target / newest.name).write_bytes(newest.read_bytes())
+
+
+class Log:
+    """Outcomes by reader: how many inputs are done, from 0, and in how many seconds."""
+
+    def __init__(self, path: Path | None, seed: int) -> None:
+        self.path, self.seed = path, seed
+        self.found: dict[str, Counter[str]] = {}
+        self.seconds: Counter[str] = Counter()
+        if path is not None and path.is_file():
+            for line in path.read_text().splitlines():
+                row = json.loads(line)
+                if row["seed"] == seed:
+                    self._count(row["reader"], Counter(row["outcomes"]), row["seconds"])
+
+    def done(self, name: str) -> int:
+        """Inputs of a reader that need not be read again."""
+        return self.found.get(name, Counter()).total()
+
+    def add(self, name: str, outcomes: Counter[str], seconds: float) -> None:
+        """Note the next inputs of a reader."""
+        self._count(name, outcomes, seconds)
+        if self.path is not None:
+            row = {"reader": name, "seed": self.seed, "outcomes": outcomes, "seconds": seconds}
+            with self.path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+
+    def _count(self, name: str, outcomes: Counter[str], seconds: float) -> None:
+        self.found.setdefault(name, Counter()).update(outcomes)
+        self.seconds[name] += seconds  # type: ignore[assignment]  # a Counter of floats
+
+    def faults(self, name: str) -> Counter[str]:
+        """What went wrong, and how often."""
+        return Counter({text: n for text, n in self.found[name].items() if text not in FINE})
+
+    def row(self, name: str) -> str:
+        """A line of the table."""
+        found = self.found[name]
+        counts = (found["refused"], found["accepted"], self.faults(name).total())
+        told = (name, found.total(), *counts, f"{self.seconds[name]:.0f}")
+        return f"| {' | '.join(map(str, told))} |"
+
+
+def run(name: str, count: int, log: Log, keep: Path | None) -> None:
+    """Give a reader what is left of `count` inputs."""
+    numbers, part, begin = range(log.done(name), count), Counter[str](), time.perf_counter()
+    for number, result in fuzz(name, numbers, log.seed, keep):
+        part[result] += 1
+        if part.total() == PART or number == count - 1:
+            log.add(name, part, time.perf_counter() - begin)
+            part, begin = Counter[str](), time.perf_counter()
 
 
 def main() -> int:
@@ -108,22 +183,16 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=sorted(READERS), default=sorted(READERS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="folder for the first file of each fault")
+    parser.add_argument("--log", type=Path, help="file that outcomes are appended to")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    faults = 0
+    faults, log = 0, Log(arguments.log, arguments.seed)
     print("| reader | inputs | refused | accepted | faults | seconds |\n|---|---|---|---|---|---|")
     for name in arguments.only:
-        start = time.perf_counter()
-        found = fuzz(name, arguments.inputs, arguments.seed, arguments.keep)
-        refused, accepted = found.pop("refused", 0), found.pop("accepted", 0)
-        wrong = sum(found.values())
-        faults += wrong
-        seconds = time.perf_counter() - start
-        print(
-            f"| {name} | {arguments.inputs} | {refused} | {accepted} | {wrong} | {seconds:.0f} |",
-            flush=True,
-        )
-        for text, times in found.most_common(5):
+        run(name, arguments.inputs, log, arguments.keep)
+        print(log.row(name), flush=True)
+        faults += log.faults(name).total()
+        for text, times in log.faults(name).most_common(5):
             print(f"  {times} x {text}", file=sys.stderr)
     return 1 if faults else 0
 

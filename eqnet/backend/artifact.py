@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 
 from eqnet.backend.discovery import find_exporter
 from eqnet.backend.disk.plain import problem_of, require_listed
+from eqnet.backend.disk.replaced import read_as_one
 from eqnet.backend.disk.temporaries import is_temporary_of
 from eqnet.backend.files import write_file
 from eqnet.backend.graph.external import external_files
@@ -115,6 +117,10 @@ def foreign_content(folder: Path) -> str | None:
 
     A manifest that says what belongs to it is enough, whatever its digest.
     """
+    return read_as_one(folder / MANIFEST, partial(_foreign, folder))
+
+
+def _foreign(folder: Path) -> str | None:
     try:
         manifest = _parsed(folder / MANIFEST, _read_json(folder))
     except ArtifactError:

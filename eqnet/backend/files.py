@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +14,7 @@ from eqnet.backend.disk.temporaries import remove_leftovers, temporary_file, tem
 from eqnet.spec.errors import OutputError
 
 CHUNK = 1 << 20
+TRIES = 20
 
 
 def sha256_file(path: Path) -> str:
@@ -46,10 +48,23 @@ def write_files(contents: Mapping[Path, bytes | str]) -> None:
 
     What cannot be written, as on a full disk, is found before any of them has changed. Missing
     parent folders are made. Of a link the file that it points to is written; what is no plain
-    file, such as ``/dev/stdout``, is written to. Raises OutputError with one line.
+    file, such as ``/dev/stdout``, is written to. Where another process puts a new folder in the
+    place of theirs meanwhile, they are written into that. Raises OutputError with one line.
     """
+    left = dict(contents)
+    for _ in range(TRIES):
+        left = _write_those(left)
+        if not left:
+            return
+    gone = FileNotFoundError(errno.ENOENT, "its folder was replaced again and again")
+    raise _refused(next(iter(left)), gone)
+
+
+def _write_those(contents: Mapping[Path, bytes | str]) -> dict[Path, bytes | str]:
+    """Write files; returns those whose temporaries went away with the folder they were in."""
+    left: dict[Path, bytes | str] = {}
     with contextlib.ExitStack() as stack:
-        ready: list[tuple[Path, Path]] = []
+        ready: list[tuple[Path, Path, Path]] = []
         for path, content in contents.items():
             data = content.encode() if isinstance(content, str) else content
             with _refusing(path):
@@ -57,11 +72,18 @@ def write_files(contents: Mapping[Path, bytes | str]) -> None:
                 if _takes_writes_only(path):
                     path.write_bytes(data)
                 else:
-                    ready.append((stack.enter_context(_written(target, data)), target))
-        for temporary, target in ready:
-            with _refusing(target):
-                temporary.replace(target)
-                sync_folder(target.parent)
+                    temporary = stack.enter_context(_written(target, data))
+                    ready.append((temporary, target, path))
+        for temporary, target, path in ready:
+            try:
+                with _refusing(target):
+                    temporary.replace(target)
+                    sync_folder(target.parent)
+            except OutputError as error:
+                if not isinstance(error.__cause__, FileNotFoundError):
+                    raise
+                left[path] = contents[path]
+    return left
 
 
 def _takes_writes_only(path: Path) -> bool:

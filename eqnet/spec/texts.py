@@ -35,7 +35,8 @@ def read_bounded(path: Path, most: int) -> bytes | None:
     """
     with path.open("rb") as stream:
         size = os.fstat(stream.fileno()).st_size
-        content = b"" if size > most else stream.read(most + 1)
+        # Room for what is asked is made at once; a pipe's size is 0.
+        content = b"" if size > most else stream.read((size or most) + 1)
     if size > most or len(content) > most:
         return None
     return content

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from strangers import constants, float_net, model, save
 from eqnet.backend.graph.model_file import MOST_BYTES, read_model_file
 from eqnet.spec.errors import ArtifactError
 from eqnet.spec.outside.printable import printable
+from eqnet.spec.texts import read_bounded
 
 
 def refusal(path: Path) -> str:
@@ -155,3 +157,16 @@ def test_nothing_in_a_name_moves_the_cursor():
     assert printable("conv\x1b[2J\n\u202e\udc80ü") == "conv\\x1b[2J\\n\\u202e\\udc80ü"
     assert printable("a" * 500, 10) == "aaaaaaa..."
     assert printable(b"\xff") == "b'\\xff'"
+
+
+def test_a_small_file_takes_little_memory_whatever_is_allowed(tmp_path):
+    path = save(float_net(), tmp_path / "small.onnx")
+    read_model_file(path)  # what is imported for it
+    for read in (lambda: read_model_file(path), lambda: read_bounded(path, 1 << 30)):
+        tracemalloc.start()
+        try:
+            assert read() is not None
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 16 << 20

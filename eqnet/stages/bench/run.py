@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from eqnet.backend.artifact import check_files, read_manifest
 from eqnet.backend.discovery import find_exporter
+from eqnet.backend.disk.replaced import read_as_one
 from eqnet.backend.machine.float_twin import float_precisions
 from eqnet.backend.machine.host import describe_host
 from eqnet.backend.machine.isa import foreign_isa
@@ -19,6 +21,7 @@ from eqnet.backend.protocol import HostLimit, cpu_of, host_limit
 from eqnet.spec.errors import UsageError, VerificationError
 from eqnet.spec.hardware.limits import BATCH, MAX_SECONDS, PRECISION, REPEATS, THREADS
 from eqnet.spec.hardware.profile import BenchRules
+from eqnet.spec.manifest import MANIFEST
 from eqnet.spec.progress import Progress, Silent
 from eqnet.spec.reports import (
     BaselineComparison,
@@ -88,23 +91,42 @@ def bench(
     ArtifactError for a damaged folder, UsageError for settings outside their range or a
     baseline of something else (`read_report`, `read_rival`), and VerificationError where this CPU
     computes the artifact otherwise than its target and the classes differ: wrong results have no
-    latency.
+    latency. Where another process replaces the artifact meanwhile, the new one is timed.
     """
-    manifest = read_manifest(artifact)
-    check_files(artifact, manifest)
-    batches = _batches(batch, manifest.profile.bench.batch)
-    asked = {"repeats": repeats, "precision": precision, "max_seconds": max_seconds}
-    rules = [_rules(manifest.profile.bench, asked | {"batch": one, "threads": threads})
-             for one in batches]  # fmt: skip
     if max_regression < 0:
         raise UsageError(f"max_regression {max_regression} (allowed: 0 or more)")
+    asked = {"repeats": repeats, "precision": precision, "max_seconds": max_seconds}
+    settings = partial(_settings, batch=batch, asked=asked | {"threads": threads})
+    compared = _Baseline(baseline, max_regression, allow_other_machine)
+    run = partial(_bench, artifact, settings, compared, pin, seed, progress or Silent())
+    return read_as_one(artifact / MANIFEST, run)
+
+
+class _Baseline(NamedTuple):
+    """What to compare with, if anything."""
+
+    path: Path | None
+    max_regression: float
+    anywhere: bool
+
+
+def _bench(
+    artifact: Path,
+    settings: Callable[[BenchRules], list[BenchRules]],
+    baseline: _Baseline,
+    pin: bool,
+    seed: int,
+    progress: Progress,
+) -> BenchReport:
+    manifest = read_manifest(artifact)
+    check_files(artifact, manifest)
+    rules = settings(manifest.profile.bench)
     host = describe_host()
     exporter = find_exporter(manifest.backend)
-    silent = progress or Silent()
     runs = [
-        _Run(Setup(artifact, manifest, exporter, one, pin, silent), host, seed) for one in rules
+        _Run(Setup(artifact, manifest, exporter, one, pin, progress), host, seed) for one in rules
     ]
-    before = None if baseline is None else _read(baseline, runs, allow_other_machine)
+    before = None if baseline.path is None else _read(baseline.path, runs, baseline.anywhere)
     reason = exporter.unavailable(manifest.profile) or foreign_isa(manifest.profile.isa)
     if reason is not None:
         reports = [run.empty().model_copy(update={"reason": reason}) for run in runs]
@@ -113,10 +135,14 @@ def bench(
     if before is None:
         return _together([run.measured(time_models(run.setup, run.rng)) for run in runs])
     if isinstance(before, Rival):
-        return _together([run.against_artifact(before, max_regression) for run in runs])
-    assert baseline is not None
-    pairs = zip(runs, before, strict=True)
-    return _together([run.against_report(one, baseline, max_regression) for run, one in pairs])
+        return _together([run.against_artifact(before, baseline.max_regression) for run in runs])
+    assert baseline.path is not None
+    return _together(
+        [
+            run.against_report(one, baseline.path, baseline.max_regression)
+            for run, one in zip(runs, before, strict=True)
+        ]
+    )
 
 
 def _read(baseline: Path, runs: Sequence[_Run], anywhere: bool) -> Rival | list[BenchReport]:
@@ -142,6 +168,13 @@ def _batches(batch: int | Sequence[int] | None, default: int) -> list[int]:
     if not batches or len(set(batches)) < len(batches):
         raise UsageError(f"batch {batches} (allowed: one or more, each once)")
     return batches
+
+
+def _settings(
+    rules: BenchRules, *, batch: int | Sequence[int] | None, asked: dict[str, float | None]
+) -> list[BenchRules]:
+    """The settings of each batch. Raises UsageError."""
+    return [_rules(rules, asked | {"batch": one}) for one in _batches(batch, rules.batch)]
 
 
 def _rules(rules: BenchRules, asked: dict[str, float | None]) -> BenchRules:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from eqnet.backend.artifact import check_files, read_manifest
 from eqnet.backend.discovery import find_exporter
+from eqnet.backend.disk.replaced import read_as_one
 from eqnet.backend.protocol import Array, Exporter, Runner, open_plain
 from eqnet.spec.errors import EqnetError, MissingExtraError, one_line
-from eqnet.spec.manifest import MODEL, Manifest
+from eqnet.spec.manifest import MANIFEST, MODEL, Manifest
 from eqnet.spec.outside.inspection import BackendFinding, Coverage, InspectReport, TensorInfo
 from eqnet.spec.outside.printable import printable
 from eqnet.stages.inspect import coverage, inspect, int8_coverage
@@ -121,6 +123,10 @@ def open_candidate(path: Path, name: str, backend: str, threads: int) -> Candida
     An artifact runs in its own backend, any other file in `backend`. Raises as `inspect` does,
     and ArtifactError for an artifact whose files were changed.
     """
+    return read_as_one(path / MANIFEST, partial(_open_candidate, path, name, backend, threads))
+
+
+def _open_candidate(path: Path, name: str, backend: str, threads: int) -> Candidate:
     manifest = None
     if path.is_dir():
         manifest = read_manifest(path)

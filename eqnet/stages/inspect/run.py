@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import onnx_ir as ir
 
 from eqnet.backend.artifact import check_file, read_manifest
 from eqnet.backend.discovery import exporter_names, find_exporter
+from eqnet.backend.disk.replaced import read_as_one
 from eqnet.backend.disk.temporaries import scratch_folder
 from eqnet.backend.graph.layer_forms import layer_ends, layer_forms, name_layers
 from eqnet.backend.graph.model_file import ModelFile, read_model_file
@@ -23,7 +25,7 @@ from eqnet.spec.errors import (
     one_line,
     unknown,
 )
-from eqnet.spec.manifest import MODEL
+from eqnet.spec.manifest import MANIFEST, MODEL
 from eqnet.spec.outside.inspection import BackendFinding, InspectReport, ModelSurvey
 from eqnet.spec.outside.printable import printable
 from eqnet.stages.inspect.survey import survey, with_work
@@ -45,6 +47,10 @@ def inspect(model: Path, *, backends: Sequence[str] | None = None) -> InspectRep
     UsageError for an unknown backend.
     """
     names = _backends(backends)
+    return read_as_one(model / MANIFEST, partial(_inspect, model, names))
+
+
+def _inspect(model: Path, names: Sequence[str]) -> InspectReport:
     profile = None
     if model.is_dir():
         manifest = read_manifest(model)

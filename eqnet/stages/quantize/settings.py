@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from eqnet.backend.files import sha256_file, write_file
 from eqnet.models.loader import LIBRARIES
-from eqnet.spec.errors import CheckpointError, OutputError
+from eqnet.spec.errors import CheckpointError, OutputError, one_line
 from eqnet.spec.fields import first_problem
 from eqnet.spec.inputs import Inputs
 from eqnet.spec.scheme import Frozen
@@ -21,6 +21,7 @@ from eqnet.spec.version import __version__
 from eqnet.supernet.checkpoint import SUPERNET_FILE, checkpoint_sha256
 
 RECORD = "quantize.json"
+SHOWN = 100  # characters of a setting in a message
 
 
 class Settings(Frozen):
@@ -132,7 +133,7 @@ def _short(value: object) -> str:
     text = str(value)
     if len(text) == 64 and " " not in text:  # a sha256
         return text[:12]
-    return f"'{text}'"
+    return f"'{one_line(text, SHOWN)}'"
 
 
 def _sha256(path: Path) -> str:

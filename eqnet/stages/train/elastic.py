@@ -37,6 +37,7 @@ from eqnet.stages.train.resume import (
     float_identity,
     load_float,
     read_log,
+    remove_states,
     require_own_state,
     save_float,
 )
@@ -193,6 +194,7 @@ class _Run:
         if header is None:
             header = self._train()
         else:
+            remove_states(self.out, self.plan, FLOAT_STATE, STATE_FILE)
             with contextlib.suppress(CheckpointError):  # told if it is there, needed by nothing
                 self.log = read_log(self.out, self.plan.elastic.epochs)
         summary: dict[str, Any] = {
@@ -301,6 +303,8 @@ class _Run:
         # Only now: the folder of another run must stay as it was.
         if self.workers.first:
             write_file(self.out / "recipe.json", self.plan.model_dump_json(indent=2))
+        if restored and self.workers.first:
+            remove_states(self.out, self.plan, FLOAT_STATE)
         if not restored and self.plan.float_model.epochs:
             recipe, path = self.plan.float_model, self.out / FLOAT_STATE
             kept = Kept(path, float_identity(self.plan), self.resume)

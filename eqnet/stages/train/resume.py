@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,19 @@ def load_float(folder: Path, model: nn.Module, plan: Recipe) -> bool:
         ) from error
     model.eval()
     return True
+
+
+def remove_states(folder: Path, plan: Recipe, *names: str) -> None:
+    """Remove states of this run, whose results are written: one that was killed in between left
+    them. Those of another run stay, and so does what cannot be read.
+    """
+    for name in names:
+        path = folder / name
+        whose = float_identity(plan) if name == FLOAT_STATE else json.dumps(plan.identity())
+        if path.is_file():
+            with contextlib.suppress(CheckpointError):
+                require_same(path, read_tensors(path)[0].get("recipe"), whose)
+                path.unlink(missing_ok=True)
 
 
 def require_own_state(folder: Path, plan: Recipe) -> None:

@@ -4,16 +4,18 @@ and does that still do what the float model did?"""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from eqnet.backend.artifact import Parity, check_files, read_manifest, read_parity
+from eqnet.backend.disk.replaced import read_as_one
 from eqnet.backend.graph.reading import layers_of, load_graph
 from eqnet.backend.judge import clear_agreement, compare_with_float, float_checks
 from eqnet.backend.machine import host
 from eqnet.backend.protocol import Array, ExtraChecks
 from eqnet.spec.comparison import FloatComparison, OutputComparison, Run
 from eqnet.spec.errors import EqnetError
-from eqnet.spec.manifest import MODEL, Manifest
+from eqnet.spec.manifest import MANIFEST, MODEL, Manifest
 from eqnet.spec.reports import Check, VerifyReport
 from eqnet.stages.verify import checks
 from eqnet.stages.verify.dataset import check_data
@@ -71,8 +73,21 @@ def verify(
     A backend that cannot execute here is stood in for by ONNX Runtime on the same graph; the
     verdict is then at best "skipped". Raises ArtifactError (missing, changed or corrupt file,
     another digest), UsageError or DataError; a demand that is not met is a failed check, not an
-    exception. Writes nothing.
+    exception. Writes nothing. Where another process replaces the artifact meanwhile, the new one
+    is checked from the beginning.
     """
+    check = partial(_verify, artifact, data, threads, expect, locate, progress)
+    return read_as_one(artifact / MANIFEST, check)
+
+
+def _verify(
+    artifact: Path,
+    data: Path | None,
+    threads: int | None,
+    expect: str | None,
+    locate: bool | None,
+    progress: BatchProgress | None,
+) -> VerifyReport:
     manifest = read_manifest(artifact, expect=expect)
     checked = check_files(artifact, manifest)
     parity = read_parity(artifact, manifest)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from nets import TinyData
@@ -108,6 +110,33 @@ def test_float_training_goes_on_where_it_was(recipe, tmp_path):
         assert [key for key in first if not torch.equal(first[key], second[key])] == []
 
 
+@pytest.mark.parametrize("left", [FLOAT_STATE, STATE_FILE])
+def test_a_state_that_outlived_its_result_is_removed_and_another_runs_stays(
+    recipe, tmp_path, monkeypatch, left
+):
+    # What a run that was killed leaves between writing its result and removing its state.
+    recipe.write_text(recipe.read_text().replace("epochs: 1, batch: 8", "epochs: 2, batch: 8"))
+    out, unlink = tmp_path / "out", Path.unlink
+
+    def stop(path, **options):
+        if path.name == left:
+            raise InterruptedRunError
+        unlink(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", stop)
+    with pytest.raises(InterruptedRunError):
+        train(recipe, out, device="cpu")
+    monkeypatch.setattr(Path, "unlink", unlink)
+    assert (out / left).is_file()
+    kept = (out / left).read_bytes()
+    train(recipe, out, device="cpu", resume=True)
+    assert not (out / left).exists()
+    (out / left).write_bytes(kept)
+    resave(out / left, lambda tensors: None, recipe='{"seed": 99}')
+    train(recipe, out, device="cpu", resume=True)
+    assert (out / left).exists()
+
+
 def test_a_state_of_another_float_training_is_refused(recipe, tmp_path):
     recipe.write_text(recipe.read_text().replace("epochs: 1, batch: 8", "epochs: 3, batch: 8"))
     out = tmp_path / "out"
@@ -209,13 +238,13 @@ def test_a_feed_holds_at_least_one_batch():
         feed(9)
 
 
-def resave(path, change, epoch=None):
-    """Change a tensor of a file, and the epoch that it says."""
+def resave(path, change, **metadata):
+    """Change a tensor of a file, and what else it says, such as its epoch."""
     tensors = load_file(path)
     with safe_open(path, "pt") as file:
-        metadata = dict(file.metadata())
+        before = dict(file.metadata())
     change(tensors)
-    save_file(tensors, path, metadata if epoch is None else {**metadata, "epoch": epoch})
+    save_file(tensors, path, {**before, **metadata})
 
 
 def some(tensors, prefix):
@@ -234,7 +263,7 @@ SPOILED = {
 
 @pytest.mark.parametrize("damage", [*SPOILED, "epoch -5", "epoch 0", "epoch many"])
 def test_a_state_that_no_training_leaves_is_refused(recipe, interrupted, damage):
-    path, epoch = interrupted / STATE_FILE, None
+    path, told = interrupted / STATE_FILE, {}
     if damage in SPOILED:
         prefix, spoil = SPOILED[damage]
 
@@ -242,12 +271,12 @@ def test_a_state_that_no_training_leaves_is_refused(recipe, interrupted, damage)
             name = some(tensors, prefix)
             tensors[name] = spoil(tensors[name])
     else:
-        epoch = damage.removeprefix("epoch ")
+        told = {"epoch": damage.removeprefix("epoch ")}
 
         def change(tensors):
             pass
 
-    resave(path, change, epoch)
+    resave(path, change, **told)
     before = content(interrupted)
     with pytest.raises(CheckpointError) as caught:
         train(recipe, interrupted, device="cpu", resume=True)
