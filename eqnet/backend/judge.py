@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eqnet.backend.decisions import decide, margins
-from eqnet.spec.comparison import FloatComparison
 from eqnet.spec.hardware.profile import ParityRules
+from eqnet.spec.judging.comparison import FloatComparison
 from eqnet.spec.reports import Check, Verdict
 
 Logits = NDArray[np.float32]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from eqnet.spec.comparison import FloatComparison
+    from eqnet.spec.judging.comparison import FloatComparison
     from eqnet.spec.manifest import BuildReport
     from eqnet.spec.reports import Check, Judge
 

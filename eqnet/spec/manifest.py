@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from eqnet.spec.comparison import FloatComparison
 from eqnet.spec.hardware.profile import HardwareProfile
+from eqnet.spec.judging.comparison import FloatComparison
 from eqnet.spec.scheme import Frozen
 from eqnet.spec.subnet import SubnetSpec
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from eqnet.spec.comparison import FloatComparison, Location, OutputComparison
+from eqnet.spec.judging.comparison import FloatComparison, Location, OutputComparison
 from eqnet.spec.scheme import Form, Frozen, Scales
 from eqnet.spec.subnet import SubnetSpec
 

@@ -11,7 +11,7 @@ from strangers import float_net, quantize_static, save
 
 from eqnet.cli.main import main
 from eqnet.cli.tables.comparison import to_markdown
-from eqnet.spec.comparison import FloatComparison
+from eqnet.spec.judging.comparison import FloatComparison
 from eqnet.spec.outside.inspection import Coverage
 from eqnet.spec.outside.side_by_side import ComparedModel, CompareReport
 from eqnet.spec.reports import Latency

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from eqnet.backend.artifact import write_manifest
-from eqnet.spec.comparison import Location, OutputComparison, Run, TensorError
 from eqnet.spec.hardware.profile import HardwareProfile
+from eqnet.spec.judging.comparison import Location, OutputComparison, Run, TensorError
 from eqnet.spec.manifest import (
     ALL_FLOAT,
     DEFAULT,

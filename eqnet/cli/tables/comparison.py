@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from eqnet.cli.tables.wording import percent, plain, size
-from eqnet.spec.comparison import FloatComparison
+from eqnet.spec.judging.comparison import FloatComparison
 from eqnet.spec.outside.side_by_side import ComparedModel, CompareReport
 
 COLUMNS = ("model", "runs in", "size", "int8", "ms", "vs first", "agree", "dB", "accuracy")

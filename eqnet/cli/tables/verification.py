@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from eqnet.cli.output import facts, share, table
-from eqnet.spec.comparison import Grid, Location, TensorError
+from eqnet.spec.judging.comparison import Grid, Location, TensorError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from eqnet.spec.comparison import OutputComparison
+    from eqnet.spec.judging.comparison import OutputComparison
 
 ROWS = 12
 

@@ -157,6 +157,10 @@ class ParityRules(Frozen):
     float_accuracy_drop: Annotated[float, Field(ge=0)] = 1.0
 
 
+EARLIER_REPEATS = 200
+"""What unset `repeats` were before a benchmark could end by itself; a profile's hash has it."""
+
+
 class BenchRules(Frozen):
     """How latency is measured: batch size, threads, and when it is enough.
 
@@ -327,6 +331,11 @@ class HardwareProfile(Frozen):
         content["cost"] = COST_DEFAULTS | content["cost"]
         if self.activations.unsigned == "halved":
             content["activations"].pop("unsigned")
+        for key in ("precision", "max_seconds"):
+            if content["bench"][key] == BenchRules.model_fields[key].default:
+                content["bench"].pop(key)
+        if self.bench.repeats is None:
+            content["bench"]["repeats"] = EARLIER_REPEATS
         text = json.dumps(content, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 

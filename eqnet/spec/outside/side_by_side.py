@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from eqnet.spec.comparison import FloatComparison
+from eqnet.spec.judging.comparison import FloatComparison
 from eqnet.spec.outside.inspection import Coverage, FormName
 from eqnet.spec.reports import Latency
 from eqnet.spec.scheme import Frozen

@@ -15,8 +15,8 @@ from eqnet.backend.judge import compare_with_float, share_interval
 from eqnet.backend.preprocess import preprocess
 from eqnet.data import open_dataset
 from eqnet.data.image_folder import IMAGENET, ImageFolder
-from eqnet.spec.comparison import FloatComparison
 from eqnet.spec.errors import DataError, EqnetError
+from eqnet.spec.judging.comparison import FloatComparison
 from eqnet.spec.manifest import Preprocessing
 from eqnet.stages.compare.candidates import Candidate
 

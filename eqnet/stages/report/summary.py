@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eqnet.spec.comparison import FloatComparison
+from eqnet.spec.judging.comparison import FloatComparison
 from eqnet.spec.manifest import DEFAULT, Manifest
 from eqnet.spec.reports import BenchReport, Check, Verdict, VerifyReport
 from eqnet.spec.scheme import Frozen

@@ -11,7 +11,7 @@ from eqnet.backend import judge
 from eqnet.backend.artifact import Parity
 from eqnet.backend.decisions import decide
 from eqnet.backend.protocol import Array, Exporter, cpu_of, host_limit
-from eqnet.spec.comparison import Location
+from eqnet.spec.judging.comparison import Location
 from eqnet.spec.manifest import Manifest
 from eqnet.spec.reports import Check, CheckGroup, Verdict
 

@@ -16,8 +16,8 @@ from eqnet.data import open_dataset
 from eqnet.data.image_folder import ImageFolder
 from eqnet.data.images import Images
 from eqnet.data.registry import guess_dataset
-from eqnet.spec.comparison import OutputComparison
 from eqnet.spec.errors import DataError
+from eqnet.spec.judging.comparison import OutputComparison
 from eqnet.spec.manifest import MODEL, REFERENCE, Manifest
 from eqnet.spec.reports import Check
 from eqnet.stages.verify import checks

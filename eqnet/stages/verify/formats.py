@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from eqnet.spec.comparison import Location, OutputComparison
 from eqnet.spec.errors import one_line
+from eqnet.spec.judging.comparison import Location, OutputComparison
 from eqnet.spec.reports import Check, VerifyReport
 
 NUMBERS = {

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from eqnet.backend.decisions import decide
 from eqnet.backend.judge import agreement, paired_interval
 from eqnet.backend.protocol import Array
-from eqnet.spec.comparison import OutputComparison, Run
+from eqnet.spec.judging.comparison import OutputComparison, Run
 
 TOP, PERCENTILE, LEVELS = 5, 99, 255
 TINY = float(np.finfo(np.float32).tiny)

@@ -13,8 +13,8 @@ from eqnet.backend.graph.reading import layers_of, load_graph
 from eqnet.backend.judge import clear_agreement, compare_with_float, float_checks
 from eqnet.backend.machine import host
 from eqnet.backend.protocol import Array, ExtraChecks
-from eqnet.spec.comparison import FloatComparison, OutputComparison, Run
 from eqnet.spec.errors import EqnetError
+from eqnet.spec.judging.comparison import FloatComparison, OutputComparison, Run
 from eqnet.spec.manifest import MANIFEST, MODEL, Manifest
 from eqnet.spec.reports import Check, VerifyReport
 from eqnet.stages.verify import checks

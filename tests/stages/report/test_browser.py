@@ -21,7 +21,7 @@ from report_samples import (
     write_artifact,
 )
 
-from eqnet.spec.comparison import FloatComparison
+from eqnet.spec.judging.comparison import FloatComparison
 from eqnet.spec.scheme import all_forms
 from eqnet.stages.report import report
 

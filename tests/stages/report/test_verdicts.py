@@ -9,7 +9,7 @@ import pytest
 from report_samples import benched, manifest, subnet, verified, write_artifact
 from rich.console import Console
 
-from eqnet.spec.comparison import FloatComparison
+from eqnet.spec.judging.comparison import FloatComparison
 from eqnet.spec.reports import Check
 from eqnet.stages.report import load, report, summarize
 from eqnet.stages.report.terminal import rows_table

@@ -15,7 +15,7 @@ from eqnet.backend.inside.fed_graph import points_of
 from eqnet.backend.inside.matching import LOGITS, deployed_tensors, parts_before
 from eqnet.backend.machine.isa import this_cpu
 from eqnet.cli.tables.verification import ROWS, chosen_rows
-from eqnet.spec.comparison import TensorError
+from eqnet.spec.judging.comparison import TensorError
 from eqnet.spec.manifest import MODEL, REFERENCE
 from eqnet.stages.verify import to_junit, to_markdown, verify
 from eqnet.stages.verify.tensors.errors import Errors, Tolerance

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eqnet.spec.comparison import FloatComparison
+from eqnet.spec.judging.comparison import FloatComparison
 from eqnet.spec.manifest import MODEL
 from eqnet.spec.reports import EvalReport
 from eqnet.stages.report import wording

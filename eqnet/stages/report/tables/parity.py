@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eqnet.spec.comparison import Location, OutputComparison, TensorError
+from eqnet.spec.judging.comparison import Location, OutputComparison, TensorError
 from eqnet.stages.report import wording
 from eqnet.stages.report.load import Artifact
 from eqnet.stages.report.tables.table import Cell, Row, Table, columns, number, plain

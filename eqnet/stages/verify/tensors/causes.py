@@ -15,7 +15,7 @@ from eqnet.backend.graph.reading import STORAGE, Quantizer, constant, dequantize
 from eqnet.backend.inside.fed_graph import points_of
 from eqnet.backend.inside.matching import Part, parts_before
 from eqnet.backend.protocol import Exporter, cpu_of
-from eqnet.spec.comparison import Grid
+from eqnet.spec.judging.comparison import Grid
 from eqnet.stages.verify.tensors.probing import Graphs
 
 # Equal real values differ by float32 rounding: of a scale that a rewrite divided and multiplied.

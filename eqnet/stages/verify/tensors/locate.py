@@ -21,7 +21,7 @@ from eqnet.backend.discovery import find_exporter
 from eqnet.backend.inside.matching import LOGITS, Part
 from eqnet.backend.preprocess import preprocess
 from eqnet.backend.protocol import Array, Exporter, Probes
-from eqnet.spec.comparison import Location, Run, TensorError
+from eqnet.spec.judging.comparison import Location, Run, TensorError
 from eqnet.spec.manifest import Manifest
 from eqnet.stages.verify.execute import STAND_IN, Deployment
 from eqnet.stages.verify.tensors.causes import Evidence, explain
