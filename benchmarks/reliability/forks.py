@@ -111,7 +111,7 @@ def import_all() -> None:
     for name in ("eqnet.cli.app", "eqnet_exporters.onnxruntime", "eqnet_exporters.lowbit"):
         importlib.import_module(name)
     from torch.onnx._internal.exporter._registration import ONNXRegistry
-    from tqdm import tqdm  # type: ignore[import-untyped]
+    from tqdm import tqdm  # type: ignore[import-untyped]  # its package has no types
 
     # A second of each export, and the same each time: what ONNX torch's operators become.
     once = staticmethod(functools.cache(ONNXRegistry.from_torchlib))
