@@ -217,5 +217,5 @@ def test_commands_say_how_far_the_float_model_is(supernet_of_factor, tmp_path, c
     assert printed["quantization_verdict"] == printed["verdict"] == "failed"
     assert printed["export_verdict"] == "passed"
     page = report([folder], tmp_path / "report.html", picture=tmp_path / "p.png").read_text()
-    for told in ("quantization failed", "export passed", "Against the float model", "with float"):
+    for told in ("quantization failed", "export passed", "Two questions", "Agreement with float"):
         assert told in page

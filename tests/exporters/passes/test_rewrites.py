@@ -83,7 +83,7 @@ def test_every_exporter_gives_an_account():
 
 def test_export_explains(tmp_path, capsys, bundled_data_only):
     out = tmp_path / "made"
-    command = ["export", "-p", "onnxruntime_x86", "--out", str(out), "-q", "--explain"]
+    command = ["export", "-p", "onnxruntime_x86", "--out", str(out), "-q", "--explain", "--no-race"]
     assert main([*command, "--json"]) == 0
     notes = json.loads(capsys.readouterr().out)["lowering"]
     counts = Counter(note["rewrite"] for note in notes if note["changed"])
