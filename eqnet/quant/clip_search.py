@@ -20,8 +20,9 @@ FINE = tuple(0.0125 * step for step in (-3, -2, -1, 1, 2, 3))
 # Of activations a few images may be far from all others, and the range with them.
 FAR = (0.0025, 0.0035, 0.005, 0.007, 0.01, 0.014, 0.02, 0.028, 0.04, 0.056, 0.08)
 FAR_BELOW = 0.15
-# Values at once on a CPU: what stays in its cache, and is too little to be worth a second thread.
+# Values at once. On a CPU what stays in its cache, and is too little to be worth a second thread.
 CPU_BLOCK = 1 << 14
+GPU_BLOCK = 1 << 24
 # Adding and subtracting it rounds a float32 of less than 2^22 half to even. `torch.round` starts
 # threads for 2,048 values already, and then crawls where other processes hold the cores.
 ROUNDER = 1.5 * 2.0**23
@@ -53,13 +54,15 @@ def search_clip(
     zero-point is not 0) and far smaller ranges, as values need that are far out in few images,
     at one end, such as a SiLU's.
     """
-    rows = len(samples)
-    if samples.device.type == "cpu":
-        rows = max(1, CPU_BLOCK // samples.shape[1])
+    rows = max(1, _block(samples) // samples.shape[1])
     blocks = zip(samples.split(rows), low.split(rows), high.split(rows), strict=True)
     grids = [_Search(*block, span, symmetric, weights, skewed).best() for block in blocks]
     scales, zero_points = zip(*grids, strict=True)
     return ScaleZero(torch.cat(scales), torch.cat(zero_points))
+
+
+def _block(samples: Tensor) -> int:
+    return CPU_BLOCK if samples.device.type == "cpu" else GPU_BLOCK
 
 
 @dataclass(frozen=True)
@@ -77,47 +80,42 @@ class _Search:
     def best(self) -> ScaleZero:
         """The grid of least error of each row."""
         centre = self._coarse()
-        best = self._tried(centre.low, centre.high)
+        low, high = [centre.low], [centre.high]
         for step in FINE:
-            low, high = self._moved(centre.low, step), self._moved(centre.high, step)
-            best = self._better(best, low, high)
+            less_low, less_high = self._moved(centre.low, step), self._moved(centre.high, step)
+            low.append(less_low)
+            high.append(less_high)
             if self._apart:
-                best = self._better(best, centre.low, high)
-                best = self._better(best, low, centre.high)
-        return best.grid
+                low += [centre.low, less_low]
+                high += [less_high, centre.high]
+        return self._best_of(torch.stack(low), torch.stack(high)).grid
 
     def _coarse(self) -> _Tried:
         """The best of ratios that are far apart.
 
         By the whole sample: by a third of it EfficientNet-Lite0's logits lost 0.3 dB.
         """
-        whole = torch.ones_like(self.low)
-        best = self._tried(whole, whole)
         levels = COARSE[:-1]
         if self.skewed:
             levels += FAR
+        low, high = [1.0], [1.0]
         for level in levels:
-            ratio = torch.full_like(self.low, level)
-            best = self._better(best, ratio, ratio)
-            if self._apart:
-                best = self._better(best, whole, ratio)
-                best = self._better(best, ratio, whole)
-        return best
+            low += [level, 1.0, level] if self._apart else [level]
+            high += [level, level, 1.0] if self._apart else [level]
+        rows = len(self.low)
+        ratios = self.low.new_tensor([low, high])[:, :, None].expand(-1, -1, rows)
+        return self._best_of(*ratios)
 
-    def _better(self, best: _Tried, low: Tensor, high: Tensor) -> _Tried:
-        """Row by row the grid of less error: that of these ratios, or `best`, also of equals."""
-        other = self._tried(low, high)
-        better = other.error < best.error
+    def _best_of(self, low: Tensor, high: Tensor) -> _Tried:
+        """Row by row the best grid of K ratios [K, C] of both ends, of equals the first."""
+        ends = self.low.clamp(max=0.0) * low, self.high.clamp(min=0.0) * high
+        grid = _grid(*ends, self.span, self.symmetric)
+        chosen = self._error(grid).argmin(dim=0, keepdim=True)
 
-        def pick(old: Tensor, new: Tensor) -> Tensor:
-            return torch.where(better, new, old)
+        def pick(values: Tensor) -> Tensor:
+            return values.gather(0, chosen)[0]
 
-        return _Tried(
-            ScaleZero(*map(pick, best.grid, other.grid)),
-            torch.minimum(other.error, best.error),
-            pick(best.low, low),
-            pick(best.high, high),
-        )
+        return _Tried(ScaleZero(*map(pick, grid)), pick(low), pick(high))
 
     @property
     def _apart(self) -> bool:
@@ -130,35 +128,36 @@ class _Search:
         steps = step * (ratio / FAR_BELOW).clamp(max=1.0)
         return (ratio + steps).clamp(FAR[0] / 2, 1.0)
 
-    def _tried(self, low: Tensor, high: Tensor) -> _Tried:
-        """The grid that covers these ratios of both ends, float32 [C]."""
-        ends = self.low.clamp(max=0.0) * low, self.high.clamp(min=0.0) * high
-        grid = _grid(*ends, self.span, self.symmetric)
-        return _Tried(grid, self._error(grid), low, high)
-
     def _error(self, grid: ScaleZero) -> Tensor:
-        """Weighted squared error of each row, float32 [C]."""
-        scale, zero = grid.scale[:, None], grid.zero_point[:, None]
-        size, span = self.samples.shape[1], self.span
-        width = CPU_BLOCK if self.samples.device.type == "cpu" else size
+        """Weighted squared error of each row under K grids, float32 [K, C]."""
+        most = _block(self.samples)
+        width = min(most, self.samples.shape[1])
+        together = max(1, most // (width * len(self.samples)))
+        parts = zip(grid.scale.split(together), grid.zero_point.split(together), strict=True)
+        return torch.cat([self._error_together(ScaleZero(*part), width) for part in parts])
+
+    def _error_together(self, grid: ScaleZero, width: int) -> Tensor:
+        """The same of few grids, `width` columns at once."""
+        scale, zero = grid.scale[..., None], grid.zero_point[..., None]
+        lowest, highest = self.span.lo - zero, self.span.hi - zero
+        size = self.samples.shape[1]
         weights = (None,) * size if self.weights is None else self.weights.split(width)
         total = torch.zeros_like(grid.scale)
         for block, weight in zip(self.samples.split(width, dim=1), weights, strict=False):
             # The bounds are whole numbers: clamping first changes nothing but the size to round.
-            restored = torch.clamp(block / scale, span.lo - zero, span.hi - zero)
+            restored = torch.clamp(block / scale, lowest, highest)
             restored.add_(ROUNDER).sub_(ROUNDER).mul_(scale).sub_(block).square_()
             if weight is None:
-                total += restored.sum(dim=1)
+                total += restored.sum(dim=-1)
             else:
                 total += restored @ weight
         return total / size
 
 
 class _Tried(NamedTuple):
-    """A grid for each row, its error, how much of both ends it covers; float32 [C] each."""
+    """The best grid for each row, how much of both ends it covers; float32 [C] each."""
 
     grid: ScaleZero
-    error: Tensor
     low: Tensor
     high: Tensor
 
