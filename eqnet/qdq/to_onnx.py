@@ -8,6 +8,8 @@ that layers and tensors have in the subnet.
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib
 import io
 import logging
 import re
@@ -80,17 +82,18 @@ def to_onnx(net: fx.GraphModule, input_shape: tuple[int, int, int]) -> ir.Model:
     Raises CaptureError when an operator of the network has no ONNX form.
     """
     example = torch.zeros(2, *input_shape)
-    batch = torch.export.Dim("N", min=1)
+    shapes = ({0: torch.export.Dim("N", min=1)},)
     try:
-        with _quiet(), uncollected(), _MeanForPool():
+        with _quiet(), uncollected(), _translations_read_once():
+            with _MeanForPool():
+                traced = torch.export.export(net, (example,), dynamic_shapes=shapes)
             program = torch.onnx.export(
-                net,
-                (example,),
+                traced,
                 dynamo=True,
                 opset_version=NEUTRAL_OPSET,
                 input_names=["input"],
                 output_names=["logits"],
-                dynamic_shapes=({0: batch},),
+                dynamic_shapes=shapes,  # of a traced network these are axes' names
                 custom_translation_table=translations(),
                 verbose=False,
             )
@@ -145,6 +148,31 @@ def _reason(error: BaseException) -> str:
             said = f"operator '{match[2]}' (node '{match[1]}'): "
     lines = str(last).strip().splitlines() or [type(last).__name__]
     return said + lines[0]
+
+
+@functools.cache
+def _read_once(read: Callable[[], Any]) -> Any:
+    return read()
+
+
+@contextlib.contextmanager
+def _translations_read_once() -> Iterator[None]:
+    """Within: the translations of PyTorch's operators are read once a process.
+
+    Otherwise every export parses the source of 500 functions again, a fifth of its time.
+    """
+    try:
+        module = importlib.import_module("torch.onnx._internal._lazy_import")
+        library = module.onnxscript_apis
+        read = library.get_torchlib_ops
+    except (ImportError, AttributeError):  # their own names, which may go
+        yield
+        return
+    library.get_torchlib_ops = functools.partial(_read_once, read)
+    try:
+        yield
+    finally:
+        library.get_torchlib_ops = read
 
 
 @contextlib.contextmanager
