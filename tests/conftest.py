@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from search_tools import World
 
     from eqnet.spec.hardware.profile import BenchRules
+
+# PyTorch's traces of itself, thousands of lines that pytest would format for every failure.
+logging.getLogger("torch.__trace").propagate = False
 
 
 @pytest.fixture(scope="session")

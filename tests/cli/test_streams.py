@@ -87,6 +87,12 @@ module.run()
 """
 
 
+def heeding_interrupts() -> None:
+    """In a child: an interrupt counts, also where the tests run in a shell's background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def started(code: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", code],
@@ -94,6 +100,7 @@ def started(code: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         cwd=REPO,
+        preexec_fn=heeding_interrupts,
     )
 
 

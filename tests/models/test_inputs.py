@@ -193,13 +193,13 @@ def test_the_library_says_what_its_networks_read(photos, tmp_path, monkeypatch):
     pytest.importorskip("timm")
     monkeypatch.setattr("eqnet.stages.train.post_training.calibrate", lambda *arguments: None)
     summary, header = trained(
-        photos, tmp_path / "out", "timm:mobilevitv2_050", inputs=Inputs(size=64), images=1
+        photos, tmp_path / "out", "timm:test_convnext", inputs=Inputs(size=64), images=1
     )
     assert header.input_shape == (3, 64, 64)
-    assert header.preprocessing.mean == (0.0, 0.0, 0.0)
-    assert header.preprocessing.resize == (72, 72)
+    assert header.preprocessing.mean == (0.5, 0.5, 0.5)
+    assert header.preprocessing.resize == (67, 67)
     assert header.preprocessing.interpolation == "bicubic"
-    assert summary["inputs_from"].startswith("timm's configuration of mobilevitv2_050.")
+    assert summary["inputs_from"].startswith("timm's configuration of test_convnext.")
     assert summary["inputs_from"].endswith(", but for size")
 
 

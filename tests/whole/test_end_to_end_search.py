@@ -20,7 +20,7 @@ from eqnet.stages.search.fronts import choosing
 from eqnet.supernet.session import open_session
 
 NAME = "custom_lowbit"
-FEW = ["--generations", "3", "--population", "12", "-q"]
+FEW = ["--generations", "3", "--population", "12", "--refine", "2", "-q"]
 
 
 def run_search(folder, seed):
