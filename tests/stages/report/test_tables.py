@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from rich.console import Console
 
 from eqnet.cli.main import main
 from eqnet.spec.errors import ArtifactError
+from eqnet.spec.reports import FloatTwin
 from eqnet.spec.scheme import all_forms
 from eqnet.stages.report import load, report, summarize
 from eqnet.stages.report.tables import artifacts as over_artifacts
@@ -66,6 +68,21 @@ def test_gauges_stay_within_their_cell(tmp_path: Path) -> None:
         for cell in row.cells:
             for mark in cell.gauge:
                 assert 0 <= mark.at <= (mark.at if mark.to is None else mark.to) <= 1
+
+
+def test_latencies_of_every_batch_and_precision_with_their_intervals(tmp_path: Path) -> None:
+    (artifact, *_) = load(five_artifacts(tmp_path / "a")).artifacts
+    assert artifact.bench is not None
+    assert artifact.bench.quantized is not None
+    timed = artifact.bench.quantized.model_copy(update={"median_interval": (0.512, 0.5349)})
+    twin = FloatTwin(precision="bfloat16", latency=timed, ratio=1.0, ratio_interval=(0.9, 1.1))
+    more = artifact.bench.model_copy(update={"batch": 8})
+    bench = artifact.bench.model_copy(update={"other_floats": (twin,), "more": (more,)})
+    table = over_artifacts.latency_table([replace(artifact, bench=bench)])
+    assert texts(table, "Model") == ["artifact", "float32", "bfloat16", "artifact", "float32"]
+    batches = [text.split(" / ")[0] for text in texts(table, "Batch / threads")]
+    assert batches == ["1", "1", "1", "8", "8"]
+    assert texts(table, "95% of the median")[2] == "0.512 to 0.535"
 
 
 def test_sizes_are_those_on_the_disk(tmp_path: Path) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from eqnet.spec.judging.comparison import FloatComparison
 from eqnet.spec.manifest import MODEL
-from eqnet.spec.reports import EvalReport
+from eqnet.spec.reports import BenchReport, EvalReport, Latency
 from eqnet.stages.report import wording
 from eqnet.stages.report.load import Artifact
 from eqnet.stages.report.tables.table import Cell, Row, Table, columns, number, plain, verdict
@@ -71,33 +71,45 @@ def _percent(value: float | None) -> Cell:
 
 
 def latency_table(artifacts: Sequence[Artifact]) -> Table | None:
-    """Quantiles of all timed runs, the artifact's and the float model's; None where none was."""
+    """Quantiles of all timed runs at every batch size; None where nothing was timed.
+
+    The artifact's, the float model's and those of the float model in other precisions.
+    """
     rows = []
     for index, artifact in enumerate(artifacts):
-        bench = artifact.bench
-        if bench is None:
-            continue
-        named = (("artifact", bench.quantized), (bench.float_precision, bench.float32))
-        for name, latency in named:
-            if latency is None:
-                continue
-            values = (latency.median, latency.p90, latency.p99, latency.minimum, latency.mean)
-            cells = [
-                Cell(bench.profile),
-                Cell(name),
-                *(plain(value, "%.3f") for value in values),
-                plain(latency.throughput, "%.0f"),
-                number(len(latency.samples), str(len(latency.samples))),
-                Cell(f"{bench.batch} / {bench.threads}"),
-            ]
-            rows.append(Row(cells, index))
+        for bench in artifact.bench.batches if artifact.bench else ():
+            for name, latency in _timed(bench):
+                rows.append(Row(_latency_cells(bench, name, latency), index))
     if not rows:
         return None
     titles = columns(
-        "Profile", "Model", "#Median", "#p90", "#p99", "#Minimum", "#Mean", "#Images a second",
-        "#Runs", "Batch / threads",
+        "Profile", "Model", "#Median", "#95% of the median", "#p90", "#p99", "#Minimum",
+        "#Images a second", "#Runs", "Batch / threads",
     )  # fmt: skip
     return Table("Latency, milliseconds a batch", titles, rows)
+
+
+def _timed(bench: BenchReport) -> Iterator[tuple[str, Latency]]:
+    if bench.quantized is not None:
+        yield "artifact", bench.quantized
+    if bench.float32 is not None:
+        yield bench.float_precision, bench.float32
+    for twin in bench.other_floats:
+        yield twin.precision, twin.latency
+
+
+def _latency_cells(bench: BenchReport, name: str, latency: Latency) -> list[Cell]:
+    interval = latency.median_interval
+    return [
+        Cell(bench.profile),
+        Cell(name),
+        plain(latency.median, "%.3f"),
+        Cell() if interval is None else number(interval[1], "{:.3f} to {:.3f}".format(*interval)),
+        *(plain(value, "%.3f") for value in (latency.p90, latency.p99, latency.minimum)),
+        plain(latency.throughput, "%.0f"),
+        number(len(latency.samples), str(len(latency.samples))),
+        Cell(f"{bench.batch} / {bench.threads}"),
+    ]
 
 
 def sizes_table(artifacts: Sequence[Artifact]) -> Table | None:
