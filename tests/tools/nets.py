@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -91,9 +93,14 @@ def supernet_of(
     return supernet
 
 
-def small_supernet(activation: type[nn.Module] = nn.ReLU) -> Supernet:
-    """A calibrated supernet of SmallNet with random weights."""
+@cache
+def _small_supernet(activation: type[nn.Module]) -> Supernet:
     return supernet_of(randomize(SmallNet(activation=activation)))
+
+
+def small_supernet(activation: type[nn.Module] = nn.ReLU) -> Supernet:
+    """A calibrated supernet of SmallNet with random weights, each time a copy of its own."""
+    return copy.deepcopy(_small_supernet(activation))
 
 
 def style(
