@@ -100,7 +100,7 @@ def _small_supernet(activation: type[nn.Module]) -> Supernet:
 
 def small_supernet(activation: type[nn.Module] = nn.ReLU) -> Supernet:
     """A calibrated supernet of SmallNet with random weights, each time a copy of its own."""
-    return copy.deepcopy(_small_supernet(activation))
+    return copy.deepcopy(_small_supernet(activation))  # type: ignore[arg-type]  # has a hash
 
 
 def style(

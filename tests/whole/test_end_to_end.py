@@ -281,9 +281,9 @@ def test_report_tells_of_every_artifact(exported, tmp_path, capsys):
 def test_verify_classifies_the_whole_test_set_of_the_dataset_that_export_named(exported, tmp_path):
     pixels, labels = open_dataset().parity().take(2000)
     for prefix in ("t10k", "train"):
-        write_idx(tmp_path / f"{prefix}-images-idx3-ubyte", np.tile(pixels[:, 0], (2, 1, 1)))
-        write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte", np.tile(labels, 2).astype(np.uint8))
+        write_idx(tmp_path / f"{prefix}-images-idx3-ubyte", np.tile(pixels[:, 0], (5, 1, 1)))
+        write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte", np.tile(labels, 5).astype(np.uint8))
     report = verify(exported("onnxruntime_x86"), data=tmp_path)
     assert report.verdict == "passed"
-    assert report.test_images == 4000
+    assert report.test_images == 10_000
     assert report.test_accuracy == pytest.approx(report.accuracy)
