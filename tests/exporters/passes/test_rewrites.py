@@ -15,6 +15,7 @@ from eqnet.backend.discovery import exporter_names, find_exporter
 from eqnet.backend.graph.reading import quantizers
 from eqnet.backend.protocol import Explains
 from eqnet.cli.main import main
+from eqnet.stages.export import parity_set
 
 
 def model() -> ir.Model:
@@ -81,7 +82,8 @@ def test_every_exporter_gives_an_account():
         assert isinstance(find_exporter(name), Explains)
 
 
-def test_export_explains(tmp_path, capsys, bundled_data_only):
+def test_export_explains(tmp_path, capsys, monkeypatch, bundled_data_only):
+    monkeypatch.setattr(parity_set, "PARITY_BYTES", 0)  # few images, to be quick
     out = tmp_path / "made"
     command = ["export", "-p", "onnxruntime_x86", "--out", str(out), "-q", "--explain", "--no-race"]
     assert main([*command, "--json"]) == 0
