@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,8 +133,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_pytorch(path: Path) -> Any:
     """The content of a file; an object of any class but those of tensors is a stand-in."""
-    if zipfile.is_zipfile(path):
-        require_whole(path)
+    require_whole(path)
     classes: dict[str, type] = {}
     while True:
         allowed: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = []

@@ -462,6 +462,25 @@ def test_a_folder_and_a_shard_are_called_what_they_are(tmp_path):
     refused(Net(), tmp_path / "m.ckpt.data-00000-of-00001", "a TensorFlow checkpoint")
 
 
+@pytest.mark.parametrize("first", [b"P", b"\x00"])
+@pytest.mark.parametrize("damage", ["disks", "zip64"])
+def test_an_archive_whose_last_record_is_damaged_is_one_line(tmp_path, damage, first):
+    """Also where the first byte no longer says that it is a zip archive."""
+    net, path = nn.Conv2d(1, 3, 3), tmp_path / "weights.pt"
+    torch.save(net.state_dict(), path)
+    content = bytearray(path.read_bytes())
+    content[:1] = first
+    locator = content.rindex(b"PK\x06\x07")
+    if damage == "disks":
+        content[locator + 16] = 2
+    else:
+        content[locator + 8 : locator + 16] = b"\xff" * 8
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"damaged|not a file of tensors") as caught:
+        load_weights(net, path)
+    assert "\n" not in str(caught.value)
+
+
 def test_flipped_bits_of_a_pytorch_file_are_found(tmp_path):
     path = write(tmp_path / "w.pth", STATE)
     content = path.read_bytes()
