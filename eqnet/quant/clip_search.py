@@ -6,6 +6,7 @@ third of the work.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -110,7 +111,9 @@ class _Search:
         """Row by row the best grid of K ratios [K, C] of both ends, of equals the first."""
         ends = self.low.clamp(max=0.0) * low, self.high.clamp(min=0.0) * high
         grid = _grid(*ends, self.span, self.symmetric)
-        chosen = self._error(grid).argmin(dim=0, keepdim=True)
+        # Values so large that their squares overflow count as far off; NaN would be the least.
+        error = self._error(grid).nan_to_num(nan=math.inf, posinf=math.inf)
+        chosen = error.argmin(dim=0, keepdim=True)
 
         def pick(values: Tensor) -> Tensor:
             return values.gather(0, chosen)[0]

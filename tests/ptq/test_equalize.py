@@ -173,18 +173,18 @@ def test_an_outlier_that_nothing_reads_and_a_dead_channel_do_no_harm():
 @cache
 def without_outlier(kind, granularity):
     return signal_to_noise(
-        *float_and_quantized(network(kind, False), images(16), True, granularity)
+        *float_and_quantized(network(kind, False), images(64), True, granularity)
     )
 
 
 @pytest.mark.parametrize("granularity", list(Granularity))
-@pytest.mark.parametrize("factor", [FACTORS[0], FACTORS[-1]])
+@pytest.mark.parametrize("factor", FACTORS)
 @pytest.mark.parametrize("kind", EXACT)
 def test_eight_bits_are_as_good_as_without_the_outlier(kind, factor, granularity):
-    x, ordinary = images(16), without_outlier(kind, granularity)
+    x, ordinary = images(64), without_outlier(kind, granularity)
     net = network(kind, False, (1, 6), factor)
     equalized = signal_to_noise(*float_and_quantized(net, x, True, granularity))
-    assert equalized > ordinary - 3
+    assert equalized > ordinary - 2
     if factor > FACTORS[0]:
         assert signal_to_noise(*float_and_quantized(net, x, False, granularity)) < ordinary - 10
 

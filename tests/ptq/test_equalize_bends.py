@@ -107,13 +107,13 @@ def test_every_bit_of_the_float_function_stays(kind, factor):
 
 @cache
 def without_outliers(kind):
-    return signal_to_noise(*float_and_quantized(network(kind, 1.0), images(16), True))
+    return signal_to_noise(*float_and_quantized(network(kind, 1.0), images(64), True))
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in TIED])
 @pytest.mark.parametrize("factor", [30.0, 3000.0])
 def test_eight_bits_are_as_good_as_without_the_outliers(kind, factor):
-    x, ordinary = images(16), without_outliers(kind)
+    x, ordinary = images(64), without_outliers(kind)
     net = network(kind, factor)
     assert signal_to_noise(*float_and_quantized(net, x, True)) > ordinary - 4
     assert signal_to_noise(*float_and_quantized(net, x, False)) < ordinary - 8
