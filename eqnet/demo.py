@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from eqnet.backend.machine.isa import Cpu, onednn_cpu
 from eqnet.chain import Chain, Source, run_all
 from eqnet.spec.hardware.load import builtin_profiles
 from eqnet.spec.progress import Progress, Silent
@@ -12,6 +13,8 @@ from eqnet.spec.scheme import Frozen
 from eqnet.stages.report import Row, require_plotting
 
 # Built-in profiles that differ from another in one respect: run when they are named.
+# Without VNNI 8-bit weights overflow: there these stand for the profiles that need it.
+WITHOUT_VNNI = {"onnxruntime_x86": "onnxruntime_avx2", "openvino_asym": "openvino_avx2"}
 VARIANTS = ("custom_pow2", "onnxruntime_arm", "onnxruntime_avx2", "openvino_avx2", "openvino_bf16")
 
 
@@ -22,9 +25,12 @@ class DemoResult(Frozen):
     report: Path
 
 
-def demo_profiles() -> list[str]:
-    """Names of the profiles that the demo runs where none are named."""
-    return [name for name in builtin_profiles() if name not in VARIANTS]
+def demo_profiles(cpu: Cpu | None = None) -> list[str]:
+    """Names of the profiles that the demo runs where none are named, for a CPU (None: this one)."""
+    usual = [name for name in builtin_profiles() if name not in VARIANTS]
+    if not (cpu or onednn_cpu()).adds_in_16_bits():
+        return usual
+    return [WITHOUT_VNNI.get(name, name) for name in usual]
 
 
 def demo(

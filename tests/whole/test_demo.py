@@ -10,9 +10,11 @@ import pytest
 from cli_tools import Stage, use_profiles
 from report_samples import benched, manifest, search_report, subnet, verified, write_artifact
 
+from eqnet.backend.machine.isa import Cpu
 from eqnet.cli.main import main
-from eqnet.demo import demo
+from eqnet.demo import demo, demo_profiles
 from eqnet.spec.errors import CheckpointError
+from eqnet.spec.hardware.load import load_profile
 from eqnet.spec.reports import BenchReport, VerifyReport
 
 
@@ -113,3 +115,19 @@ def test_demo_shows_no_artifact_of_an_earlier_run(tmp_path: Path, stage: Stage) 
     result = demo(tmp_path, profiles=["beta"])
     assert [row.accuracy_runtime for row in result.rows] == [None]
     assert result.rows[0].verdict == "failed"
+
+
+@pytest.mark.parametrize(
+    ("flags", "vnni"),
+    [({"avx2"}, False), ({"avx2", "avx512f"}, False), ({"avx2", "avx_vnni"}, True)],
+)
+def test_a_cpu_without_vnni_gets_the_profiles_that_are_right_there(
+    monkeypatch: pytest.MonkeyPatch, flags: set[str], vnni: bool
+) -> None:
+    monkeypatch.undo()  # the real built-in profiles
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    names = demo_profiles(Cpu(frozenset(flags)))
+    isas = {load_profile(name).isa for name in names}
+    assert ("vnni" in isas) == vnni
+    assert ("avx2" in isas) == (not vnni)
+    assert len(names) == len(set(names)) == 5

@@ -25,7 +25,9 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for artifacts and page.")] = Path("artifacts"),
     profiles: Annotated[
         str | None,
-        typer.Option(help="Names, with commas.", show_default="one of each kind"),
+        typer.Option(
+            help="Names, with commas.", show_default="one of each kind, as this CPU can run it"
+        ),
     ] = None,
     supernet: SupernetOption = None,
     data: Data = None,
